@@ -1,0 +1,224 @@
+"""The command line: every verb is one call of an activity; without a verb the app is served."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from backend import administering, exchanging, opening, promoting, retraining, signing_in, starting
+from backend.problem import Problem
+from backend.settings import Settings, load
+from backend.training.settings import KINDS, options
+from feedback_db import NotFound, Store, StoreProblem, people, prompts
+from feedback_db.types import Job, Model, Person, Project
+
+FOR_PEOPLE = (
+    Problem,
+    NotFound,
+    StoreProblem,
+)  # their messages say what to do; anything else is a bug and keeps its traceback
+
+
+class NoSuch(Problem):
+    """A name given on the command line is not known."""
+
+
+def main(argv: list[str], serve: Callable[[Settings], int]) -> int:
+    """Run one verb. Returns the exit status: 0 done, 1 the work failed, 2 it could not begin."""
+    args = _parser().parse_args(argv)
+    given = {f.name: getattr(args, f.name, None) for f in fields(Settings)}
+    try:
+        settings = load(given)
+        return args.run(args, settings) if hasattr(args, "run") else serve(settings)
+    except FOR_PEOPLE as problem:
+        print(f"whetstone: {problem}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="app.py",
+        description="Whetstone. Without a verb the app is served.",
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
+    _serving_options(parser)
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB")
+    serve = verbs.add_parser("serve", help="serve the app (the same as no verb)")
+    _serving_options(serve)
+    engine = _verb(verbs, "engine", _engine, "run only the engine: an OpenAI-compatible server on loopback")
+    engine.add_argument("--port", dest="engine_port", type=int, default=0, help="0 takes a free one")
+    demo = _verb(verbs, "demo", _demo, "run the whole loop with a scripted annotator and print its figures")
+    demo.add_argument("--seed", type=int, default=0)
+    imported = _verb(verbs, "import", _import, "take in preference data")
+    imported.add_argument("file", type=Path)
+    imported.add_argument("--format", required=True, choices=exchanging.FORMATS)
+    imported.add_argument("--project", required=True, help="made when it does not exist")
+    user = _verb(verbs, "user", _user, "add a person, or give one a new sign-in link")
+    user.add_argument("name")
+    user.add_argument("--role", choices=("annotator", "engineer", "admin"), default="annotator")
+    _training_verb(verbs)
+    promote = _verb(verbs, "promote", _promote, "put a model live")
+    promote.add_argument("model_id", type=int)
+    promote.add_argument("--reason", default="promoted from the command line")
+    roll_back = _verb(verbs, "roll-back", _roll_back, "put the model back that was live before this one")
+    roll_back.add_argument("model_id", type=int)
+    return parser
+
+
+def _serving_options(parser: argparse.ArgumentParser) -> None:
+    _common_options(parser)
+    parser.add_argument("--host", help="address to listen on (127.0.0.1)")
+    parser.add_argument("--port", type=int, help="port to listen on (7860)")
+    parser.add_argument("--allowed-hosts", dest="allowed_hosts", help="names this server is reached by, with commas")
+    parser.add_argument(
+        "--behind-proxy", dest="behind_proxy", action="store_const", const=True, help="a proxy does TLS"
+    )
+
+
+def _common_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data-dir", dest="data_dir", type=Path, help="folder of the database and the models (data)")
+    parser.add_argument("--model", help="base model: a folder or a hub id (the embedded starter model)")
+    parser.add_argument("--device", help="auto, cpu, cuda, mps")
+    parser.add_argument("--dtype", help="auto, float32, bfloat16, float16")
+
+
+def _verb(
+    verbs: Any, name: str, run: Callable[[argparse.Namespace, Settings], int], help: str
+) -> argparse.ArgumentParser:
+    parser = verbs.add_parser(name, help=help, description=help)
+    _common_options(parser)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _training_verb(verbs: Any) -> None:
+    """``train reward`` and ``train ppo``; their options are the fields of the settings."""
+    train = verbs.add_parser("train", help="train a model and wait for it").add_subparsers(
+        required=True, metavar="KIND"
+    )
+    for kind, settings in KINDS.items():
+        parser = _verb(train, kind, _train, f"train with {kind}")
+        parser.set_defaults(kind=kind)
+        parser.add_argument("--project", default=starting.SAMPLE)
+        parser.add_argument("--seed", type=int, default=0)
+        parser.add_argument("--despite", default="", help="why to go on with a weak reward model")
+        for option in options(settings):
+            flag = "--" + option.name.replace("_", "-")
+            parser.add_argument(
+                flag, dest=f"set_{option.name}", metavar="VALUE", help=f"{option.help} ({option.default})"
+            )
+
+
+# ---- verbs
+
+
+def _engine(args: argparse.Namespace, settings: Settings) -> int:
+    from backend.engines.local.__main__ import main as run_engine
+    from backend.registry import bases
+    from backend.settings import STARTER
+
+    base = bases.locate(settings.model, STARTER)
+    with opening.opened(settings):  # makes the data folder, the database and the row of the base
+        pass
+    return run_engine(
+        ["--data-dir", str(settings.data_dir), "--base", str(base.folder), "--port", str(args.engine_port)]
+        + ["--device", settings.device, "--dtype", settings.dtype]
+    )
+
+
+def _demo(args: argparse.Namespace, settings: Settings) -> int:
+    from backend import demo
+
+    return demo.run(settings, seed=args.seed, own_folder=args.data_dir is None)
+
+
+def _import(args: argparse.Namespace, settings: Settings) -> int:
+    with opening.opened(settings) as house:
+        starting.ensure_sample(house.store)
+        report = exchanging.import_file(
+            house.store, _operator(house.store), args.file, format=args.format, project=args.project
+        )
+    for refusal in report.refused:
+        print(f"line {refusal.line}: {refusal.field}: {refusal.reason}")
+    print(f"{report.taken} rows taken, {len(report.refused)} refused, {report.duplicates} duplicates.")
+    return 0
+
+
+def _user(args: argparse.Namespace, settings: Settings) -> int:
+    with opening.opened(settings) as house:
+        known = people.by_name(house.store, args.name)
+        if known is not None and known.id is not None:
+            invited = administering.new_invite(house.store, _operator(house.store), known.id)
+        else:
+            invited = administering.add_person(house.store, _operator(house.store), args.name, args.role)
+    print(f"One-time sign-in link of {args.name} ({invited.person.role}), good for 72 hours:")
+    print(f"  http://{settings.host}:{settings.port}/invite/{invited.token}")
+    return 0
+
+
+def _train(args: argparse.Namespace, settings: Settings) -> int:
+    changes = {
+        k.removeprefix("set_"): _number(v) for k, v in vars(args).items() if k.startswith("set_") and v is not None
+    }
+    with opening.opened(settings) as house:
+        project = _project(house.store, args.project)
+        assert project.id is not None
+        person = _operator(house.store)
+        if args.kind == "reward":
+            job = retraining.train_reward(house.store, person, project.id, changes=changes, seed=args.seed)
+        else:
+            job = retraining.run_ppo(
+                house.store, person, project.id, changes=changes, seed=args.seed, despite=args.despite
+            )
+        job = house.jobs.run_to_end(job, _say_step)
+    print(json.dumps({"job": job.id, "state": job.state, "model_id": job.output_model_id, "error": job.error}))
+    return 0 if job.state == "done" else 1
+
+
+def _say_step(job: Job) -> None:
+    print(f"job {job.id}: step {job.step} of {job.total_steps or '?'}", flush=True)
+
+
+def _promote(args: argparse.Namespace, settings: Settings) -> int:
+    with opening.opened(settings) as house:
+        person = _operator(house.store)
+        model = promoting.promote(house.store, settings.models_dir, person, args.model_id, reason=args.reason)
+    return _say_live(model)
+
+
+def _roll_back(args: argparse.Namespace, settings: Settings) -> int:
+    with opening.opened(settings) as house:
+        model = promoting.roll_back(house.store, settings.models_dir, _operator(house.store), args.model_id)
+    return _say_live(model)
+
+
+def _say_live(model: Model) -> int:
+    print(f"{model.name} (model {model.id}) is live.")
+    return 0
+
+
+def _operator(store: Store) -> Person:
+    """Whoever can run this program on the data folder may do what an admin may; acts are written down as theirs."""
+    signing_in.first_admin_token(store)  # makes the first admin where there is none; the link itself is not shown here
+    return people.active_admins(store)[0]
+
+
+def _project(store: Store, name: str) -> Project:
+    starting.ensure_sample(store)
+    found = prompts.project_named(store, name)
+    if found is None:
+        known = ", ".join(project.name for project in prompts.projects(store))
+        raise NoSuch(f"There is no project {name!r}. Known: {known}.")
+    return found
+
+
+def _number(text: str) -> Any:
+    try:
+        return float(text) if "." in text or "e" in text else int(text)
+    except ValueError:
+        return text

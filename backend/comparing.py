@@ -1,0 +1,377 @@
+"""What prompt engineers do: run prompts on models side by side, keep the answers, and send them to be judged."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol
+
+from backend import access
+from backend.engines.client import Answer, EngineClient, EngineError
+from backend.engines.kept import SamplingSettings, engine_name, keep_answer, keep_prompt, keep_sampling
+from backend.problem import Problem
+from backend.prompts.digest import digest_of
+from feedback_db import Store, audit, comparisons, models, prompts
+from feedback_db.types import Case, Comparison, Completion, Model, Person, Prompt, Sampling, Template
+
+LOOK_SECONDS = 0.05  # panes are redrawn at most twenty times a second
+MOST_AT_ONCE = 500  # cases one click may generate comparisons for; our choice
+AT_ONCE = 8  # requests kept in flight: enough for the engine to batch
+
+
+class CannotCompare(Problem):
+    """These answers cannot become a comparison; the message says why."""
+
+
+class Engine(Protocol):
+    def client(self) -> EngineClient: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One column of the compare page: which template is answered by which model."""
+
+    template_id: int
+    model_id: int
+    sampling: SamplingSettings = SamplingSettings()
+
+
+class Pane(NamedTuple):
+    """What one column shows at this moment."""
+
+    text: str = ""
+    state: Literal["waiting", "streaming", "done", "stopped", "failed"] = "waiting"
+    tokens: int = 0
+    seconds: float = 0.0
+    completion_id: int | None = None  # once it is stored
+    problem: str = ""
+
+
+def policies(store: Store, person: Person) -> list[Model]:
+    """Models that can answer with the base that is served, newest first."""
+    access.require(person, "see_models")
+    base = models.live(store, "policy")
+    return [m for m in models.policies(store) if base is None or m.base_fingerprint == base.base_fingerprint]
+
+
+def side_by_side(
+    store: Store, engine: Engine, person: Person, *, case_id: int, columns: list[Column], seed: int
+) -> Iterator[tuple[Pane, ...]]:
+    """Stream one answer per column at the same time; the last panes carry the ids of the stored completions.
+
+    Closing the generator closes the streams, so that the engine stops working for nobody. Texts that were stopped are
+    not stored.
+    """
+    access.require(person, "compare")
+    case = store.get(Case, case_id)
+    client = engine.client()
+    readers = [_Reader(store, client, case, column, seed, person) for column in columns]
+    try:
+        for reader in readers:
+            reader.start()
+        panes = tuple(reader.pane for reader in readers)
+        yield panes
+        while any(reader.is_alive() for reader in readers):
+            time.sleep(LOOK_SECONDS)
+            now = tuple(reader.pane for reader in readers)
+            if now != panes:
+                panes = now
+                yield panes
+        yield tuple(reader.kept() for reader in readers)
+    finally:
+        for reader in readers:
+            reader.stopped.set()
+
+
+class _Reader(threading.Thread):
+    """Reads one stream; ``pane`` is replaced whole, so that it can be looked at from outside at any time."""
+
+    def __init__(self, store: Store, client: EngineClient, case: Case, column: Column, seed: int, person: Person):
+        super().__init__(daemon=True, name=f"column-{column.template_id}-{column.model_id}")
+        self.store, self.client, self.column, self.seed = store, client, column, seed
+        self.model = store.get(Model, column.model_id)
+        self.prompt = keep_prompt(
+            store, client, store.get(Template, column.template_id), case, column.sampling.max_tokens, person.id
+        )
+        self.stopped = threading.Event()
+        self.pane = Pane()
+        self.answer: Answer | None = None
+
+    def run(self) -> None:
+        sampling = self.column.sampling
+        began = time.monotonic()
+        try:
+            stream = self.client.stream(
+                list(self.prompt.messages),
+                model=engine_name(self.model),
+                seed=self.seed,
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                max_tokens=sampling.max_tokens,
+            )
+            for piece in stream:
+                if self.stopped.is_set():
+                    self.pane = self.pane._replace(state="stopped")
+                    return  # closes the stream, and with it the request
+                self.answer = piece.answer or self.answer
+                self.pane = self.pane._replace(
+                    text=self.pane.text + piece.text,
+                    state="streaming",
+                    tokens=self.answer.tokens if self.answer else self.pane.tokens + 1,
+                    seconds=time.monotonic() - began,
+                )
+            self.pane = self.pane._replace(state="done")
+        except EngineError as error:
+            self.pane = self.pane._replace(state="failed", problem=str(error))
+
+    def kept(self) -> Pane:
+        if self.pane.state != "done" or self.answer is None:
+            return self.pane
+        sampling = keep_sampling(self.store, self.column.sampling)
+        completion = keep_answer(self.store, self.prompt, self.model, sampling, self.answer, seed=self.seed, repeat=0)
+        return self.pane._replace(completion_id=completion.id)
+
+
+def send_to_labelling(store: Store, person: Person, completion_ids: list[int], *, overlap: int = 1) -> Comparison:
+    """Make a comparison of answers to one case. Who wrote what is not shown to annotators, and the order is theirs.
+
+    Raises CannotCompare.
+    """
+    access.require(person, "compare")
+    with store.write():
+        found = [store.get(Completion, i) for i in completion_ids]
+        asked = [store.get(Prompt, c.prompt_id) for c in found]
+        if len({p.case_id for p in asked}) != 1:
+            raise CannotCompare("Only answers to the same case can be compared.", "different_cases")
+        if len({c.text for c in found}) < len(found):
+            raise CannotCompare(
+                "Two of the answers are the same text: there is nothing to choose between. Use another seed.",
+                "same_answers",
+            )
+        made = _add_comparison(
+            store, asked[0].project_id, asked[0].case_id, completion_ids, overlap=overlap, reason="sent by an engineer"
+        )
+        audit.record(store, person, "send_to_labelling", "comparison", made.id, {"completions": completion_ids})
+        return made
+
+
+class Made(NamedTuple):
+    """What a request for comparisons came to."""
+
+    comparisons: list[Comparison]
+    alike: int  # pairs left out because both answers had the same text
+
+
+def make_comparisons(
+    store: Store,
+    engine: Engine,
+    person: Person,
+    *,
+    requests: list[tuple[int, int]],
+    model_id: int,
+    sampling: SamplingSettings = SamplingSettings(),
+    overlap: int = 1,
+    at_once: int = AT_ONCE,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> Made:
+    """Two answers of one model to each (template id, case id), each pair as a comparison.
+
+    ``at_once`` 1 gives the same texts to the last letter in every run: what shares a batch with a prompt changes its
+    rounding, and once in thousands of answers that changes a sampled token.
+    """
+    access.require(person, "compare")
+    reason = "asked for by an engineer"
+    return _make(store, engine, requests, model_id, sampling, overlap, person.id, reason, progress, at_once)
+
+
+def generate(
+    store: Store,
+    engine: Engine,
+    person: Person,
+    *,
+    project_id: int,
+    template_id: int,
+    model_id: int,
+    count: int,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> Made:
+    """Comparisons for ``count`` cases of a template, those this model answered least first. Raises CannotCompare."""
+    access.require(person, "compare")
+    if not 1 <= count <= MOST_AT_ONCE:
+        raise CannotCompare(
+            f"Ask for 1 to {MOST_AT_ONCE} cases at a time, not {count}.", "many_cases", most=MOST_AT_ONCE, count=count
+        )
+    template = store.get(Template, template_id)
+    requests = _least_asked(store, project_id, model_id, count, [template])
+    if not requests:
+        raise CannotCompare("This template has no cases. Add some on the Build page.", "no_cases")
+    return make_comparisons(store, engine, person, requests=requests, model_id=model_id, progress=progress)
+
+
+def refill(store: Store, engine: Engine, *, project_id: int, target: int) -> int:
+    """Keep ``target`` comparisons waiting, with answers of the live policy to the cases asked least so far.
+
+    The app itself calls this, not a person. Returns how many comparisons were made.
+    """
+    live = models.live(store, "policy")
+    missing = target - comparisons.open_count(store, project_id)
+    if live is None or live.id is None or missing <= 0:
+        return 0
+    requests = _least_asked(store, project_id, live.id, missing, _open_ended(store, project_id))
+    made = _make(
+        store,
+        engine,
+        requests,
+        live.id,
+        SamplingSettings(),
+        1,
+        None,
+        "answers of the live policy",
+        lambda done, of: None,
+    )
+    return len(made.comparisons)
+
+
+def _open_ended(store: Store, project_id: int) -> list[Template]:
+    """The newest version of each template whose answers people can prefer: one without a closed set of labels."""
+    newest: dict[str, Template] = {}
+    for template in prompts.templates(store, project_id):
+        if template.labels is None:
+            newest.setdefault(template.name, template)
+    return list(newest.values())
+
+
+def _least_asked(
+    store: Store, project_id: int, model_id: int, count: int, templates: list[Template]
+) -> list[tuple[int, int]]:
+    """(template id, case id) pairs for these templates: the cases the model answered least first, each case once,
+    under the template it saw least."""
+    answered = comparisons.times_answered(store, project_id, model_id)
+    offers: dict[int, list[tuple[int, int, int]]] = {}  # case id -> (times answered, turn, template id)
+    places: dict[int, int] = {}
+    for turn, template in enumerate(templates):
+        found = prompts.cases(store, project_id, scenario=template.scenario, language=template.language)
+        for place, case in enumerate(found):
+            if case.id is not None and template.id is not None:
+                places[case.id] = place
+                times = answered.get((template.id, case.id), 0)
+                offers.setdefault(case.id, []).append((times, (place + turn) % len(templates), template.id))
+    ordered = sorted(offers, key=lambda case_id: (sum(offer[0] for offer in offers[case_id]), places[case_id], case_id))
+    return [(min(offers[case_id])[-1], case_id) for case_id in ordered[:count]]
+
+
+def _make(
+    store: Store,
+    engine: Engine,
+    requests: list[tuple[int, int]],
+    model_id: int,
+    sampling: SamplingSettings,
+    overlap: int,
+    person_id: int | None,
+    reason: str,
+    progress: Callable[[int, int], None],
+    at_once: int = AT_ONCE,
+) -> Made:
+    client = engine.client()
+    model = store.get(Model, model_id)
+    kept_sampling = keep_sampling(store, sampling)
+    asked = _asked(store, client, requests, model_id, sampling.max_tokens, person_id)
+
+    def answered(one: tuple[Prompt, int]) -> list[Answer]:
+        prompt, seed = one
+        return client.complete(
+            list(prompt.messages),
+            model=engine_name(model),
+            n=2,
+            seed=seed,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            max_tokens=sampling.max_tokens,
+        )
+
+    made: list[Comparison] = []
+    alike = 0
+    with ThreadPoolExecutor(at_once, thread_name_prefix="compare") as pool:
+        both = zip(asked, pool.map(answered, asked), strict=True)  # in order: equal seeds, equal rows
+        for done, ((prompt, seed), answers) in enumerate(both, 1):
+            comparison = _keep_pair(store, prompt, model, kept_sampling, seed, answers, overlap, reason)
+            if comparison is None:
+                alike += 1
+            else:
+                made.append(comparison)
+            progress(done, len(requests))
+    for project_id in {c.project_id for c in made}:
+        comparisons.bump_queue(store, project_id)
+    return Made(made, alike)
+
+
+def _asked(
+    store: Store,
+    client: EngineClient,
+    requests: list[tuple[int, int]],
+    model_id: int,
+    answer_tokens: int,
+    person_id: int | None,
+) -> list[tuple[Prompt, int]]:
+    """The prompt of each (template id, case id), with the next seed this model was not asked with; a request that
+    comes twice gets two seeds."""
+    asked: list[tuple[Prompt, int]] = []
+    known: dict[tuple[int, int], Prompt] = {}
+    newest: dict[int, int] = {}  # prompt id -> the highest seed used
+    for request in requests:
+        if request not in known:
+            template, case = store.get(Template, request[0]), store.get(Case, request[1])
+            known[request] = keep_prompt(store, client, template, case, answer_tokens, person_id)
+        prompt = known[request]
+        assert prompt.id is not None
+        if prompt.id not in newest:
+            newest[prompt.id] = max(comparisons.seeds_used(store, prompt.id, model_id), default=-1)
+        newest[prompt.id] += 1
+        asked.append((prompt, newest[prompt.id]))
+    return asked
+
+
+def _keep_pair(
+    store: Store,
+    prompt: Prompt,
+    model: Model,
+    sampling: Sampling,
+    seed: int,
+    answers: list[Answer],
+    overlap: int,
+    reason: str,
+) -> Comparison | None:
+    """Both completions, and a comparison of them unless their texts are the same: one transaction."""
+    with store.write():
+        kept = [
+            keep_answer(store, prompt, model, sampling, answer, seed=seed, repeat=repeat)
+            for repeat, answer in enumerate(answers)
+        ]
+        if kept[0].text == kept[1].text:
+            return None
+        ids = [c.id for c in kept if c.id is not None]
+        return _add_comparison(store, prompt.project_id, prompt.case_id, ids, overlap=overlap, reason=reason)
+
+
+def _add_comparison(
+    store: Store, project_id: int, case_id: int, completion_ids: list[int], *, overlap: int, reason: str
+) -> Comparison:
+    existing = comparisons.existing_comparison(store, completion_ids)
+    if existing is not None:
+        return existing
+    kind: Literal["pair", "rank"] = "pair" if len(completion_ids) == 2 else "rank"
+    comparison = Comparison(
+        project_id=project_id,
+        case_id=case_id,
+        kind=kind,
+        size=len(completion_ids),
+        overlap=overlap,
+        slots_left=overlap,
+        arm="random",
+        queue_key=int.from_bytes(digest_of(completion_ids)[:4], "big"),  # a fixed shuffle
+        reason=reason,
+    )
+    return comparisons.add_comparison(store, comparison, completion_ids)

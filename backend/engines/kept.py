@@ -1,0 +1,96 @@
+"""What an engine was asked and what it answered, kept as rows: prompts, samplings, completions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from backend.engines.client import Answer, EngineClient
+from backend.problem import Problem
+from backend.prompts.assemble import assemble
+from backend.prompts.digest import sampling_digest
+from feedback_db import Store, comparisons, prompts
+from feedback_db.types import Case, Completion, Model, Prompt, Sampling, Template
+
+
+class BadSampling(Problem):
+    """A sampling setting is out of range; the message names it and the range."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingSettings:
+    """How answers are sampled; TRL's and OpenAI's names."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_tokens: int = 96
+
+    def __post_init__(self) -> None:
+        _check_range("temperature", self.temperature, 0, 5)
+        _check_range("top-p", self.top_p, 0.001, 1)
+        _check_range("number of tokens", self.max_tokens, 1, 100_000)
+
+
+def _check_range(name: str, value: float, low: float, high: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise BadSampling(
+            f"The {name} must be between {low:g} and {high:g}, not {value!r}.",
+            "sampling_range",
+            name=name,
+            low=low,
+            high=high,
+            value=value,
+        )
+
+
+def keep_prompt(
+    store: Store, client: EngineClient, template: Template, case: Case, answer_tokens: int, person_id: int | None
+) -> Prompt:
+    """The stored prompt of a template and a case, with its demonstrations and its length in tokens."""
+    assembled = assemble(
+        store, template, case, tokenize=lambda m: client.tokenize(m, model="base"), answer_tokens=answer_tokens
+    )
+    assert case.id is not None
+    prompt = Prompt(
+        project_id=case.project_id,
+        template_id=template.id,
+        case_id=case.id,
+        messages=assembled.messages,
+        dropped_ids=assembled.dropped_ids,
+        tokens=assembled.tokens,
+        digest=assembled.digest,
+        person_id=person_id,
+    )
+    return prompts.keep_prompt(store, prompt, assembled.demonstration_ids)
+
+
+def keep_sampling(store: Store, sampling: SamplingSettings) -> Sampling:
+    settings = {"temperature": sampling.temperature, "top_p": sampling.top_p, "max_tokens": sampling.max_tokens}
+    return comparisons.keep_sampling(store, Sampling(digest=sampling_digest(settings), settings=settings))
+
+
+def keep_answer(
+    store: Store, prompt: Prompt, model: Model, sampling: Sampling, answer: Answer, *, seed: int, repeat: int
+) -> Completion:
+    assert prompt.id is not None and model.id is not None and sampling.id is not None
+    return comparisons.keep_completion(
+        store,
+        Completion(
+            prompt_id=prompt.id,
+            model_id=model.id,
+            sampling_id=sampling.id,
+            seed=seed,
+            repeat=repeat,
+            text=answer.text,
+            finish_reason=answer.finish_reason,  # type: ignore[arg-type]
+            prompt_tokens=answer.prompt_tokens,
+            tokens=answer.tokens,
+            seconds=answer.seconds,
+            first_token_seconds=answer.first_token_seconds,
+            mean_logp=answer.mean_logp,
+        ),
+    )
+
+
+def engine_name(model: Model) -> str:
+    """The name by which the engine knows a policy; never "live", which may change between two requests."""
+    return f"model-{model.id}" if model.adapter else "base"

@@ -1,0 +1,343 @@
+"""The frozen base in memory, and the LoRA adapters that go on and off it by name."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+import warnings
+from collections import OrderedDict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from huggingface_hub import snapshot_download
+from peft import LoraConfig, PeftModel, set_peft_model_state_dict
+from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, GenerationConfig
+
+from backend.registry import artifacts
+
+log = logging.getLogger(__name__)
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+UNSUPPORTED_LORA = (
+    "modules_to_save",
+    "layer_replication",
+    "megatron_config",
+    "trainable_token_indices",
+    "target_parameters",
+    "alora_invocation_tokens",
+)
+
+
+class ModelProblem(Exception):
+    """Something about a model that whoever chose it can put right."""
+
+
+class Batch(NamedTuple):
+    """Left-padded rows of tokens."""
+
+    tokens: torch.Tensor  # (B, T)
+    is_real: torch.Tensor  # (B, T), long
+    position: torch.Tensor  # (B, T)
+
+
+class Base:
+    """One causal language model with its tokenizer. Used by one thread; only the tokenizer side may be shared."""
+
+    def __init__(self, model: Any, tokenizer: Any, name: str, digest: str, *, adapter_limit: int = 8) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.name = name
+        self.digest = digest
+        self.device = next(model.parameters()).device
+        self.vocabulary = int(model.get_output_embeddings().weight.shape[0])
+        self.context = _context_of(model.config, tokenizer)
+        self.end_tokens = _end_tokens(model, tokenizer)
+        self.pad_token = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+        accepted = inspect.signature(model.forward).parameters
+        self._takes_position = "position_ids" in accepted
+        self._takes_logits_to_keep = "logits_to_keep" in accepted
+        self._adapter_limit = adapter_limit
+        self._adapters: OrderedDict[str, None] = OrderedDict()
+        self._peft: PeftModel | None = None
+        self._layers: list[BaseTunerLayer] = []
+        self._active: str | None = None
+
+    # tokens
+
+    def chat_tokens(self, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool = True) -> list[int]:
+        """The tokens of a conversation in the model's own chat template, ready for the next answer."""
+        if not self.tokenizer.chat_template:
+            raise ModelProblem(
+                f"The model {self.name} has no chat template, so it cannot answer a conversation. "
+                "Choose an instruct model, add a chat_template.jinja to its folder, or pass --chat-template FILE."
+            )
+        self._refuse_control_tokens(messages)
+        try:
+            text = self.tokenizer.apply_chat_template(
+                list(messages), tokenize=False, add_generation_prompt=add_generation_prompt
+            )
+        except Exception as problem:  # a template is a program of the model's author and may raise anything
+            raise ModelProblem(f"The model's chat template refuses this conversation: {problem}") from problem
+        return self.tokenizer.encode(text, add_special_tokens=False)
+
+    def text_tokens(self, text: str) -> list[int]:
+        """The tokens of a bare prompt; a beginning-of-text token is added once where the tokenizer wants one."""
+        tokens = self.tokenizer.encode(text)
+        first = self.tokenizer.bos_token_id
+        return tokens[1:] if first is not None and tokens[:2] == [first, first] else tokens
+
+    def _refuse_control_tokens(self, messages: Sequence[Mapping[str, str]]) -> None:
+        for message in messages:
+            found = next((token for token in self.tokenizer.all_special_tokens if token in message["content"]), None)
+            if found is not None:
+                raise ModelProblem(
+                    f"A message contains {found!r}, which this model reads as a control token. "
+                    "Remove it or write it differently."
+                )
+
+    # forward passes
+
+    def batch(self, rows: Sequence[Sequence[int]]) -> Batch:
+        longest = max(len(row) for row in rows)
+        tokens = torch.full((len(rows), longest), self.pad_token, dtype=torch.long)
+        is_real = torch.zeros_like(tokens)
+        for at, row in enumerate(rows):
+            tokens[at, longest - len(row) :] = torch.tensor(row, dtype=torch.long)
+            is_real[at, longest - len(row) :] = 1
+        position = (is_real.cumsum(-1) - 1).clamp(min=0)
+        return Batch(tokens.to(self.device), is_real.to(self.device), position.to(self.device))
+
+    def new_cache(self) -> DynamicCache:
+        return DynamicCache(config=self.model.config)
+
+    def logits(self, batch: Batch, cache: DynamicCache | None, *, last_only: bool = True) -> torch.Tensor:
+        """Float32 logits of the next token (B, V) or of every position (B, T, V). `is_real` spans cache and batch."""
+        extra: dict[str, Any] = {"position_ids": batch.position} if self._takes_position else {}
+        if last_only and self._takes_logits_to_keep:
+            extra["logits_to_keep"] = 1
+        output = self.model(
+            input_ids=batch.tokens,
+            attention_mask=batch.is_real,
+            past_key_values=cache,
+            use_cache=cache is not None,
+            **extra,
+        )
+        return output.logits[:, -1].float() if last_only else output.logits.float()
+
+    # adapters
+
+    @property
+    def adapters(self) -> list[str]:
+        return list(self._adapters)
+
+    def ensure_adapter(self, name: str, folder: Path, *, keep: Collection[str] = ()) -> None:
+        """Have the adapter with this digest in memory. The one not asked for longest and not in `keep` makes room."""
+        if name not in self._adapters:
+            self._load_adapter(name, folder)
+        self._adapters[name] = None
+        self._adapters.move_to_end(name)
+        for other in [other for other in self._adapters if other != name and other not in keep]:
+            if len(self._adapters) <= self._adapter_limit:
+                return
+            self._drop_adapter(other)
+
+    @contextmanager
+    def scope(self, name: str | None) -> Iterator[None]:
+        """Within: this adapter alone; None is the bare base. The switch stays until the next scope asks otherwise."""
+        if name != self._active:
+            for layer in self._layers:
+                if name is None:
+                    layer.enable_adapters(False)
+                    continue
+                if layer.disable_adapters:
+                    layer.enable_adapters(True)
+                has_it = name in layer.lora_A or name in layer.lora_embedding_A
+                layer.set_adapter([name] if has_it else [], inference_mode=True)
+            self._active = name
+        yield
+
+    def _load_adapter(self, name: str, folder: Path) -> None:
+        _verify(folder, name, self.digest)
+        config = _lora_config(folder)
+        try:
+            weights = load_file(folder / "adapter_model.safetensors")
+        except (OSError, SafetensorError) as problem:
+            raise ModelProblem(f"The adapter {folder.name} has no readable adapter_model.safetensors.") from problem
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in weights.values()):
+            raise ModelProblem(f"The adapter {folder.name} holds weights that are not numbers. Train it again.")
+        try:
+            if self._peft is None:
+                self._peft = _with_first_adapter(self.model, config, name)
+            else:
+                self._peft.add_adapter(name, config)
+            self._adopt_layers()
+            result = set_peft_model_state_dict(self._peft, weights, adapter_name=name)
+        except (ValueError, RuntimeError, KeyError) as problem:
+            self._drop_adapter(name)
+            raise ModelProblem(f"The adapter {folder.name} does not fit the base model {self.name}.") from problem
+        missing = [key for key in result.missing_keys if f".{name}" in key]
+        if missing or result.unexpected_keys:
+            self._drop_adapter(name)
+            raise ModelProblem(
+                f"The adapter {folder.name} does not fit the base model {self.name}: "
+                f"{len(missing)} weights are missing and {len(result.unexpected_keys)} are unknown."
+            )
+
+    def _adopt_layers(self) -> None:
+        assert self._peft is not None
+        self._peft.eval().requires_grad_(False)
+        self._layers = [module for module in self.model.modules() if isinstance(module, BaseTunerLayer)]
+        self._active = "nothing yet"
+        with self.scope(None):
+            pass
+
+    def _drop_adapter(self, name: str) -> None:
+        """Also after a load that failed half way."""
+        self._adapters.pop(name, None)
+        if self._peft is None:
+            return
+        for layer in self._layers:
+            layer.set_adapter([], inference_mode=True)  # else peft makes another adapter active, and warns
+        if name in self._peft.peft_config:
+            self._peft.delete_adapter(name)
+        self._adopt_layers()
+
+
+def load_base(
+    source: str, *, device: str = "auto", dtype: str = "auto", chat_template: Path | None = None, adapter_limit: int = 8
+) -> Base:
+    """A base from a folder or a hub id. Weights only from safetensors; code that comes with a model is never run."""
+    folder = Path(source).expanduser()
+    is_folder = folder.exists()
+    name = folder.resolve().name if is_folder else source
+    if is_folder:
+        _check_folder(folder, name)
+    place = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    options = {"trust_remote_code": False, "local_files_only": is_folder}
+    where = str(folder.resolve()) if is_folder else source
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(where, **options)
+    except Exception as problem:  # the loaders raise a dozen kinds; each means: not this model
+        raise ModelProblem(_why(problem, name, "tokenizer")) from problem
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            where, use_safetensors=True, dtype=_dtype_of(dtype, place), **options
+        ).to(place)
+    except Exception as problem:
+        raise ModelProblem(_why(problem, name, "weights")) from problem
+    if chat_template is not None:
+        tokenizer.chat_template = chat_template.read_text(encoding="utf-8")
+    files = folder if is_folder else Path(snapshot_download(source, local_files_only=True))
+    digest = artifacts.fingerprint(files)
+    return Base(model, tokenizer, name, digest, adapter_limit=adapter_limit)
+
+
+def _check_folder(folder: Path, name: str) -> None:
+    if not folder.is_dir():
+        raise ModelProblem(f"{name} is a file. Give the folder of a model, or its id on the Hugging Face hub.")
+    if not (folder / "config.json").is_file():
+        raise ModelProblem(
+            f"The folder {name} has no config.json, so it is not a model. Give the folder that holds it."
+        )
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except ValueError as problem:
+        raise ModelProblem(f"The config.json of {name} is not valid JSON.") from problem
+    if "auto_map" in config:
+        raise ModelProblem(
+            f"The model {name} needs its own code (auto_map in config.json), which is never run here. "
+            "Choose a model that transformers knows by itself."
+        )
+    if not any(folder.glob("*.safetensors")):
+        raise ModelProblem(
+            f"The folder {name} has no *.safetensors weights. Other formats can hold code and are not read; "
+            "save the model with save_pretrained(safe_serialization=True)."
+        )
+    if not any((folder / file).is_file() for file in TOKENIZER_FILES):
+        raise ModelProblem(
+            f"The folder {name} has no tokenizer ({', '.join(TOKENIZER_FILES[:3])}). Copy it from the original model."
+        )
+
+
+def _why(problem: Exception, name: str, part: str) -> str:
+    text = str(problem)
+    if "trust_remote_code" in text:
+        return f"The model {name} needs its own code, which is never run. Choose one that transformers knows by itself."
+    if "safetensors" in text:
+        return f"The model {name} has no safetensors weights; other formats can hold code and are not read."
+    if "not a local folder" in text or "not a valid model identifier" in text or "Repo id must" in text:
+        return f"There is no folder and no model on the hub named {name}. Check the spelling, or download it first."
+    first_line = text.strip().splitlines()[0] if text.strip() else type(problem).__name__
+    return f"The {part} of the model {name} cannot be loaded: {first_line[:300]}"
+
+
+def _dtype_of(dtype: str, device: torch.device) -> Any:
+    """auto: the file's own on an accelerator, float32 on a CPU, where half precision is slower and less exact."""
+    if dtype == "auto":
+        return torch.float32 if device.type == "cpu" else "auto"
+    found = getattr(torch, dtype, None)
+    if not isinstance(found, torch.dtype):
+        raise ModelProblem(f"{dtype} is not a number format. Use auto, float32, bfloat16 or float16.")
+    return found
+
+
+def _context_of(config: Any, tokenizer: Any) -> int:
+    inner = config.get_text_config()
+    known = [getattr(inner, key, None) for key in ("max_position_embeddings", "n_positions", "max_seq_len")]
+    limits = [limit for limit in [*known, tokenizer.model_max_length] if isinstance(limit, int) and 0 < limit < 10**7]
+    return min(limits, default=2048)
+
+
+def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
+    settings: GenerationConfig | None = getattr(model, "generation_config", None)
+    listed = getattr(settings, "eos_token_id", None)
+    ends = listed if isinstance(listed, list) else [listed]
+    return frozenset(token for token in [*ends, tokenizer.eos_token_id] if token is not None)
+
+
+def _with_first_adapter(model: Any, config: LoraConfig, name: str) -> PeftModel:
+    with warnings.catch_warnings():  # peft 0.21 asks transformers for a name that is on its way out
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        return PeftModel(model, config, adapter_name=name)
+
+
+def _verify(folder: Path, digest: str, base_digest: str) -> None:
+    """The files are those of the manifest, the manifest is the registered one, and it was trained on this base."""
+    try:
+        manifest = artifacts.verify(folder)
+    except artifacts.BadArtifact as problem:
+        raise ModelProblem(str(problem)) from problem
+    if manifest.digest != digest:
+        raise ModelProblem(f"The model {folder.name} is not the one that was registered. Restore it from a backup.")
+    if manifest.facts.get("base_fingerprint", base_digest) != base_digest:
+        raise ModelProblem(f"The model {folder.name} was trained on another base than the one that is served.")
+
+
+def _lora_config(folder: Path) -> LoraConfig:
+    try:
+        values = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        if values.get("peft_type") != "LORA":
+            raise ModelProblem(
+                f"The adapter {folder.name} is of kind {values.get('peft_type')}; only LoRA adapters are served."
+            )
+        config = LoraConfig.from_pretrained(str(folder))
+    except (OSError, ValueError, TypeError) as problem:
+        raise ModelProblem(f"The adapter {folder.name} has no readable adapter_config.json.") from problem
+    unsupported = [key for key in UNSUPPORTED_LORA if getattr(config, key, None)]
+    if unsupported or config.bias != "none":
+        what = ", ".join(unsupported) or f"bias={config.bias}"
+        raise ModelProblem(
+            f"The adapter {folder.name} changes the base itself ({what}), so it cannot share one base with others."
+        )
+    config.init_lora_weights = True  # some other values rewrite the base; every weight is replaced from the file anyway
+    config.base_model_name_or_path = None
+    config.inference_mode = True
+    config.lora_dropout = 0.0
+    return config

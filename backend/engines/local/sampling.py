@@ -1,0 +1,102 @@
+"""How the next token of each row is chosen: every row has its own settings and its own random numbers.
+
+A row's random numbers depend on (request seed, index of the sample) alone, one number per token, so a seed gives the
+same text whatever else is in the batch. Reported log-probabilities are those of the model (log-softmax of the raw
+logits), as OpenAI reports them: temperature, top_p and top_k do not change them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+UNIFORMS_PER_DRAW = 64
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """temperature 0 is greedy; top_p 1 and top_k 0 leave the whole distribution."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+
+
+class Settings(NamedTuple):
+    """The settings of all rows of a batch, side by side; the flags save work that no row asked for."""
+
+    temperature: torch.Tensor  # (B, 1)
+    top_p: torch.Tensor  # (B, 1)
+    top_k: torch.Tensor  # (B, 1), V where a row has none
+    is_greedy: torch.Tensor  # (B,)
+    any_greedy: bool
+    all_greedy: bool
+    any_top_p: bool
+    largest_top_k: int
+
+
+def settings_of(rows: Sequence[Sampling], vocabulary: int, device: torch.device) -> Settings:
+    def column(values: list[float]) -> torch.Tensor:
+        return torch.tensor(values, device=device).unsqueeze(1)
+
+    greedy = [row.temperature == 0 for row in rows]
+    drawn = [row if row.temperature > 0 else Sampling() for row in rows]
+    top_k = [min(row.top_k, vocabulary) for row in drawn]
+    return Settings(
+        temperature=column([row.temperature for row in drawn]),
+        top_p=column([row.top_p for row in drawn]),
+        top_k=column([k or vocabulary for k in top_k]),
+        is_greedy=torch.tensor(greedy, device=device),
+        any_greedy=any(greedy),
+        all_greedy=all(greedy),
+        any_top_p=any(row.top_p < 1 for row in drawn),
+        largest_top_k=max(top_k, default=0),
+    )
+
+
+def uniforms(seed: int, sample: int) -> Iterator[float]:
+    """The random numbers in [0, 1) of one sample of one request, without end. Drawn on the CPU for every device."""
+    digest = hashlib.blake2b(f"{seed}:{sample}".encode(), digest_size=8).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
+    while True:
+        yield from torch.rand(UNIFORMS_PER_DRAW, dtype=torch.float64, generator=generator).tolist()
+
+
+def choose(logits: torch.Tensor, settings: Settings, uniform: Sequence[float]) -> torch.Tensor:
+    """One token id per row of logits (B, V) in float32; `uniform` has one random number per row.
+
+    The number is looked up in the cumulated probabilities in the order of token ids, never in sorted order: where two
+    tokens are nearly equal, rounding that differs with the company in the batch cannot swap them.
+    """
+    best = logits.argmax(-1) if settings.any_greedy else None
+    if settings.all_greedy and best is not None:
+        return best
+    probabilities = torch.softmax(_keep_top_k(logits / settings.temperature, settings), -1)
+    if settings.any_top_p:
+        probabilities = _keep_top_p(probabilities, settings.top_p)
+    cumulated = probabilities.double().cumsum(-1)
+    target = torch.tensor(uniform, dtype=torch.float64, device=logits.device).unsqueeze(1) * cumulated[:, -1:]
+    drawn = torch.searchsorted(cumulated, target, right=True).squeeze(1).clamp(max=logits.shape[1] - 1)
+    return drawn if best is None else torch.where(settings.is_greedy, best, drawn)
+
+
+def _keep_top_k(logits: torch.Tensor, settings: Settings) -> torch.Tensor:
+    if settings.largest_top_k == 0:
+        return logits
+    largest = logits.topk(settings.largest_top_k, -1).values  # (B, K)
+    kth = largest.gather(1, (settings.top_k.clamp(max=settings.largest_top_k) - 1).long())
+    is_outside = (logits < kth) & (settings.top_k < logits.shape[1])
+    return logits.masked_fill(is_outside, float("-inf"))
+
+
+def _keep_top_p(probabilities: torch.Tensor, top_p: torch.Tensor) -> torch.Tensor:
+    """The smallest set of most likely tokens that reaches top_p; tokens as likely as its last member stay too."""
+    ordered = probabilities.sort(-1, descending=True).values
+    is_kept = (ordered.cumsum(-1) - ordered < top_p) | (top_p >= 1)
+    is_kept[:, 0] = True
+    least = ordered.masked_fill(~is_kept, 2.0).min(-1, keepdim=True).values
+    return probabilities.masked_fill(probabilities < least, 0.0)

@@ -1,0 +1,194 @@
+"""OpenAI's shapes: what a request may say, and how answers and errors are written."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
+from uuid import uuid4
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from .scheduler import Piece, TokenLogp
+from .text import token_bytes, token_text
+
+Body = TypeVar("Body", bound=BaseModel)
+Stop = str | Annotated[list[str], Field(max_length=16)] | None
+
+
+class ApiProblem(Exception):
+    """An answer that is an error, in OpenAI's format."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        code: str | None = None,
+        *,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.headers = dict(headers or {})
+        self.body = error_body(status, message, code, param)
+
+
+def error_body(status: int, message: str, code: str | None, param: str | None = None) -> dict[str, Any]:
+    kinds = {401: "authentication_error", 429: "rate_limit_error"}
+    kind = kinds.get(status, "invalid_request_error" if status < 500 else "server_error")
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class TextPart(_Strict):
+    type: Literal["text"]
+    text: str
+
+
+class Message(_Strict):
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | Annotated[list[TextPart], Field(min_length=1)]
+    name: str | None = None
+
+    def plain(self) -> dict[str, str]:
+        text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+        return {"role": "system" if self.role == "developer" else self.role, "content": text}
+
+
+class StreamOptions(_Strict):
+    include_usage: bool = False
+    include_obfuscation: bool = False
+
+
+class _Generation(_Strict):
+    """What both routes take. Settings that would change the answer and are not built are refused, not ignored."""
+
+    model: str
+    n: Annotated[int, Field(ge=1, le=64)] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=-1)] | None = None
+    max_tokens: Annotated[int, Field(ge=0)] | None = None
+    stop: Stop = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    user: str | None = None
+    presence_penalty: Annotated[float, Field(ge=0, le=0)] | None = None
+    frequency_penalty: Annotated[float, Field(ge=0, le=0)] | None = None
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        listed = [self.stop] if isinstance(self.stop, str) else self.stop or []
+        return tuple(stop for stop in listed if stop)
+
+
+class ChatBody(_Generation):
+    messages: Annotated[list[Message], Field(min_length=1)]
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    store: bool | None = None
+    metadata: dict[str, str] | None = None
+    response_format: dict[Literal["type"], Literal["text"]] | None = None
+
+
+class CompletionBody(_Generation):
+    prompt: str | Annotated[list[str] | list[int] | list[list[int]], Field(min_length=1, max_length=256)]
+    echo: bool | None = None
+    logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+
+
+class TokenizeBody(_Strict):
+    model: str
+    messages: Annotated[list[Message], Field(min_length=1)] | None = None
+    prompt: str | None = None
+    add_generation_prompt: bool = True
+
+
+def parse(kind: type[Body], raw: bytes) -> Body:
+    try:
+        return kind.model_validate_json(raw)
+    except ValidationError as problem:
+        first = problem.errors(include_url=False, include_context=False, include_input=False)[0]
+    param = str(first["loc"][0]) if first["loc"] else None
+    if first["type"] == "extra_forbidden":
+        raise ApiProblem(
+            400, f"Unrecognized request argument supplied: {first['loc'][-1]}", "unknown_parameter", param=param
+        )
+    if first["type"] == "json_invalid":
+        raise ApiProblem(400, "The body is not valid JSON.", "invalid_json")
+    where = ".".join(str(step) for step in first["loc"])
+    raise ApiProblem(400, f"{where}: {first['msg']}", "invalid_value", param=param)
+
+
+# answers
+
+
+class Envelope:
+    """What every chunk and answer of one request carries."""
+
+    def __init__(self, *, is_chat: bool, model: str, digest: str) -> None:
+        self.is_chat = is_chat
+        self._head = {
+            "id": f"{'chatcmpl' if is_chat else 'cmpl'}-{uuid4().hex}",
+            "created": int(time.time()),
+            "model": model,
+            "system_fingerprint": digest,
+        }
+
+    def answer(self, choices: list[dict[str, Any]], usage: dict[str, int]) -> dict[str, Any]:
+        kind = "chat.completion" if self.is_chat else "text_completion"
+        return {**self._head, "object": kind, "choices": choices, "usage": usage}
+
+    def chunk(self, choices: list[dict[str, Any]], usage: dict[str, int] | None = None) -> dict[str, Any]:
+        kind = "chat.completion.chunk" if self.is_chat else "text_completion"
+        return {**self._head, "object": kind, "choices": choices, "usage": usage}
+
+
+def usage_of(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
+    return {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "total_tokens": prompt_tokens + completion_tokens,
+    }
+
+
+def timing_of(piece: Piece) -> dict[str, float]:
+    """An addition to OpenAI's shape: seconds since the request arrived, waiting included."""
+    return {"seconds": round(piece.seconds, 6), "first_token_seconds": round(piece.first_token_seconds, 6)}
+
+
+def chat_logprobs(tokenizer: Any, tokens: list[TokenLogp]) -> dict[str, Any]:
+    """One entry per token of the answer, the end token included: it is a part of the answer's probability."""
+
+    def entry(token: int, logp: float | None) -> dict[str, Any]:
+        return {"token": token_text(tokenizer, token), "logprob": logp, "bytes": list(token_bytes(tokenizer, token))}
+
+    content = [
+        {**entry(item.token, item.logp), "top_logprobs": [entry(token, logp) for token, logp in item.top]}
+        for item in tokens
+    ]
+    return {"content": content, "refusal": None}
+
+
+def completion_logprobs(tokenizer: Any, tokens: list[TokenLogp], offset: int) -> dict[str, Any]:
+    """The older shape: parallel lists. Text offsets count characters of the tokens' own texts from `offset` on."""
+    texts = [token_text(tokenizer, item.token) for item in tokens]
+    offsets = [offset + sum(len(text) for text in texts[:at]) for at in range(len(texts))]
+    tops = [{token_text(tokenizer, token): logp for token, logp in item.top} if item.top else None for item in tokens]
+    return {
+        "tokens": texts,
+        "token_logprobs": [item.logp for item in tokens],
+        "top_logprobs": tops if any(tops) else None,
+        "text_offset": offsets,
+    }
+
+
+def server_sent(data: dict[str, Any] | str) -> bytes:
+    return f"data: {data if isinstance(data, str) else json.dumps(data)}\n\n".encode()

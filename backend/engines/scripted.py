@@ -1,0 +1,94 @@
+"""An engine that answers from a function: for tests, demos and documentation. Same interface as EngineClient."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+
+from .client import Answer, EngineError, Messages, Piece, TokenCount
+
+Script = Callable[[Messages, str, int], str]  # conversation, model, seed of the sample -> answer
+
+
+class ScriptedEngine:
+    """`script(messages, model, seed)` gives the text; sample i is asked with seed + i. A word counts as a token."""
+
+    def __init__(self, script: Script, *, models: Sequence[str] = ("base", "live"), max_model_len: int = 4096) -> None:
+        self._script = script
+        self._models = list(models)
+        self._max_model_len = max_model_len
+
+    def client(self) -> ScriptedEngine:
+        """Stands in for an EngineProcess as well."""
+        return self
+
+    def stop(self) -> None:
+        """Nothing runs."""
+
+    last_event: str | None = None
+
+    def models(self) -> list[str]:
+        return list(self._models)
+
+    def tokenize(self, messages: Messages, model: str) -> TokenCount:
+        self._check(model)
+        return TokenCount(sum(len(message["content"].split()) for message in messages), self._max_model_len)
+
+    def complete(
+        self,
+        messages: Messages,
+        *,
+        model: str,
+        n: int = 1,
+        seed: int | None = None,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        top_k: int | None = None,
+        max_tokens: int | None = None,
+        stop: Sequence[str] = (),
+    ) -> list[Answer]:
+        self._check(model)
+        return [self._answer(messages, model, (seed or 0) + at, max_tokens, stop) for at in range(n)]
+
+    def stream(
+        self,
+        messages: Messages,
+        *,
+        model: str,
+        n: int = 1,
+        seed: int | None = None,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        top_k: int | None = None,
+        max_tokens: int | None = None,
+        stop: Sequence[str] = (),
+    ) -> Iterator[Piece]:
+        answers = self.complete(messages, model=model, n=n, seed=seed, max_tokens=max_tokens, stop=stop)
+        parts = [answer.text.split(" ") for answer in answers]
+        for at in range(max(len(words) for words in parts)):
+            for index, words in enumerate(parts):
+                if at < len(words):
+                    yield Piece(index, words[at] if at == 0 else " " + words[at])
+        yield from (Piece(index, "", answer) for index, answer in enumerate(answers))
+
+    def _check(self, model: str) -> None:
+        if model not in self._models:
+            raise EngineError(f"There is no model named {model!r} here.", status=404, code="model_not_found")
+
+    def _answer(self, messages: Messages, model: str, seed: int, max_tokens: int | None, stop: Sequence[str]) -> Answer:
+        text = self._script(messages, model, seed)
+        cuts = [at for at in (text.find(item) for item in stop) if at >= 0]
+        text = text[: min(cuts)] if cuts else text
+        words = text.split(" ")
+        is_cut = max_tokens is not None and len(words) > max_tokens
+        return Answer(
+            text=" ".join(words[:max_tokens]) if is_cut else text,
+            finish_reason="length" if is_cut else "stop",
+            tokens=min(len(words), max_tokens) if max_tokens is not None else len(words),
+            prompt_tokens=sum(len(message["content"].split()) for message in messages),
+            seconds=0.0,
+            first_token_seconds=0.0,
+            mean_logp=-1.0,
+            model=model,
+            fingerprint=hashlib.sha256(model.encode()).hexdigest(),
+        )

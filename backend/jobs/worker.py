@@ -1,0 +1,84 @@
+"""Run one job: ``python -m backend.jobs.worker <job folder>``. It reads the folder and writes events and a model."""
+
+import errno
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before transformers is imported: no job reaches the network
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from backend.jobs.folder import BadJob, read_job
+from backend.registry.artifacts import BadArtifact
+from backend.training.data import BadRows
+from backend.training.job import TRAINERS, NotTheSame
+from backend.training.run import GuardStop, NotFinite, Run, Stopped, TooFewRows
+from backend.training.settings import BadSettings
+from backend.training.shared_base import UnsupportedBase
+
+DONE, FAILED, CANCELLED = 0, 1, 3  # exit codes
+FOR_PEOPLE = (BadArtifact, BadJob, BadRows, BadSettings, GuardStop, NotFinite, TooFewRows, UnsupportedBase)
+
+
+def main(folder: Path) -> int:
+    _own_process()
+    run = Run(folder, _attempt(folder))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: run.ask_to_stop())
+    began = time.monotonic()
+    try:
+        run.event("started", pid=os.getpid())
+        with run.heartbeat():
+            job = read_job(folder)
+            saved, report = TRAINERS[job.kind](job, folder, run)
+        seconds = round(time.monotonic() - began, 3)
+        run.event("done", artifact=saved.folder, digest=saved.digest, report=report, seconds=seconds)
+        return DONE
+    except Stopped:
+        run.event("cancelled")
+        return CANCELLED
+    except Exception as failure:
+        run.event("failed", error=sentence(failure), traceback=traceback.format_exc())
+        return FAILED
+
+
+def sentence(failure: Exception) -> str:
+    """Cause and cure, for people."""
+    if isinstance(failure, FOR_PEOPLE):
+        return str(failure)
+    text = str(failure).lower()
+    if isinstance(failure, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
+        return "Out of memory. Lower 'Tokens per pass' or 'Longest text in tokens', or choose a smaller base model."
+    if isinstance(failure, OSError) and failure.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "The disk is full; no model was saved. Free some space and start the job again."
+    if isinstance(failure, NotTheSame):
+        return f"{failure} It was thrown away. Start the job again; if it happens twice, report it."
+    return f"The job failed by a fault of the program ({type(failure).__name__}). Report it with the details below."
+
+
+def _attempt(folder: Path) -> int:
+    """Read before the job is checked, so that even a refused job says which attempt it was."""
+    try:
+        return int(json.loads((folder / "job.json").read_text(encoding="utf-8")).get("attempt", 1))
+    except (OSError, ValueError, AttributeError, TypeError):
+        return 1
+
+
+def _own_process() -> None:
+    """A group of its own, so that stopping us ends nobody else; behind the pages in the queue for the processor."""
+    try:
+        os.setsid()
+    except PermissionError:
+        pass  # the runner already made us the leader
+    try:
+        os.nice(10)
+    except OSError:
+        pass
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,317 @@
+"""Labelling: take a comparison, judge it, skip it, take the last one back. Saved means committed."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from backend.access import require
+from backend.problem import Problem
+from feedback_db import Store, audit, judgements
+from feedback_db.judgements import Counts
+from feedback_db.types import Assignment, Judgement, Message, Person, Project
+
+UNDO_SECONDS = 600
+SKIP_REASONS = ("", "unclear", "both_same", "needs_knowledge", "personal", "broken")
+RATIONALE_MOST = 20_000
+DAY = 86_400_000_000
+
+
+class LabellingProblem(Problem):
+    """Something that stands in the way of this judgement. ``status`` is the HTTP one."""
+
+    def __init__(self, message: str, code: str, status: int = 409, **values: object):
+        super().__init__(message, code, **values)
+        self.status = status
+
+
+class ProjectProgress(NamedTuple):
+    id: int
+    name: str
+    counts: Counts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Desk:
+    """What lies before an annotator: texts and a form. Nothing tells which model, seed or template wrote what."""
+
+    assignment: int
+    lease: int  # names this lease of the assignment, for ``release``
+    project: int
+    project_name: str
+    kind: str
+    conversation: tuple[Message, ...]
+    answers: tuple[str, ...]
+    form: dict[str, Any]
+    guideline: str
+    guideline_version: int | None
+    lease_seconds: int
+    draft: dict[str, Any] | None
+    progress: Counts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a person says about the answers as shown: ``ranks[i]`` is the rank of answer i, 1 is best, equal is a tie."""
+
+    ranks: tuple[int, ...]
+    both_bad: bool = False
+    strength: int | None = None
+    flags: tuple[str, ...] | None = None
+    rationale: str | None = None
+    seconds: float
+    active_seconds: float | None = None
+    client: str | None = None
+
+
+class Judged(NamedTuple):
+    """``judgement`` is a committed row. ``counted`` is False when the comparison had its judgements already."""
+
+    judgement: int
+    counted: bool
+    desk: Desk | None
+
+
+def projects(store: Store, person: Person) -> list[ProjectProgress]:
+    """The open projects, with how far this person is in each."""
+    require(person, "label")
+    found = judgements.open_projects(store)
+    return [ProjectProgress(_id(p), p.name, _progress(store, person, _id(p))) for p in found]
+
+
+def next_desk(store: Store, person: Person, project_id: int) -> Desk | None:
+    """The comparison on this person's desk, a new one if there is none, or None when the queue is empty."""
+    require(person, "label")
+    project = _project(store, project_id)
+    draw = random.random()
+    return _desk(store, person, project, store.commit(lambda: _next(store, person, project, draw)))
+
+
+def submit(store: Store, person: Person, assignment_id: int, key: bytes, answer: Answer) -> Judged:
+    """Store a judgement and lease the next comparison, in one transaction. The same key again gives the same row."""
+    require(person, "label")
+    draw = random.random()
+
+    def act() -> tuple[Judgement, Assignment, Project, Assignment | None]:
+        found = _mine(store, person, assignment_id)
+        project = store.get(Project, found.project_id)
+        stored = judgements.by_key(store, key)
+        if stored is None:
+            _check(answer, len(found.shown))
+            stored, found = _judge(store, found, key, answer)
+        elif stored.assignment_id != found.id or stored.person_id != person.id:
+            raise LabellingProblem("This key belongs to another judgement. Reload the page.", "foreign_key")
+        return stored, found, project, _next(store, person, project, draw)
+
+    stored, found, project, following = store.commit(act)
+    return Judged(_id(stored), found.purpose != "surplus", _desk(store, person, project, following))
+
+
+def skip(store: Store, person: Person, assignment_id: int, reason: str = "") -> Desk | None:
+    """Leave a comparison to others; it does not come back to this person."""
+    require(person, "label")
+    if reason not in SKIP_REASONS:
+        raise LabellingProblem(f"Unknown reason. Known are: {', '.join(SKIP_REASONS[1:])}.", "bad_reason", 422)
+    draw = random.random()
+
+    def act() -> tuple[Project, Assignment | None]:
+        found = _mine(store, person, assignment_id)
+        project = store.get(Project, found.project_id)
+        if found.state == "submitted":
+            raise _judged_already()
+        if found.state != "skipped":
+            if judgements.head(store, found) is None:  # one that was judged and taken back keeps its draft
+                judgements.drop_draft(store, assignment_id)
+            judgements.end(store, found, "skipped", store.now())
+            audit.record(store, person, "skip", "assignment", assignment_id, {"reason": reason})
+        return project, _next(store, person, project, draw)
+
+    project, following = store.commit(act)
+    return _desk(store, person, project, following)
+
+
+def undo(store: Store, person: Person, project_id: int, key: bytes, judgement_id: int | None = None) -> Desk:
+    """Take back this person's last judgement, up to 10 minutes old, and put its comparison on the desk again."""
+    require(person, "label")
+    project = _project(store, project_id)
+
+    def act() -> tuple[Assignment, Judgement]:
+        stored = judgements.by_key(store, key)
+        if stored is not None:  # a retry
+            taken_back = store.get(Judgement, int(stored.supersedes or 0))
+            return _mine(store, person, stored.assignment_id), taken_back
+        now = store.now()
+        last = judgements.last_submitted(store, _id(person), project_id, now - UNDO_SECONDS * 1_000_000)
+        if last is None or (judgement_id is not None and last.id != judgement_id):
+            raise LabellingProblem("There is nothing from the last 10 minutes to take back.", "nothing_to_undo")
+        judgements.add(
+            store,
+            replace(
+                last, id=None, key=key, act="retract", revision=last.revision + 1, supersedes=last.id, ranks=None,
+                both_bad=False, strength=None, flags=None, rationale=None, seconds=0.0, active_seconds=None,
+                created_at=now, row_hash=None, verdict=None,
+            ),
+        )  # fmt: skip
+        again = judgements.renew(store, _mine(store, person, last.assignment_id), project, now)
+        judgements.save_draft(store, last.assignment_id, _as_draft(last), now)
+        return again, last
+
+    again, _ = store.commit(act)
+    desk = _desk(store, person, project, again)
+    assert desk is not None  # an assignment was given
+    return desk
+
+
+def save_draft(store: Store, person: Person, assignment_id: int, draft: dict[str, Any]) -> None:
+    """Keep what is typed so far. A judged or skipped comparison needs no draft: then this does nothing."""
+    require(person, "label")
+
+    def act() -> None:
+        found = _mine(store, person, assignment_id)
+        if found.state in ("leased", "expired", "released"):
+            judgements.save_draft(store, assignment_id, draft, store.now())
+
+    store.commit(act)
+
+
+def heartbeat(store: Store, person: Person, assignment_id: int) -> int:
+    """Keep the lease while somebody works; returns the seconds left. LabellingProblem when it is lost."""
+    require(person, "label")
+
+    def act() -> int:
+        found = _mine(store, person, assignment_id)
+        now = store.now()
+        if found.state != "leased" or found.expires_at <= now:
+            raise LabellingProblem(
+                "This comparison went back to the queue after a pause. Your answer is kept; submit it if you are done.",
+                "lease_lost",
+            )
+        return (
+            judgements.extend(store, found, store.get(Project, found.project_id), now).expires_at - now
+        ) // 1_000_000
+
+    return store.commit(act)
+
+
+def release(store: Store, person: Person, assignment_id: int, lease: int) -> None:
+    """Give a comparison back on leaving the page. A lease renewed since (a reload) stays."""
+    require(person, "label")
+
+    def act() -> None:
+        found = _mine(store, person, assignment_id)
+        if found.state == "leased" and found.leased_at == lease and judgements.head(store, found) is None:
+            judgements.end(store, found, "released", store.now())
+
+    store.commit(act)
+
+
+# ---- inside
+
+
+def _judge(store: Store, found: Assignment, key: bytes, answer: Answer) -> tuple[Judgement, Assignment]:
+    now = store.now()
+    if found.state == "submitted":
+        raise _judged_already()
+    if found.state != "leased" and not judgements.slot_is_free(store, found):  # too late: somebody else has the slot
+        found = judgements.as_surplus(store, found)
+    before = judgements.head(store, found)
+    stored = judgements.add(
+        store,
+        Judgement(
+            key=key,
+            assignment_id=_id(found),
+            revision=before.revision + 1 if before else 0,
+            supersedes=before.id if before else None,
+            comparison_id=found.comparison_id,
+            person_id=found.person_id,
+            act="correct" if before else "submit",
+            shown=found.shown,
+            ranks=answer.ranks,
+            both_bad=answer.both_bad,
+            strength=answer.strength,
+            flags=answer.flags,
+            rationale=answer.rationale or None,
+            seconds=answer.seconds,
+            active_seconds=answer.active_seconds,
+            guideline_id=judgements.guideline_id(store, found.project_id),
+            after_reveal=found.revealed_at is not None,
+            client=answer.client,
+            created_at=now,
+        ),
+    )
+    return stored, found
+
+
+def _check(answer: Answer, size: int) -> None:
+    if len(answer.ranks) != size:
+        raise LabellingProblem(f"This comparison has {size} answers; {len(answer.ranks)} ranks came.", "bad_ranks", 422)
+    if min(answer.ranks) != 1 or max(answer.ranks) > size:
+        raise LabellingProblem(f"Ranks go from 1, the best, to {size}.", "bad_ranks", 422)
+    if len(set(answer.ranks)) == 1 and answer.strength not in (None, 0):
+        raise LabellingProblem("A tie has no strength.", "bad_ranks", 422)
+    if len(answer.rationale or "") > RATIONALE_MOST:
+        raise LabellingProblem(f"The rationale may have {RATIONALE_MOST} characters.", "long_rationale", 422)
+
+
+def _next(store: Store, person: Person, project: Project, draw: float) -> Assignment | None:
+    if project.archived_at is not None:
+        return None
+    return judgements.lease_next(store, _id(person), project, store.now(), draw)
+
+
+def _desk(store: Store, person: Person, project: Project, found: Assignment | None) -> Desk | None:
+    if found is None:
+        return None
+    seen = judgements.shown(store, found)
+    return Desk(
+        assignment=_id(found),
+        lease=found.leased_at,
+        project=_id(project),
+        project_name=project.name,
+        kind=seen.kind,
+        conversation=seen.conversation,
+        answers=seen.answers,
+        form=project.label_form,
+        guideline=seen.guideline.body if seen.guideline else "",
+        guideline_version=seen.guideline.version if seen.guideline else None,
+        lease_seconds=project.lease_seconds,
+        draft=seen.draft,
+        progress=_progress(store, person, _id(project)),
+    )
+
+
+def _progress(store: Store, person: Person, project_id: int) -> Counts:
+    midnight = store.now() // DAY * DAY  # UTC; where a day begins matters less than that it is the same for all
+    return judgements.counts(store, _id(person), project_id, midnight)
+
+
+def _project(store: Store, project_id: int) -> Project:
+    project = store.get(Project, project_id)
+    if project.archived_at is not None:
+        raise LabellingProblem(f"The project {project.name} is closed.", "project_closed", 404)
+    return project
+
+
+def _mine(store: Store, person: Person, assignment_id: int) -> Assignment:
+    found = judgements.assignment_of(store, _id(person), assignment_id)
+    if found is None:
+        raise LabellingProblem("This comparison is not on your desk. Reload the page.", "not_yours", 404)
+    return found
+
+
+def _judged_already() -> LabellingProblem:
+    return LabellingProblem("You have judged this comparison already, perhaps in another tab.", "judged_already")
+
+
+def _as_draft(judgement: Judgement) -> dict[str, Any]:
+    return {
+        "ranks": list(judgement.ranks or ()),
+        "both_bad": judgement.both_bad,
+        "strength": judgement.strength,
+        "rationale": judgement.rationale or "",
+    }
+
+
+def _id(record: Any) -> int:
+    return int(record.id)

@@ -1,0 +1,288 @@
+"""What prompt engineers write: templates, demonstrations and cases; and what a prompt will look like before it is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, Protocol
+
+from backend import access
+from backend.engines.client import EngineClient
+from backend.problem import Problem
+from backend.prompts import digest
+from backend.prompts.assemble import assemble
+from backend.prompts.fewshot import FewShot
+from backend.prompts.template import compile_template
+from feedback_db import Store, audit, people, prompts
+from feedback_db.snapshots import conversation
+from feedback_db.types import Case, Demonstration, Message, Person, Project, Template
+
+ANSWER_TOKENS = 96  # room a preview leaves for the answer
+
+
+class BadInput(Problem):
+    """Something that was typed cannot be kept; the message names the field and what to do."""
+
+
+class Engine(Protocol):
+    def client(self) -> EngineClient: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draft:
+    """A template as it stands in the editor."""
+
+    name: str
+    system_text: str = ""
+    body: str
+    mode: str = "plain"
+    few_shot: Mapping[str, Any] = field(default_factory=dict)
+    labels: tuple[str, ...] | None = None
+    scenario: str | None = None
+    language: str | None = None
+    note: str = ""
+
+
+class Version(NamedTuple):
+    """One version of a template and who wrote it (empty: the app itself)."""
+
+    template: Template
+    by: str
+
+
+class Preview(NamedTuple):
+    """The exact messages a model would see, and how much of its context they take."""
+
+    messages: tuple[Message, ...]
+    tokens: int
+    max_tokens: int  # the context of the model
+    demonstration_ids: tuple[int, ...]
+    dropped_ids: tuple[int, ...]  # demonstrations that did not fit
+
+
+def projects(store: Store, person: Person) -> list[Project]:
+    access.require(person, "build")
+    return prompts.projects(store)
+
+
+def templates(store: Store, person: Person, project_id: int) -> list[Template]:
+    """All versions, by name, newest first."""
+    access.require(person, "build")
+    return prompts.templates(store, project_id)
+
+
+def template(store: Store, person: Person, template_id: int) -> Template:
+    access.require(person, "build")
+    return store.get(Template, template_id)
+
+
+def versions(store: Store, person: Person, project_id: int, name: str) -> list[Version]:
+    """The versions of one template, newest first, each with its author."""
+    access.require(person, "build")
+    found = [template for template in prompts.templates(store, project_id) if template.name == name]
+    return [Version(template, people.shown_name(store, template.person_id)) for template in found]
+
+
+def variables(person: Person, draft: Draft) -> tuple[str, ...]:
+    """What a draft asks a case for, in order of first use. Raises TemplateProblem."""
+    access.require(person, "build")
+    system = compile_template(draft.system_text, draft.mode).variables  # type: ignore[arg-type]
+    return tuple(dict.fromkeys([*system, *compile_template(draft.body, draft.mode).variables]))  # type: ignore[arg-type]
+
+
+def demonstrations(
+    store: Store, person: Person, project_id: int, *, scenario: str | None, language: str | None
+) -> list[Demonstration]:
+    access.require(person, "build")
+    return prompts.demonstrations(store, project_id, scenario=scenario, language=language)
+
+
+def cases(
+    store: Store,
+    person: Person,
+    project_id: int,
+    *,
+    scenario: str | None,
+    language: str | None,
+    holding: str = "",
+    most: int | None = None,
+) -> list[Case]:
+    """Cases of a scenario and language, oldest first; ``holding``: only those whose text or answer holds it."""
+    access.require(person, "build")
+    found = prompts.cases(store, project_id, scenario=scenario, language=language)
+    wanted = holding.strip().casefold()
+    if wanted:
+        found = [case for case in found if wanted in f"{case_text(case)}\n{case.expected or ''}".casefold()]
+    return found[:most]
+
+
+def case(store: Store, person: Person, case_id: int) -> Case:
+    access.require(person, "build")
+    return store.get(Case, case_id)
+
+
+def case_text(case: Case) -> str:
+    """A case as one text: what people recognise it by."""
+    return "\n".join(message["content"] for message in conversation(case.values, case.conversation))
+
+
+def preview(
+    store: Store,
+    engine: Engine,
+    person: Person,
+    project_id: int,
+    draft: Draft,
+    values: Mapping[str, str],
+    case_id: int | None = None,
+) -> Preview:
+    """Render a draft for these values; ``case_id`` adds the turns of a stored conversation.
+
+    Raises BadInput, TemplateProblem, FewShotProblem, PromptProblem, BudgetProblem, EngineError.
+    """
+    access.require(person, "build")
+    template = _template(store, person, project_id, draft)
+    case = _case(project_id, values, None, None, ())
+    if case_id is not None:
+        case = replace(case, conversation=store.get(Case, case_id).conversation)
+    client = engine.client()
+    assembled = assemble(
+        store, template, case, tokenize=lambda m: client.tokenize(m, model="base"), answer_tokens=ANSWER_TOKENS
+    )
+    return Preview(
+        assembled.messages, assembled.tokens, assembled.context, assembled.demonstration_ids, assembled.dropped_ids
+    )
+
+
+def save_template(store: Store, person: Person, project_id: int, draft: Draft) -> Template:
+    """Keep a draft as the next version of its name; a draft equal to the newest version is that version."""
+    access.require(person, "build")
+    with store.write():
+        template = _template(store, person, project_id, draft)
+        newest = prompts.newest_template(store, project_id, template.name)
+        if newest is not None and _says_the_same(newest, template):
+            return newest
+        saved = store.add(template)
+        audit.record(store, person, "save_template", "template", saved.id, {"version": saved.version})
+        return saved
+
+
+def add_demonstration(
+    store: Store,
+    person: Person,
+    project_id: int,
+    *,
+    input: str,
+    output: str,
+    label: str | None = None,
+    scenario: str | None = None,
+    language: str | None = None,
+) -> Demonstration:
+    """Add a worked example to the bank; one that is there already is returned. Raises BadInput."""
+    access.require(person, "build")
+    if not input.strip() or not output.strip():
+        raise BadInput("A demonstration needs both an input and an output.", "empty_demonstration")
+    key = digest.demonstration_digest(input=input, output=output, label=label)
+    with store.write():
+        existing = prompts.demonstration_with(store, project_id, key)
+        if existing is not None:
+            return existing
+        return store.add(
+            Demonstration(
+                project_id=project_id,
+                input=input,
+                output=output,
+                label=label,
+                tags=(scenario,) if scenario else (),
+                language=language,
+                digest=key,
+                person_id=person.id,
+            )
+        )
+
+
+def add_case(
+    store: Store,
+    person: Person,
+    project_id: int,
+    *,
+    values: Mapping[str, str],
+    expected: str | None = None,
+    scenario: str | None = None,
+    language: str | None = None,
+) -> Case:
+    """Add a case; one with the same content is returned instead. Raises BadInput."""
+    access.require(person, "build")
+    if not any(value.strip() for value in values.values()):
+        raise BadInput("A case needs at least one value that is not empty.", "empty_case")
+    tags = (f"lang:{language}",) if language else ()
+    case = _case(project_id, values, expected, scenario, tags, person_id=person.id)
+    with store.write():
+        return prompts.case_with(store, project_id, case.digest) or store.add(case)
+
+
+def _case(
+    project_id: int,
+    values: Mapping[str, str],
+    expected: str | None,
+    scenario: str | None,
+    tags: tuple[str, ...],
+    person_id: int | None = None,
+) -> Case:
+    key = digest.case_digest(values=values, expected=expected)
+    return Case(
+        project_id=project_id,
+        values=dict(values),
+        expected=expected,
+        scenario=scenario,
+        tags=tags,
+        split=digest.split_of(key),
+        digest=key,
+        person_id=person_id,
+    )
+
+
+def _says_the_same(one: Template, other: Template) -> bool:
+    """Whether two versions are asked, answered and filled alike; few-shot settings left out count as their defaults."""
+
+    def said(template: Template) -> tuple[Any, ...]:
+        few_shot = FewShot.parse(template.few_shot)
+        shown = few_shot if few_shot.k else FewShot()
+        scope = (template.scenario, template.language, template.labels)
+        return template.mode, template.system_text, template.body, shown, *scope
+
+    return said(one) == said(other)
+
+
+def _template(store: Store, person: Person, project_id: int, draft: Draft) -> Template:
+    """The row a draft would become; checks its body and its few-shot settings."""
+    name = draft.name.strip()
+    if not name:
+        raise BadInput("A template needs a name.", "no_template_name")
+    if draft.mode not in ("plain", "logic"):
+        raise BadInput(f"The mode is {draft.mode!r}; it must be plain or logic.")
+    asked = variables(person, draft)
+    FewShot.parse(draft.few_shot)
+    newest = prompts.newest_template(store, project_id, name)
+    return Template(
+        project_id=project_id,
+        name=name,
+        version=newest.version + 1 if newest else 1,
+        parent_id=newest.id if newest else None,
+        mode=draft.mode,  # type: ignore[arg-type]
+        system_text=draft.system_text,
+        body=draft.body,
+        variables=asked,
+        few_shot=dict(draft.few_shot),
+        labels=draft.labels,
+        scenario=draft.scenario,
+        language=draft.language,
+        note=draft.note,
+        digest=digest.template_digest(
+            mode=draft.mode,
+            system_text=draft.system_text,
+            body=draft.body,
+            few_shot=draft.few_shot,
+            labels=draft.labels,
+        ),
+        person_id=person.id,
+    )

@@ -1,0 +1,55 @@
+"""From a template version and a case to the prompt a model is sent: demonstrations chosen, budget kept, bytes hashed."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from backend.engines.client import TokenCount
+from feedback_db import Store, prompts
+from feedback_db.snapshots import conversation
+from feedback_db.types import Case, Demonstration, Message, Template
+
+from .budget import fit
+from .chat import build_messages
+from .digest import messages_digest
+from .fewshot import FewShot, choose
+
+
+class Assembled(NamedTuple):
+    messages: tuple[Message, ...]
+    demonstration_ids: tuple[int, ...]  # in the order in which they are shown
+    dropped_ids: tuple[int, ...]  # chosen, but the context was too short for them
+    tokens: int
+    context: int  # tokens the model can take in all
+    digest: bytes
+
+
+def assemble(
+    store: Store,
+    template: Template,
+    case: Case,
+    *,
+    tokenize: Callable[[Sequence[Message]], TokenCount],
+    answer_tokens: int = 0,
+) -> Assembled:
+    """Build the prompt of a case so that it and an answer fit the model's context.
+
+    ``tokenize`` counts these messages, and says how many the context can take. Raises the problems of template, fewshot,
+    chat and budget.
+    """
+    few_shot = FewShot.parse(template.few_shot)
+    pool = prompts.demonstrations(store, template.project_id, scenario=template.scenario, language=template.language)
+    chosen = choose(pool, conversation(case.values, case.conversation)[-1]["content"], few_shot)
+
+    def build(kept: Sequence[Demonstration]) -> tuple[Message, ...]:
+        return build_messages(template, case.values or {}, kept, few_shot.shape, conversation=case.conversation or ())
+
+    context = tokenize(build(())).max_model_len
+    fitted = fit(chosen, build, lambda messages: tokenize(messages).count, context - answer_tokens)
+    return Assembled(
+        messages=fitted.messages,
+        demonstration_ids=tuple(one.id for one in fitted.kept if one.id is not None),
+        dropped_ids=fitted.dropped_ids,
+        tokens=fitted.tokens,
+        context=context,
+        digest=messages_digest(fitted.messages),
+    )

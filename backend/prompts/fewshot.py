@@ -1,0 +1,186 @@
+"""Which demonstrations a prompt carries, and in which order."""
+
+import math
+import unicodedata
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from random import Random
+from types import MappingProxyType
+from typing import Any, Literal, get_args
+
+from backend.problem import Problem
+from feedback_db.types import Demonstration
+
+Choose = Literal["fixed", "seeded", "nearest", "balanced"]
+Order = Literal["listed", "nearest_last", "seeded"]
+Shape = Literal["turns", "text"]
+
+MOST_DEMONSTRATIONS = 32
+LEAK_GRAM = 5
+LEAK_JACCARD = 0.8  # our choice
+
+
+class FewShotProblem(Problem, ValueError):
+    """A few-shot setting, or a bank of demonstrations, that cannot be used; the message says what to change."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FewShot:
+    """The few-shot part of a template version. It changes the bytes of a prompt, so it belongs to the version.
+
+    ``order`` listed keeps the chooser's own order: the ids as given, the draws, nearest last, or the rounds over labels.
+    """
+
+    k: int = 0
+    choose: Choose = "fixed"
+    ids: tuple[int, ...] = ()
+    seed: int = 0
+    order: Order = "listed"
+    shape: Shape = "turns"
+
+    def __post_init__(self) -> None:
+        if type(self.k) is not int or not 0 <= self.k <= MOST_DEMONSTRATIONS:
+            raise FewShotProblem(f"k is {self.k!r}; it must be a whole number from 0 to {MOST_DEMONSTRATIONS}.")
+        if type(self.seed) is not int:
+            raise FewShotProblem(f"seed is {self.seed!r}; it must be a whole number.")
+        if any(type(id) is not int for id in self.ids) or len(set(self.ids)) != len(self.ids):
+            raise FewShotProblem("ids must be whole numbers, each of them once.")
+        for name, known in (("choose", Choose), ("order", Order), ("shape", Shape)):
+            if getattr(self, name) not in get_args(known):
+                raise FewShotProblem(
+                    f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(get_args(known))}."
+                )
+
+    @classmethod
+    def parse(cls, row: Mapping[str, Any]) -> "FewShot":
+        """From the ``few_shot`` of a template row. A key that is not known is an error, not a silent default."""
+        known = [field.name for field in fields(cls)]
+        unknown = sorted(set(row) - set(known))
+        if unknown:
+            raise FewShotProblem(f"few_shot has no setting {', '.join(unknown)}. It knows {', '.join(known)}.")
+        settings = dict(row)
+        if "ids" in settings:
+            if not isinstance(settings["ids"], list | tuple):
+                raise FewShotProblem("ids must be a list of whole numbers.")
+            settings["ids"] = tuple(settings["ids"])
+        return cls(**settings)
+
+    def as_row(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in fields(self)} | {"ids": list(self.ids)}
+
+
+def choose(pool: Sequence[Demonstration], query: str, few_shot: FewShot) -> list[Demonstration]:
+    """At most k demonstrations for the case whose input is ``query``, in the order in which they are shown.
+
+    A demonstration that is (nearly) the case itself would give its answer away and is never taken.
+    """
+    if few_shot.k == 0:
+        return []
+    listed = _named(pool, few_shot.ids) if few_shot.choose == "fixed" and few_shot.ids else list(pool)
+    fit = [demonstration for demonstration in listed if not leaks(demonstration.input, query)]
+    if few_shot.choose == "seeded":
+        fit = _drawn(fit, few_shot.seed)
+    elif few_shot.choose == "balanced":
+        fit = _in_rounds(fit, few_shot.seed)
+    elif few_shot.choose == "nearest":
+        fit = _by_similarity(fit, query)[::-1]
+    taken = fit[: few_shot.k]
+    if few_shot.order == "seeded":
+        Random(f"order {few_shot.seed}").shuffle(taken)
+    elif few_shot.order == "nearest_last":
+        taken = _by_similarity(taken, query)
+    elif few_shot.choose == "nearest":
+        taken.reverse()
+    return taken
+
+
+def leaks(input: str, asked: str) -> bool:
+    """Whether a demonstration's input is the case asked, or differs from it in next to nothing."""
+    ours, theirs = normalised(input), normalised(asked)
+    if ours == theirs:
+        return True
+    if min(len(ours), len(theirs)) < LEAK_JACCARD * max(len(ours), len(theirs)) / 2:
+        return False
+    a, b = _grams(ours, LEAK_GRAM), _grams(theirs, LEAK_GRAM)
+    shared = len(a & b)
+    return bool(shared) and shared >= LEAK_JACCARD * (len(a) + len(b) - shared)
+
+
+def similarities(pool: Sequence[Demonstration], query: str) -> list[float]:
+    """Cosine of TF-IDF over character 2- and 3-grams: needs no model and no word segmenter, so it serves Chinese too."""
+    texts = [_features(normalised(demonstration.input)) for demonstration in pool]
+    asked = _features(normalised(query))
+    known = Counter(gram for text in texts for gram in text)
+    rarity = {gram: math.log((1 + len(texts)) / (1 + count)) + 1 for gram, count in known.items()}
+    unseen = math.log(1 + len(texts)) + 1
+    weights = {gram: count * rarity.get(gram, unseen) for gram, count in asked.items()}
+    norm = math.sqrt(sum(weight * weight for weight in weights.values()))
+    return [_cosine(text, weights, norm, rarity) for text in texts]
+
+
+def normalised(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def _cosine(text: Mapping[str, int], weights: Mapping[str, float], norm: float, rarity: Mapping[str, float]) -> float:
+    length = math.sqrt(sum((count * rarity[gram]) ** 2 for gram, count in text.items()))
+    if not length or not norm:
+        return 0.0
+    return sum(text[gram] * rarity[gram] * weight for gram, weight in weights.items() if gram in text) / (length * norm)
+
+
+def _by_similarity(pool: Sequence[Demonstration], query: str) -> list[Demonstration]:
+    """Nearest last; between equals the one with the smaller id counts as nearer."""
+    scored = zip(similarities(pool, query), pool, strict=True)
+    return [demonstration for _, demonstration in sorted(scored, key=lambda pair: (round(pair[0], 9), -_id(pair[1])))]
+
+
+def _named(pool: Sequence[Demonstration], ids: Sequence[int]) -> list[Demonstration]:
+    by_id = {demonstration.id: demonstration for demonstration in pool}
+    missing = [str(id) for id in ids if id not in by_id]
+    if missing:
+        raise FewShotProblem(
+            f"The template names demonstrations that are not in the bank: {', '.join(missing)}. "
+            "Take them out of the template, or add them again."
+        )
+    return [by_id[id] for id in ids]
+
+
+def _drawn(pool: Sequence[Demonstration], seed: int) -> list[Demonstration]:
+    shuffled = sorted(pool, key=_id)
+    Random(seed).shuffle(shuffled)
+    return shuffled
+
+
+def _in_rounds(pool: Sequence[Demonstration], seed: int) -> list[Demonstration]:
+    """One of each label, then a second of each, and so on. Those without a label are left out."""
+    groups: dict[str, list[Demonstration]] = {}
+    for demonstration in _drawn(pool, seed):
+        if demonstration.label is not None:  # "0" and "" are labels
+            groups.setdefault(str(demonstration.label), []).append(demonstration)
+    if pool and not groups:
+        raise FewShotProblem(
+            "Balanced choosing needs labels, and no demonstration has one. Label them or choose nearest."
+        )
+    labels = sorted(groups)
+    Random(f"labels {seed}").shuffle(labels)
+    rounds = max(map(len, groups.values()), default=0)
+    return [groups[label][i] for i in range(rounds) for label in labels if i < len(groups[label])]
+
+
+def _id(demonstration: Demonstration) -> int:
+    return demonstration.id or 0
+
+
+@lru_cache(maxsize=8192)
+def _features(text: str) -> Mapping[str, int]:
+    return MappingProxyType(
+        Counter(text[i : i + n] for n in (2, 3) for i in range(len(text) - n + 1)) or Counter([text])
+    )
+
+
+@lru_cache(maxsize=8192)
+def _grams(text: str, n: int) -> frozenset[str]:
+    return frozenset(text[i : i + n] for i in range(max(1, len(text) - n + 1)))

@@ -1,0 +1,266 @@
+"""What admins do with judgements: see whether training is worth it, start a job, watch it, stop it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from backend import access
+from backend.jobs.supervisor import Supervisor
+from backend.problem import Problem
+from backend.training import settings as training
+from feedback_db import Store, audit, comparisons, jobs, models, people, snapshots
+from feedback_db.store import as_json
+from feedback_db.types import Evaluation, Job, Model, Person, Project, Snapshot
+
+
+class NotReady(Problem):
+    """A job cannot start yet; the message says what is missing and what to do."""
+
+
+class Readiness(NamedTuple):
+    """What the train page shows before anybody clicks."""
+
+    judgements: int  # trainable ones
+    new: int  # of these, given since the newest reward model's snapshot
+    minimum: int
+    prompts: int  # distinct prompts PPO would train on
+    reward: Model | None
+    report: Mapping[str, Any] | None  # of the reward model
+    policy: Model | None
+    reward_refusal: NotReady | None  # why a reward job cannot start; None when it can
+    ppo_refusal: NotReady | None
+
+
+def readiness(store: Store, person: Person, project_id: int) -> Readiness:
+    """How many judgements there are, what the current reward model is worth, and what may be started."""
+    access.require(person, "retrain")
+    minimum = training.RewardSettings().min_comparisons
+    count = snapshots.trainable_count(store, project_id)
+    reward = models.live(store, "reward", project_id)
+    report = _report(store, reward)
+    asked = comparisons.asked_prompts(store, project_id)
+    reward_refusal = ppo_refusal = None
+    if count < minimum:
+        reward_refusal = NotReady(
+            f"A reward model needs {minimum} judgements; there are {count}. Label more first.",
+            "few_judgements",
+            minimum=minimum,
+            count=count,
+        )
+    policy = models.live(store, "policy")
+    if reward is not None and policy is not None and reward.base_fingerprint != policy.base_fingerprint:
+        ppo_refusal = NotReady(
+            f"{reward.name} was trained on the base {reward.base}; {policy.base} is served now. Train a reward model on it.",
+            "other_base",
+            name=reward.name,
+            base=reward.base,
+            served=policy.base,
+        )
+    elif reward is None:
+        ppo_refusal = NotReady("PPO needs a reward model. Train one from the judgements first.", "no_reward_model")
+    elif not asked:
+        ppo_refusal = NotReady("PPO needs prompts: send comparisons to labelling first.", "no_prompts")
+    return Readiness(
+        judgements=count,
+        new=snapshots.trainable_count(store, project_id, _seen_by(store, reward)),
+        minimum=minimum,
+        prompts=len(asked),
+        reward=reward,
+        report=report.result if report else None,
+        policy=policy,
+        reward_refusal=reward_refusal,
+        ppo_refusal=ppo_refusal,
+    )
+
+
+def project_name(store: Store, person: Person, project_id: int) -> str:
+    """By which name the command line knows a project."""
+    access.require(person, "retrain")
+    return store.get(Project, project_id).name
+
+
+def train_reward(
+    store: Store, person: Person, project_id: int, *, changes: Mapping[str, Any], seed: int = 0, key: str | None = None
+) -> Job:
+    """Freeze the judgements and queue a reward job. ``key``: one click is one job, however often it is sent.
+
+    Raises NotReady, training.BadSettings.
+    """
+    access.require(person, "retrain")
+    settings = training.make(training.RewardSettings, changes)
+    with store.write():
+        if known := _known(store, key):
+            return known
+        refusal = readiness(store, person, project_id).reward_refusal
+        if refusal is not None:
+            raise refusal
+        snapshot = snapshots.freeze_preferences(store, project_id, "preferences", person.id)
+        return _queue(store, person, "reward", settings, project_id=project_id, snapshot=snapshot, seed=seed, key=key)
+
+
+def run_ppo(
+    store: Store,
+    person: Person,
+    project_id: int,
+    *,
+    changes: Mapping[str, Any],
+    seed: int = 0,
+    key: str | None = None,
+    despite: str = "",
+) -> Job:
+    """Queue a PPO job on the prompts people were asked about, with the current reward model.
+
+    A reward model that is not better than guessing by length or by majority is refused, unless ``despite`` gives the
+    reason for going on; the reason is kept with the job. Raises NotReady, training.BadSettings.
+    """
+    access.require(person, "retrain")
+    settings = training.make(training.PPOSettings, changes)
+    with store.write():
+        if known := _known(store, key):
+            return known
+        ready = readiness(store, person, project_id)
+        if ready.ppo_refusal is not None:
+            raise ready.ppo_refusal
+        if ready.report is not None and ready.report["verdict"] != "usable" and not despite.strip():
+            raise NotReady(
+                "The reward model is not shown to be better than guessing, so PPO would chase noise. "
+                "Label more and train it again, or give a reason to go on.",
+                "weak_reward_model",
+            )
+        prompt_ids = [p.id for p, _ in comparisons.asked_prompts(store, project_id) if p.id is not None]
+        snapshot = snapshots.freeze_prompts(store, project_id, "prompts", prompt_ids, person.id)
+        job = _queue(
+            store,
+            person,
+            "ppo",
+            settings,
+            project_id=project_id,
+            snapshot=snapshot,
+            seed=seed,
+            key=key,
+            start=ready.policy if ready.policy and ready.policy.adapter else None,
+            reward=ready.reward,
+            despite=bool(despite.strip()),
+        )
+        if despite.strip() and job.id is not None:
+            said = {
+                "kind": "message",
+                "at": store.now(),
+                "text": f"Goes on with a weak reward model: {despite.strip()}",
+            }
+            jobs.record_events(store, job.id, [said])
+        return job
+
+
+def stop(store: Store, supervisor: Supervisor, person: Person, job_id: int) -> Job:
+    """Ask a job to stop; what it had learnt is dropped, the models that exist stay as they are."""
+    access.require(person, "retrain")
+    job = supervisor.stop(store.get(Job, job_id))
+    audit.record(store, person, "stop_job", "job", job_id, {})
+    return job
+
+
+def job_list(store: Store, person: Person, project_id: int) -> list[Job]:
+    """Newest first."""
+    access.require(person, "retrain")
+    return jobs.of_project(store, project_id)
+
+
+class JobView(NamedTuple):
+    """A job as the list shows it."""
+
+    job: Job
+    by: str
+    snapshot: Snapshot | None
+    seconds_left: float | None
+
+
+def job_views(store: Store, person: Person, project_id: int) -> list[JobView]:
+    """Newest first, each with who started it and the data it saw."""
+    return [
+        JobView(
+            job,
+            people.shown_name(store, job.person_id),
+            store.get(Snapshot, job.snapshot_id) if job.snapshot_id else None,
+            _seconds_left(job),
+        )
+        for job in job_list(store, person, project_id)
+    ]
+
+
+class Curves(NamedTuple):
+    job: Job
+    points: list[dict[str, Any]]  # {"name", "step", "value", "at"}
+    events: list[dict[str, Any]]  # {"at", "kind", "facts"}
+    seconds_left: float | None
+
+
+def curves(store: Store, person: Person, job_id: int) -> Curves:
+    """Everything the page shows of one job; it is in the database, so a closed tab or a restart loses nothing."""
+    access.require(person, "retrain")
+    job = store.get(Job, job_id)
+    return Curves(job, jobs.metrics(store, job_id), jobs.events(store, job_id), _seconds_left(job))
+
+
+def _seconds_left(job: Job) -> float | None:
+    """By the pace so far; None when nothing can be said."""
+    if job.state != "running" or not (job.step and job.total_steps and job.started_at and job.heartbeat_at):
+        return None
+    spent = (job.heartbeat_at - job.started_at) / 1e6
+    return spent / job.step * (job.total_steps - job.step)
+
+
+def _queue(
+    store: Store,
+    person: Person,
+    kind: str,
+    settings: training.CommonSettings,
+    *,
+    project_id: int,
+    snapshot: Snapshot,
+    seed: int,
+    key: str | None,
+    start: Model | None = None,
+    reward: Model | None = None,
+    despite: bool = False,
+) -> Job:
+    base = models.resolve(store, "base")
+    if base is None:
+        raise NotReady("There is no base model yet. Start the app once, so that it registers its base.", "no_base")
+    values = training.as_dict(settings)
+    job = store.add(
+        Job(
+            project_id=project_id,
+            kind=kind,  # type: ignore[arg-type]
+            settings=values,
+            settings_digest=hashlib.sha256(as_json(values).encode()).digest(),
+            seed=seed,
+            key=key,
+            snapshot_id=snapshot.id,
+            base_model_id=base.id,
+            start_model_id=start.id if start else None,
+            reward_model_id=reward.id if reward else None,
+            person_id=person.id,
+        )
+    )
+    facts = {"kind": kind, "snapshot": snapshot.id, "despite_weak_reward": despite}
+    audit.record(store, person, "start_job", "job", job.id, facts)
+    return job
+
+
+def _known(store: Store, key: str | None) -> Job | None:
+    return jobs.with_key(store, key) if key else None
+
+
+def _report(store: Store, reward: Model | None) -> Evaluation | None:
+    return models.evaluation_of(store, reward.id, "reward") if reward and reward.id else None
+
+
+def _seen_by(store: Store, reward: Model | None) -> int:
+    """The newest judgement id the reward model's snapshot could hold; 0 when there is no such model."""
+    report = _report(store, reward)
+    if report is None or report.snapshot_id is None:
+        return 0
+    return store.get(Snapshot, report.snapshot_id).as_of_judgement_id

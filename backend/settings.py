@@ -1,0 +1,98 @@
+"""What the operator decides: read once from the settings file, the environment and the command line."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from backend.problem import Problem
+
+PREFIX = "WHETSTONE_"
+STARTER = Path(__file__).parent / "starter" / "weights"
+
+
+class BadSetting(Problem):
+    """A setting has a wrong name or value; the message names the key and where it stands."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """``model`` is a folder or a hub id; empty is the embedded starter model."""
+
+    data_dir: Path = Path("data")
+    host: str = "127.0.0.1"
+    port: int = 7860
+    model: str = ""
+    allowed_hosts: tuple[str, ...] = ()
+    behind_proxy: bool = False
+    device: str = "auto"
+    dtype: str = "auto"
+    queue_target: int = 24  # open comparisons that are kept waiting for annotators
+
+    @property
+    def database(self) -> Path:
+        return self.data_dir / "feedback.db"
+
+    @property
+    def models_dir(self) -> Path:
+        return self.data_dir / "models"
+
+    @property
+    def runs_dir(self) -> Path:
+        return self.data_dir / "runs"
+
+
+def load(given: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> Settings:
+    """Settings from, in rising order: defaults, ``<data_dir>/settings.toml``, WHETSTONE_* variables, ``given`` (None = not given).
+
+    Raises BadSetting.
+    """
+    given = {key: value for key, value in given.items() if value is not None}
+    variables = {
+        key.removeprefix(PREFIX).lower(): value for key, value in environment.items() if key.startswith(PREFIX)
+    }
+    data_dir = Path(given.get("data_dir") or variables.get("data_dir") or Settings.data_dir)
+    file = data_dir / "settings.toml"
+    from_file: dict[str, Any] = {}
+    if file.exists():
+        try:
+            from_file = tomllib.loads(file.read_text(encoding="utf-8"))
+        except tomllib.TOMLDecodeError as error:
+            raise BadSetting(f"settings.toml in the data folder cannot be read: {error}.") from error
+    values: dict[str, Any] = {}
+    for source, where in ((from_file, "settings.toml"), (variables, "the environment"), (given, "the command line")):
+        for key, value in source.items():
+            values[key] = _typed(key, value, where)
+    return Settings(**{**values, "data_dir": data_dir})
+
+
+def _typed(key: str, value: Any, where: str) -> Any:
+    kinds = {f.name: str(f.type) for f in fields(Settings)}
+    if key not in kinds:
+        raise BadSetting(f"{where} has the unknown setting {key!r}; known are {', '.join(sorted(kinds))}.")
+    kind = kinds[key]
+    try:
+        if kind == "int":
+            return int(value)
+        if kind == "bool":
+            return _as_bool(value)
+        if kind == "Path":
+            return Path(value)
+        if kind.startswith("tuple"):
+            return tuple(value.split(",") if isinstance(value, str) else value)
+        return str(value)
+    except (TypeError, ValueError) as error:
+        raise BadSetting(f"The setting {key!r} in {where} must be of type {kind}, not {value!r}.") from error
+
+
+def _as_bool(value: Any) -> bool:
+    text = str(value).lower()
+    if text in ("1", "true", "yes", "on"):
+        return True
+    if text in ("0", "false", "no", "off", ""):
+        return False
+    raise ValueError(value)

@@ -1,0 +1,1 @@
+"""The embedded default model: how its text is made, how it is trained, its weights."""

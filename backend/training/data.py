@@ -1,0 +1,173 @@
+"""Frozen rows to token ids, and batches cut by tokens. Nothing is cut or dropped without a count."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from backend.training.draws import generator
+
+Row = TypeVar("Row")
+
+
+class BadRows(ValueError):
+    """A row of the job's data is not as agreed; the message names line and field."""
+
+
+class Answer(NamedTuple):
+    completion: int
+    text: str
+    has_ended: bool  # the end token was sampled; False: cut at the limit
+
+
+@dataclass(frozen=True)
+class ComparisonRow:
+    """Answers to one case and how they were ranked, as the reward model sees them."""
+
+    case: int
+    split: str  # train, val or test; a case has one split
+    conversation: list[dict[str, str]]
+    answers: list[Answer]
+    ranks: list[int]  # 1 is best; equal is a tie
+    weight: float = 1.0
+    strength: float | None = None
+    both_bad: bool = False
+
+
+@dataclass(frozen=True)
+class PromptRow:
+    """One prompt for the policy, and the case behind it for the reward model."""
+
+    case: int
+    split: str
+    messages: list[dict[str, str]]
+    conversation: list[dict[str, str]]
+
+
+def read_comparisons(path: Path) -> list[ComparisonRow]:
+    def parse(row: dict[str, Any]) -> ComparisonRow:
+        answers = [Answer(a["completion"], str(a["text"]), bool(a.get("ended", True))) for a in row["answers"]]
+        ranks = [int(rank) for rank in row["ranks"]]
+        if len(ranks) != len(answers) or len(answers) < 2:
+            raise ValueError("ranks and answers must be two or more, and equally many")
+        return ComparisonRow(
+            case=row["case"],
+            split=row["split"],
+            conversation=row["conversation"],
+            answers=answers,
+            ranks=ranks,
+            weight=float(row.get("weight", 1.0)),
+            strength=row.get("strength"),
+            both_bad=bool(row.get("both_bad", False)),
+        )
+
+    return _read(path, parse)
+
+
+def read_prompts(path: Path) -> list[PromptRow]:
+    return _read(path, lambda row: PromptRow(row["case"], row["split"], row["messages"], row["conversation"]))
+
+
+def _read(path: Path, parse: Callable[[dict[str, Any]], Row]) -> list[Row]:
+    rows = []
+    with path.open(encoding="utf-8") as stream:
+        for number, line in enumerate(stream, 1):
+            try:
+                rows.append(parse(json.loads(line)))
+            except (ValueError, KeyError, TypeError, AttributeError) as cause:
+                raise BadRows(
+                    f"Line {number} of the job's rows is not usable ({cause}). Make the snapshot again."
+                ) from cause
+    return rows
+
+
+class Pair(NamedTuple):
+    """Two answers of one comparison, by their places in it."""
+
+    first: int
+    second: int
+    share: float  # 1 the first is better, 0 the second, .5 a tie
+
+
+def pairs_of(row: ComparisonRow, ranks: Sequence[int] | None = None) -> list[Pair]:
+    """All C(K, 2) pairs in the order the answers have in the row; "both bad" without a winner says nothing here."""
+    ranks = row.ranks if ranks is None else ranks
+    found = []
+    for i, j in combinations(range(len(ranks)), 2):
+        share = 0.5 if ranks[i] == ranks[j] else float(ranks[i] < ranks[j])
+        if not (row.both_bad and share == 0.5):
+            found.append(Pair(i, j, share))
+    return found
+
+
+@dataclass
+class Tokens:
+    """Text to token ids with one tokenizer, counting what had to be cut."""
+
+    tokenizer: Any
+    longest: int
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def prefix(self, messages: Sequence[dict[str, str]]) -> list[int]:
+        """A conversation up to where the answer begins."""
+        if getattr(self.tokenizer, "chat_template", None):
+            text = self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+            return self._ids(text)
+        # A base without a template: plain lines. A model in use brings its own template.
+        text = "\n".join(f"{m['role'].capitalize()}: {m['content']}" for m in messages) + "\nAssistant:"
+        return self._ids(text)
+
+    def answer(self, text: str, has_ended: bool) -> list[int]:
+        """Never taken from the joined string: a token must not span the border."""
+        return self._ids(text) + [int(self.tokenizer.eos_token_id)] * has_ended
+
+    def joined(self, prefix: Sequence[int], answers: Sequence[Sequence[int]]) -> list[list[int]] | None:
+        """Prefix and answer for every answer. Too long: the prefix loses its front, the same for all answers, since
+        they are compared. None when an answer alone is too long."""
+        room = self.longest - max(len(answer) for answer in answers)
+        if room < 1:
+            self.counts["answers_too_long"] += 1
+            return None
+        return [[*self.cut(prefix, room), *answer] for answer in answers]
+
+    def cut(self, prefix: Sequence[int], room: int) -> list[int]:
+        if len(prefix) <= room:
+            return list(prefix)
+        self.counts["cases_cut"] += 1
+        return list(prefix[-room:])
+
+    def _ids(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def microbatches(lengths: Sequence[int], tokens: int, seed: int, step: int, width: int = 1) -> list[list[int]]:
+    """Places sorted by length and cut so that none, padded, exceeds ``tokens``; shuffled by the seed. One place is
+    ``width`` rows. The cuts are a function of the arguments alone, so a run repeats itself to the bit."""
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    parts: list[list[int]] = []
+    for place in order:
+        if parts and (len(parts[-1]) + 1) * width * lengths[parts[-1][0]] <= tokens:
+            parts[-1].append(place)
+        else:
+            parts.append([place])
+    shuffled = torch.randperm(len(parts), generator=generator(seed, step, "microbatches")).tolist()
+    return [parts[i] for i in shuffled]
+
+
+class Padded(NamedTuple):
+    tokens: Tensor  # (B, T)
+    is_real: Tensor  # (B, T) True where a token is not padding
+
+
+def pad_left(sequences: Iterable[Sequence[int]], pad_id: int, device: torch.device | str = "cpu") -> Padded:
+    rows = list(sequences)
+    width = max(len(row) for row in rows)
+    tokens = torch.tensor([[pad_id] * (width - len(row)) + list(row) for row in rows])
+    is_real = torch.arange(width)[None] >= torch.tensor([width - len(row) for row in rows])[:, None]
+    return Padded(tokens.to(device), is_real.to(device))

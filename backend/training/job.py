@@ -1,0 +1,168 @@
+"""One training job, from its folder to a saved and verified model. Called by backend/jobs/worker.py."""
+
+import json
+import os
+import platform
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import peft
+import torch
+import transformers
+
+from backend.jobs.folder import ROWS, BadJob, Job, write_held_out
+from backend.registry import artifacts
+from backend.registry.artifacts import BadArtifact, Manifest, Saved
+from backend.training import ppo, reward
+from backend.training import settings as settings_of
+from backend.training.data import Tokens, pad_left, read_comparisons, read_prompts
+from backend.training.run import Run
+from backend.training.settings import PPOSettings, RewardSettings
+from backend.training.shared_base import Shape, SharedBase, base_folder, load_base
+
+REPORT = "report.json"
+SAME_SCORE = 1e-5
+PROBE_ROWS = 8
+
+
+class NotTheSame(RuntimeError):
+    """What was saved does not behave like what was trained."""
+
+
+def train_reward(job: Job, folder: Path, run: Run) -> tuple[Saved, dict[str, Any]]:
+    settings = settings_of.make(RewardSettings, job.settings)
+    threads = set_threads(settings.threads)
+    start = verified(job, job.start) if job.start else None
+    rows = read_comparisons(folder / ROWS)
+    base = load_base(job.base, settings.base_dtype)
+    trained = reward.train(base, rows, settings, job.seed, run, start=_path(job, job.start))
+    write_held_out(folder, trained.held_out)
+    facts = facts_of(job, base, settings_of.as_dict(settings), threads, {"start": start})
+
+    def fill(target: Path) -> None:
+        reward.save(base, trained.head, target)
+        write_report(target, {"kind": "reward", **trained.report})
+
+    def reload(target: Path) -> None:
+        items, _ = reward.encode(base, rows, settings)
+        sequences = [sequence for item in items for sequence in item.sequences][:PROBE_ROWS]
+        was = trained.head.gain * (reward.score_sequences(base, trained.head, sequences, 4096) - trained.head.bias)
+        head = reward.load(base, target, adapter="reloaded")
+        now = head.gain * (reward.score_sequences(base, head, sequences, 4096, adapter="reloaded") - head.bias)
+        _must_agree(was, now)
+
+    return keep(job, fill, reload, facts), trained.report
+
+
+def train_ppo(job: Job, folder: Path, run: Run) -> tuple[Saved, dict[str, Any]]:
+    settings = settings_of.make(PPOSettings, job.settings)
+    threads = set_threads(settings.threads)
+    if not job.reward:
+        raise BadJob("A PPO job needs a reward model and names none. Train a reward model first.")
+    judged_by, start = verified(job, job.reward), verified(job, job.start) if job.start else None
+    rows = read_prompts(folder / ROWS)
+    base = load_base(job.base, settings.base_dtype)
+    if job.start:
+        base.load(ppo.ADAPTER, Path(job.models) / job.start)
+    else:
+        base.add(ppo.ADAPTER, Shape(settings.lora_r, settings.lora_alpha), job.seed)
+    judge = reward.load(base, Path(job.models) / job.reward)
+    report = ppo.train(base, judge, rows, settings, job.seed, run)
+    facts = facts_of(job, base, settings_of.as_dict(settings), threads, {"start": start, "reward": judged_by})
+
+    def fill(target: Path) -> None:
+        base.save(ppo.ADAPTER, target)
+        write_report(target, {"kind": "ppo", **report})
+
+    def reload(target: Path) -> None:
+        base.load("reloaded", target)
+        few = [Tokens(base.tokenizer, base.longest).prefix(row.messages) for row in rows[:PROBE_ROWS]]
+        _must_agree(last_logits(base, ppo.ADAPTER, few), last_logits(base, "reloaded", few))
+
+    return keep(job, fill, reload, facts), report
+
+
+TRAINERS: Mapping[str, Callable[[Job, Path, Run], tuple[Saved, dict[str, Any]]]] = {
+    "reward": train_reward,
+    "ppo": train_ppo,
+}
+
+
+def keep(job: Job, fill: Callable[[Path], None], reload: Callable[[Path], None], facts: Mapping[str, Any]) -> Saved:
+    """Save, verify, load again and compare; a model that does not pass does not stay."""
+    models = Path(job.models)
+    saved = artifacts.save(models, fill, facts)
+    try:
+        artifacts.verify(models / saved.folder)
+        reload(models / saved.folder)
+    except (BadArtifact, NotTheSame):
+        shutil.rmtree(models / saved.folder, ignore_errors=True)
+        raise
+    return saved
+
+
+def facts_of(
+    job: Job, base: SharedBase, settings: dict[str, Any], threads: int, parents: Mapping[str, Manifest | None]
+) -> dict[str, Any]:
+    """What the manifest says beside its files; nothing that changes when the same job runs again."""
+    template = getattr(base.tokenizer, "chat_template", None) or ""
+    return {
+        "kind": "policy" if job.kind == "ppo" else job.kind,
+        "base_fingerprint": artifacts.fingerprint(base_folder(job.base)),
+        "base": base.name,
+        "parents": job.lineage,
+        "made_from": {name: manifest.digest for name, manifest in parents.items() if manifest},
+        "snapshot": dict(job.snapshot),
+        "rows_digest": job.rows_digest,
+        "settings": settings,
+        "seed": job.seed,
+        "threads": threads,
+        "chat_template": template if isinstance(template, str) else json.dumps(template, sort_keys=True),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "peft": peft.__version__,
+        },
+    }
+
+
+def verified(job: Job, name: str) -> Manifest:
+    """A model folder whose every byte is right and that belongs to this job's base."""
+    manifest = artifacts.verify(Path(job.models) / name)
+    if manifest.facts.get("base_fingerprint") != artifacts.fingerprint(base_folder(job.base)):
+        raise BadArtifact(
+            f"The model {name} was trained on another base model. Choose one of this base, or train again."
+        )
+    return manifest
+
+
+def set_threads(wanted: int) -> int:
+    threads = wanted or min(os.cpu_count() or 1, 4)
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
+    return threads
+
+
+@torch.no_grad()
+def last_logits(base: SharedBase, adapter: str, prompts: list[list[int]]) -> torch.Tensor:
+    padded = pad_left(prompts, base.pad_id, base.device)
+    with base.scope(adapter):
+        return base.logits(base.states(padded.tokens, padded.is_real)[:, -1]).log_softmax(-1)
+
+
+def write_report(folder: Path, report: Mapping[str, Any]) -> None:
+    text = json.dumps(report, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
+    (folder / REPORT).write_text(text, encoding="utf-8")
+
+
+def _must_agree(was: torch.Tensor, now: torch.Tensor) -> None:
+    error = float((was - now).abs().max())
+    if not error <= SAME_SCORE:
+        raise NotTheSame(f"The saved model differs from the trained one by {error:.2g}.")
+
+
+def _path(job: Job, name: str | None) -> Path | None:
+    return Path(job.models) / name if name else None

@@ -1,0 +1,174 @@
+"""The formulas of the trainers: tensors in, tensors out; no model, no file, no randomness.
+
+Shapes: B sequences, R response positions, V vocabulary. ``is_response`` (B, R) is True where the policy chose a token,
+up to and including the end token; False after it. Means take an optional ``total``: the number of True positions of
+the whole minibatch, so that the gradients of its micro-batches add up to the gradient of one large batch.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+LARGEST_LOG_RATIO = 20.0  # e^20 is still finite in float32; our choice
+
+
+def mean_over(values: Tensor, where: Tensor, total: Tensor | float | None = None) -> Tensor:
+    """Mean of the values at positions where ``where`` is True; what stands elsewhere, NaN too, has no part. Scalar."""
+    count = where.sum() if total is None else torch.as_tensor(total)
+    return torch.where(where, values, torch.zeros_like(values)).sum() / count.clamp(min=1)
+
+
+def sum_over(values: Tensor, where: Tensor) -> Tensor:
+    """Sum per sequence at positions where ``where`` is True. (B, R) -> (B,)"""
+    return torch.where(where, values, torch.zeros_like(values)).sum(1)
+
+
+def token_logp(logits: Tensor, tokens: Tensor) -> Tensor:
+    """Log-probability of each token. logits (B, R, V), tokens (B, R) -> (B, R)."""
+    return logits.log_softmax(-1).gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """Entropy of each next-token distribution in nats. (B, R, V) -> (B, R)"""
+    logp = logits.log_softmax(-1)
+    return -(logp.exp() * logp).sum(-1)
+
+
+class KLTerms(NamedTuple):
+    k1: Tensor
+    k2: Tensor
+    k3: Tensor
+
+
+def kl_terms(logp: Tensor, logp_ref: Tensor) -> KLTerms:
+    """Three estimates per token of KL(policy || reference), for tokens the policy sampled. Each has logp's shape.
+
+    Schulman 2020 (http://joschu.net/blog/kl-approx.html): k1 has the right mean and may be negative, k2 is half the
+    square, k3 has the right mean and is never negative. As a reward use k1, as a loss k2 or k3.
+    """
+    difference = logp - logp_ref
+    bounded = difference.clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO)
+    return KLTerms(difference, 0.5 * difference**2, torch.exp(-bounded) - 1 + bounded)
+
+
+def exact_kl(logits: Tensor, logits_ref: Tensor) -> Tensor:
+    """KL(policy || reference) of each next-token distribution in nats. (B, R, V) twice -> (B, R)
+
+    Summed over a sampled answer this has the mean of k1 and less variance, and is never negative.
+    """
+    logp, logp_ref = logits.log_softmax(-1), logits_ref.log_softmax(-1)
+    return (logp.exp() * (logp - logp_ref)).sum(-1)
+
+
+def final_score(score: Tensor, has_ended: Tensor, clip: float, missing_eos_penalty: float) -> Tensor:
+    """The number an answer is paid: clipped to +-clip, then lowered if it has no end token. (B,) and (B,) -> (B,)
+
+    The penalty stands outside the clip, or a very good unended answer would not feel it. Stiennon et al. 2020 (C.5).
+    """
+    return score.clamp(-clip, clip) - missing_eos_penalty * (~has_ended).to(score.dtype)
+
+
+def shaped_rewards(score: Tensor, logp: Tensor, logp_ref: Tensor, is_response: Tensor, kl_coef: float) -> Tensor:
+    """Per-token reward: -kl_coef * (logp - logp_ref), plus the score at the last response token. (B, R)
+
+    Ziegler et al. 2019 (arXiv:1909.08593) eq. 2, with the KL spread over tokens as in Stiennon et al. 2020. The last
+    response token is the end token where there is one; TRL adds the score one position later.
+    """
+    rewards = torch.where(is_response, -kl_coef * (logp - logp_ref), torch.zeros_like(logp))
+    last = (is_response.sum(1) - 1).clamp(min=0)  # (B,)
+    return rewards.scatter_add(1, last.unsqueeze(1), score.unsqueeze(1))
+
+
+class Advantages(NamedTuple):
+    advantage: Tensor  # (B, R)
+    returns: Tensor  # (B, R)
+
+
+def advantages_and_returns(
+    rewards: Tensor, values: Tensor, is_response: Tensor, gamma: float, lam: float
+) -> Advantages:
+    """Generalised advantage estimation, Schulman et al. 2015 (arXiv:1506.02438) eq. 16; V after the end is 0."""
+    values = torch.where(is_response, values, torch.zeros_like(values))
+    backwards = []
+    later = torch.zeros_like(rewards[:, 0])
+    next_value = torch.zeros_like(later)
+    for t in reversed(range(rewards.shape[1])):
+        error = rewards[:, t] + gamma * next_value - values[:, t]
+        later = error + gamma * lam * later
+        next_value = values[:, t]
+        backwards.append(later)
+    advantage = torch.stack(backwards[::-1], dim=1)
+    return Advantages(advantage, advantage + values)
+
+
+def whiten(values: Tensor, where: Tensor, keep_mean: bool = False) -> Tensor:
+    """Values with variance 1, and mean 0 unless kept, over positions where ``where`` is True; 0 elsewhere. (B, R)
+
+    The variance divides by n - 1, as TRL's masked_whiten does.
+    """
+    mean = mean_over(values, where)
+    count = where.sum()
+    variance = mean_over((values - mean) ** 2, where) * count / (count - 1).clamp(min=1)
+    white = (values - mean) * torch.rsqrt(variance + 1e-8)
+    return torch.where(where, white + mean if keep_mean else white, torch.zeros_like(values))
+
+
+class PolicyLoss(NamedTuple):
+    loss: Tensor
+    clipped: Tensor  # share of response tokens whose ratio the clip held back
+    approx_kl: Tensor  # nats per token from the policy that sampled to the policy now
+    ratio: Tensor  # mean over response tokens
+
+
+def ppo_policy_loss(
+    logp: Tensor, logp_old: Tensor, advantage: Tensor, is_response: Tensor, clip: float, total: Tensor | None = None
+) -> PolicyLoss:
+    """Clipped surrogate, Schulman et al. 2017 (arXiv:1707.06347) eq. 7. Inputs (B, R)."""
+    difference = torch.where(is_response, logp - logp_old, torch.zeros_like(logp))
+    difference = difference.clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO)
+    ratio = difference.exp()
+    plain, bounded = advantage * ratio, advantage * ratio.clamp(1 - clip, 1 + clip)
+    return PolicyLoss(
+        loss=-mean_over(torch.minimum(plain, bounded), is_response, total),
+        clipped=mean_over((bounded < plain).to(logp.dtype), is_response, total),
+        approx_kl=mean_over(ratio - 1 - difference, is_response, total),
+        ratio=mean_over(ratio, is_response, total),
+    )
+
+
+class ValueLoss(NamedTuple):
+    loss: Tensor
+    clipped: Tensor  # share of response tokens where the held value has the larger error
+
+
+def ppo_value_loss(
+    values: Tensor, values_old: Tensor, returns: Tensor, is_response: Tensor, clip: float, total: Tensor | None = None
+) -> ValueLoss:
+    """Half the mean of the larger squared error of V and of V held within +-clip of the old V. Inputs (B, R).
+
+    As in OpenAI's baselines and TRL: a lone value step cannot go far, in the bad direction it is not held back.
+    """
+    held = torch.maximum(torch.minimum(values, values_old + clip), values_old - clip)
+    plain, bounded = (values - returns) ** 2, (held - returns) ** 2
+    return ValueLoss(
+        loss=0.5 * mean_over(torch.maximum(plain, bounded), is_response, total),
+        clipped=mean_over((bounded > plain).to(values.dtype), is_response, total),
+    )
+
+
+def bradley_terry_loss(difference: Tensor, share: Tensor, margin: Tensor | float = 0.0) -> Tensor:
+    """-[q log sigma(d - m) + (1 - q) log sigma(-d - m)] per pair. All (B,).
+
+    Bradley & Terry 1952; Ouyang et al. 2022 (arXiv:2203.02155) eq. 1 is q = 1, m = 0. d is score(first) minus
+    score(second), q the share of judgement for the first: 1 a clear win, .5 a tie. The margin m is Touvron et al.
+    2023 (arXiv:2307.09288) eq. 2.
+    """
+    return -(share * logsigmoid(difference - margin) + (1 - share) * logsigmoid(-difference - margin))
+
+
+def next_kl_coef(kl_coef: float, kl: float, target: float, episodes: int, horizon: int) -> float:
+    """The adaptive KL coefficient of Ziegler et al. 2019 (arXiv:1909.08593) section 2.2; kl in nats per response."""
+    error = min(max(kl / target - 1, -0.2), 0.2)
+    return kl_coef * (1 + error * episodes / horizon)

@@ -1,0 +1,382 @@
+"""Reward model: Bradley-Terry on a LoRA adapter with a scalar head on the frozen base.
+
+Bradley & Terry 1952; Ouyang et al. 2022 (arXiv:2203.02155) eq. 1: per comparison the mean over its C(K, 2) pairs of
+-[q log sigma(d - m) + (1 - q) log sigma(-d - m)], d the difference of the two scores, q 1 for a win and .5 for a tie,
+m the margin asked of strong preferences. The score is read at the last token, which is the end token if the answer
+ended, so an answer without its end scores differently. The head is drawn from N(0, 1/sqrt(D + 1)) (Stiennon et al. 2020).
+
+Left out: ensembles, the ties model of Rao & Kupper, shared prefixes between the answers of a case.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from backend.registry.artifacts import BadArtifact
+from backend.training import report
+from backend.training.data import (
+    ComparisonRow,
+    Pair,
+    Tokens,
+    microbatches,
+    pad_left,
+    pairs_of,
+)
+from backend.training.draws import cycled, generator
+from backend.training.maths import bradley_terry_loss
+from backend.training.run import NotFinite, Run, TooFewRows
+from backend.training.settings import RewardSettings
+from backend.training.shared_base import Shape, SharedBase, fast_matmul
+
+ADAPTER = "reward"
+HEAD = "head.safetensors"
+
+
+class Head(nn.Module):
+    """score = gain * (weight . state - bias); bias and gain make held-out scores mean 0, deviation 1."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1, width))
+        self.bias: Tensor
+        self.gain: Tensor
+        self.register_buffer("bias", torch.zeros(1))
+        self.register_buffer("gain", torch.ones(1))
+
+    def raw(self, states: Tensor) -> Tensor:
+        """(B, D) -> (B,) in fp32."""
+        return states.float() @ self.weight[0]
+
+    def forward(self, states: Tensor) -> Tensor:
+        return self.gain * (self.raw(states) - self.bias)
+
+
+class Item(NamedTuple):
+    """One comparison ready for the model."""
+
+    row: ComparisonRow
+    sequences: list[list[int]]  # one per answer
+    pairs: list[Pair]
+    margin: float
+
+    @property
+    def length(self) -> int:
+        return max(len(sequence) for sequence in self.sequences)
+
+
+class Trained(NamedTuple):
+    head: Head
+    report: dict[str, Any]
+    held_out: list[dict[str, Any]]  # per held-out comparison: {"case", "completions": ids, "scores": one per answer}
+
+
+def train(
+    base: SharedBase,
+    rows: Sequence[ComparisonRow],
+    settings: RewardSettings,
+    seed: int,
+    run: Run,
+    start: Path | None = None,
+) -> Trained:
+    """Adds the adapter "reward" to the base and trains it. Held out are the splits val and test."""
+    s = settings
+    # 1. data
+    items, counts = encode(base, rows, s)
+    training = [item for item in items if item.row.split == "train" and item.pairs]
+    held_out = [item for item in items if item.row.split != "train" and item.pairs]
+    count = len(training) + len(held_out)
+    if count < s.min_comparisons or not training:
+        raise TooFewRows(
+            f"A reward job needs {s.min_comparisons} comparisons that say something, some of them in the split 'train'; "
+            f"there are {count}, {len(training)} of them to train on. Label more, or lower 'Fewest comparisons'."
+        )
+
+    # 2. model
+    if start is None:
+        base.add(ADAPTER, Shape(s.lora_r, s.lora_alpha), seed)
+    else:
+        base.load(ADAPTER, start)
+    head = new_head(base, seed)
+    weights = [*base.weights(ADAPTER), head.weight]
+    optimizer = torch.optim.AdamW(weights, lr=s.learning_rate, weight_decay=0.0, eps=1e-8)
+    steps_per_epoch = math.ceil(len(training) / s.batch_size)
+    total_steps = steps_per_epoch * s.num_train_epochs
+    mean_weight = sum(item.row.weight for item in training) / len(training)
+
+    # 3. loop
+    curve: list[dict[str, Any]] = []
+    for step in range(total_steps):
+        epoch, place = divmod(step, steps_per_epoch)
+        size = min(s.batch_size, len(training) - place * s.batch_size)
+        batch = [
+            training[i]
+            for i in cycled(len(training), epoch * len(training) + place * s.batch_size, size, seed, "order")
+        ]
+        for group in optimizer.param_groups:
+            group["lr"] = s.learning_rate * cosine_share(step, total_steps, s.warmup_share)
+        measured = update(base, head, batch, optimizer, weights, mean_weight, s, seed, step, run)
+        run.metrics(step + 1, total_steps, {**measured, "epoch": epoch + (place + 1) / steps_per_epoch})
+        if place == steps_per_epoch - 1:
+            curve.append({"epoch": epoch + 1, **brief(base, head, held_out, s, run)})
+            run.metrics(step + 1, total_steps, {f"held_out/{k}": v for k, v in curve[-1].items() if k != "epoch"})
+
+    # 4. zero mean, unit variance, and what the model is worth
+    run.check()
+    scores = {True: raw_scores(base, head, held_out, s, run), False: raw_scores(base, head, training, s, run)}
+    normalise(head, scores[bool(held_out)])
+    facts = full_report(training, held_out, scores[False], scores[True])
+    told = {**facts, "counts": dict(counts), "curve": curve, "steps": total_steps}
+    return Trained(head, told, [scored(item, mine) for item, mine in zip(held_out, scores[True], strict=True)])
+
+
+def scored(item: Item, scores: Sequence[float]) -> dict[str, Any]:
+    """A held-out comparison and what the reward model says of its answers, in raw scores."""
+    return {
+        "case": item.row.case,
+        "completions": [answer.completion for answer in item.row.answers],
+        "scores": list(scores),
+    }
+
+
+def encode(
+    base: SharedBase, rows: Sequence[ComparisonRow], settings: RewardSettings
+) -> tuple[list[Item], Counter[str]]:
+    """Comparisons as token ids; the counter says what was cut, dropped or tied."""
+    tokens = Tokens(base.tokenizer, min(settings.max_length, base.longest))
+    items = []
+    for row in rows:
+        answers = [tokens.answer(answer.text, answer.has_ended) for answer in row.answers]
+        sequences = tokens.joined(tokens.prefix(row.conversation), answers) if all(answers) else None
+        if sequences is None:
+            tokens.counts["comparisons_dropped"] += 1
+            continue
+        pairs = pairs_of(row)
+        tokens.counts["comparisons"] += 1
+        tokens.counts["pairs"] += len(pairs)
+        tokens.counts["ties"] += sum(pair.share == 0.5 for pair in pairs)
+        tokens.counts["both_bad_without_winner"] += math.comb(len(row.ranks), 2) - len(pairs)
+        items.append(Item(row, sequences, pairs, settings.strength_margin * (row.strength or 0.0)))
+    return items, tokens.counts
+
+
+def new_head(base: SharedBase, seed: int) -> Head:
+    head = Head(base.width)
+    nn.init.normal_(head.weight, std=1 / math.sqrt(base.width + 1), generator=generator(seed, 0, "head"))
+    return head.to(base.device)
+
+
+def update(
+    base: SharedBase,
+    head: Head,
+    batch: Sequence[Item],
+    optimizer: torch.optim.Optimizer,
+    weights: Sequence[nn.Parameter],
+    mean_weight: float,
+    settings: RewardSettings,
+    seed: int,
+    step: int,
+    run: Run,
+) -> dict[str, float]:
+    """One optimizer step on a batch, in micro-batches whose gradients add up to the batch's."""
+    s = settings
+    optimizer.zero_grad()
+    total_loss, hits, pairs = 0.0, 0.0, 0
+    with base.scope(ADAPTER), fast_matmul():
+        for part in item_parts(batch, s.tokens_per_microbatch, seed, step):
+            run.check()
+            few = [batch[i] for i in part]
+            losses, differences = comparison_losses(few, score_items(base, head, few))
+            shares = torch.tensor([item.row.weight for item in few], device=base.device)
+            loss = (losses * shares).sum() / (len(batch) * mean_weight)
+            torch.autograd.backward(loss)
+            total_loss += float(loss.detach())
+            pairs_seen = zip(differences.tolist(), (pair.share for item in few for pair in item.pairs), strict=True)
+            decided = [(difference, share) for difference, share in pairs_seen if share != 0.5]
+            hits += sum(report.agreement(*zip(*decided, strict=True))) if decided else 0.0
+            pairs += len(decided)
+        norm = float(nn.utils.clip_grad_norm_(weights, s.max_grad_norm))
+        if not (math.isfinite(total_loss) and math.isfinite(norm)):
+            raise NotFinite(
+                f"The reward loss became {total_loss} at step {step + 1}. Lower the learning rate and start again."
+            )
+        optimizer.step()
+    return {"loss": total_loss, "accuracy": hits / pairs if pairs else math.nan, "grad_norm": norm}
+
+
+def item_parts(items: Sequence[Item], tokens: int, seed: int, step: int) -> list[list[int]]:
+    widest = max((len(item.sequences) for item in items), default=1)
+    return microbatches([item.length for item in items], tokens, seed, step, width=widest)
+
+
+def score_items(base: SharedBase, head: Head, items: Sequence[Item]) -> Tensor:
+    """Raw scores of all answers of the items in order, under the open scope. (answers,)"""
+    padded = pad_left([sequence for item in items for sequence in item.sequences], base.pad_id, base.device)
+    return head.raw(base.states(padded.tokens, padded.is_real)[:, -1])
+
+
+def comparison_losses(items: Sequence[Item], scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean loss of each comparison's pairs (comparisons,), and every pair's difference (pairs,)."""
+    losses, all_differences, start = [], [], 0
+    for item in items:
+        mine = scores[start : start + len(item.sequences)]
+        start += len(item.sequences)
+        differences = mine[[p.first for p in item.pairs]] - mine[[p.second for p in item.pairs]]
+        share = torch.tensor([p.share for p in item.pairs], device=scores.device)
+        margin = item.margin * (share != 0.5)
+        losses.append(bradley_terry_loss(differences, share, margin).mean())
+        all_differences.append(differences.detach())
+    return torch.stack(losses), torch.cat(all_differences)
+
+
+def cosine_share(step: int, total_steps: int, warmup_share: float, floor: float = 0.1) -> float:
+    """Share of the learning rate: a straight rise, then a cosine down to a tenth (InstructGPT)."""
+    warmup = max(1, round(warmup_share * total_steps))
+    if step < warmup:
+        return (step + 1) / warmup
+    done = (step - warmup) / max(1, total_steps - warmup)
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+@torch.no_grad()
+def score_sequences(
+    base: SharedBase, head: Head, sequences: Sequence[Sequence[int]], tokens: int, adapter: str = ADAPTER
+) -> Tensor:
+    """Raw scores of token sequences in their order, on the CPU. (N,)"""
+    scores = torch.zeros(len(sequences))
+    with base.scope(adapter):
+        for part in microbatches([len(sequence) for sequence in sequences], tokens, seed=0, step=0):
+            padded = pad_left([sequences[i] for i in part], base.pad_id, base.device)
+            scores[part] = head.raw(base.states(padded.tokens, padded.is_real)[:, -1]).cpu()
+    return scores
+
+
+def raw_scores(
+    base: SharedBase, head: Head, items: Sequence[Item], settings: RewardSettings, run: Run
+) -> list[list[float]]:
+    """Per item the raw scores of its answers."""
+    flat = [sequence for item in items for sequence in item.sequences]
+    run.check()
+    scores = iter(score_sequences(base, head, flat, settings.tokens_per_microbatch).tolist())
+    return [[next(scores) for _ in item.sequences] for item in items]
+
+
+def normalise(head: Head, scores: Sequence[Sequence[float]]) -> None:
+    """Bias and gain from the scores given: held-out ones, or the training ones when nothing is held out."""
+    flat = torch.tensor([score for row in scores for score in row], dtype=torch.float64)
+    head.bias.fill_(float(flat.mean()))
+    head.gain.fill_(1 / max(float(flat.std()) if len(flat) > 1 else 1.0, 1e-6))
+
+
+class Judged(NamedTuple):
+    """Pairs of several items side by side."""
+
+    differences: list[float]
+    shares: list[float]
+    cases: list[Any]
+
+    def decided(self) -> "Judged":
+        """Without the ties."""
+        won = [i for i, share in enumerate(self.shares) if share != 0.5]
+        return Judged([self.differences[i] for i in won], [self.shares[i] for i in won], [self.cases[i] for i in won])
+
+    def accuracy(self) -> report.Interval:
+        """Share of the pairs with a winner whose winner scores higher; equal scores count half."""
+        decided = self.decided()
+        return report.share(report.agreement(decided.differences, decided.shares), decided.cases)
+
+
+def judged_pairs(items: Sequence[Item], scores: Sequence[Sequence[float]]) -> Judged:
+    out = Judged([], [], [])
+    for item, mine in zip(items, scores, strict=True):
+        for pair in item.pairs:
+            out.differences.append(mine[pair.first] - mine[pair.second])
+            out.shares.append(pair.share)
+            out.cases.append(item.row.case)
+    return out
+
+
+def log_loss(judged: Judged) -> float:
+    losses = bradley_terry_loss(torch.tensor(judged.differences), torch.tensor(judged.shares))
+    return float(losses.mean()) if len(judged.shares) else math.nan
+
+
+def brief(
+    base: SharedBase, head: Head, held_out: Sequence[Item], settings: RewardSettings, run: Run
+) -> dict[str, float]:
+    """One point of the learning curve."""
+    if not held_out:
+        return {}
+    judged = judged_pairs(held_out, raw_scores(base, head, held_out, settings, run))
+    told = {"log_loss": round(log_loss(judged), 6)}
+    return {**told, "accuracy": judged.accuracy().value} if judged.decided().shares else told
+
+
+def full_report(
+    training: Sequence[Item],
+    held_out: Sequence[Item],
+    training_scores: list[list[float]],
+    held_scores: list[list[float]],
+) -> dict[str, Any]:
+    """Held-out accuracy with its interval, beside baselines that read no words at all."""
+    learnt, judged = judged_pairs(training, training_scores), judged_pairs(held_out, held_scores)
+    accuracy = judged.accuracy()
+    facts: dict[str, Any] = {
+        "n": accuracy.n,
+        "sizes": {
+            "train_comparisons": len(training),
+            "train_pairs": len(learnt.shares),
+            "held_out_comparisons": len(held_out),
+            "held_out_pairs": len(judged.shares),
+            "held_out_ties": len(judged.shares) - accuracy.n,
+            "held_out_cases": len(set(judged.cases)),
+        },
+        "train_accuracy": learnt.accuracy().as_dict(),
+    }
+    if not accuracy.n:
+        return {**facts, "accuracy": None, "baselines": {}, "verdict": "no_held_out"}
+    lengths = [[[float(len(s)) for s in item.sequences] for item in items] for items in (training, held_out)]
+    short, long = (judged_pairs(*of).decided() for of in zip((training, held_out), lengths, strict=True))
+    places = [[[-float(i) for i in range(len(item.sequences))] for item in items] for items in (training, held_out)]
+    first, later = (judged_pairs(*of).decided() for of in zip((training, held_out), places, strict=True))
+    baselines = {
+        "length": report.fitted_baseline(short[:2], long[:2], long.cases, ("longer wins", "shorter wins")),
+        "position": report.fitted_baseline(first[:2], later[:2], later.cases, ("first wins", "last wins")),
+    }
+    bins = report.calibration(judged.differences, judged.shares)
+    floor = max(0.5, *(baseline["value"] for baseline in baselines.values()))
+    return {
+        **facts,
+        "accuracy": accuracy.as_dict(),
+        "log_loss": round(log_loss(judged), 6),
+        "calibration": bins,
+        "calibration_error": round(report.calibration_error(bins), 6),
+        "baselines": baselines,
+        "verdict": "usable" if accuracy.low > floor else "near_chance",
+    }
+
+
+def save(base: SharedBase, head: Head, folder: Path) -> None:
+    base.save(ADAPTER, folder)
+    state = {name: value.detach().float().cpu().contiguous() for name, value in head.state_dict().items()}
+    save_file(state, folder / HEAD, metadata={"format": "pt"})
+
+
+def load(base: SharedBase, folder: Path, adapter: str = ADAPTER) -> Head:
+    """Adapter and head of a verified reward model; refuses a folder that is none."""
+    if not (folder / HEAD).is_file():
+        raise BadArtifact(f"The model {folder.name} has no {HEAD}: it is not a reward model. Choose another.")
+    state = load_file(folder / HEAD)
+    head = Head(base.width)
+    if {k: v.shape for k, v in state.items()} != {k: v.shape for k, v in head.state_dict().items()}:
+        raise BadArtifact(f"The model {folder.name}: {HEAD} does not fit the base. Use its own base.")
+    if not all(torch.isfinite(v).all() for v in state.values()) or not bool(state["weight"].any()):
+        raise BadArtifact(f"The model {folder.name}: {HEAD} is empty or not finite. Train it again.")
+    head.load_state_dict(state)
+    base.load(adapter, folder)
+    return head.requires_grad_(False).to(base.device)

@@ -1,0 +1,301 @@
+"""One frozen base in memory and every adapter on it: policy, reward, and the reference, which is all adapters off."""
+
+import inspect
+import json
+import math
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from peft import (
+    LoraConfig,
+    PeftModel,
+    get_peft_model,
+    get_peft_model_state_dict,
+    set_peft_model_state_dict,
+)
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+)
+from transformers.pytorch_utils import Conv1D
+
+from backend.registry.artifacts import BadArtifact
+from backend.training.draws import generator
+
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+
+
+class UnsupportedBase(ValueError):
+    """This base model cannot be trained here; the message says what is missing."""
+
+
+class ScopeError(RuntimeError):
+    """Adapters were switched between a forward and its backward, which would lose the gradient in silence."""
+
+
+class Shape(NamedTuple):
+    """Rank and scale of a new adapter."""
+
+    r: int = 16
+    alpha: int = 32
+
+
+class SharedBase:
+    """The base's weights never change; ``scope`` says which adapter a forward and its backward see."""
+
+    def __init__(self, causal: PreTrainedModel, tokenizer: Any, name: str = "") -> None:
+        if causal.config.is_encoder_decoder:
+            raise UnsupportedBase(
+                "The base is an encoder-decoder; training needs a causal decoder such as Llama or GPT-2."
+            )
+        if tokenizer.eos_token_id is None:
+            raise UnsupportedBase("The base's tokenizer names no end token (eos_token): answers could never end.")
+        self.causal: Any = causal.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.name = name
+        self.peft: PeftModel | None = None
+        self.backbone: nn.Module = getattr(causal, causal.base_model_prefix)
+        self._takes_positions = "position_ids" in inspect.signature(self.backbone.forward).parameters
+        self._is_open = False
+        self._serial = 0  # counts the changes of scope
+        _check_own_forward(self)
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self.causal.device)
+
+    @property
+    def width(self) -> int:
+        return int(self.causal.get_output_embeddings().weight.shape[1])
+
+    @property
+    def pad_id(self) -> int:
+        pad = self.tokenizer.pad_token_id
+        return int(self.tokenizer.eos_token_id if pad is None else pad)
+
+    @property
+    def end_id(self) -> int:
+        return int(self.tokenizer.eos_token_id)
+
+    @property
+    def longest(self) -> int:
+        """Tokens the base can read at once."""
+        return int(getattr(self.causal.config, "max_position_embeddings", None) or 1 << 30)
+
+    def add(self, name: str, shape: Shape, seed: int) -> None:
+        """A new LoRA adapter on all linear layers; it changes nothing until it is trained (B is zero)."""
+        self._attach(name, _lora_config(shape.r, shape.alpha, "all-linear", self._has_conv1d()))
+        for place, weight in sorted(self._named(name)):
+            if ".lora_A." in place:
+                draw = generator(seed, 0, f"lora {name} {place}")
+                fresh = torch.empty(weight.shape)
+                nn.init.kaiming_uniform_(fresh, a=math.sqrt(5), generator=draw)
+                weight.data.copy_(fresh)
+
+    def load(self, name: str, folder: Path) -> None:
+        """An adapter from a verified model folder; PEFT would take a damaged or foreign one in silence."""
+        found = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+        state = load_file(folder / ADAPTER_WEIGHTS)
+        strange = [
+            k for k in ("modules_to_save", "rank_pattern", "alpha_pattern", "layers_to_transform") if found.get(k)
+        ]
+        if found.get("peft_type") != "LORA" or found.get("bias", "none") != "none" or strange:
+            raise BadArtifact(
+                f"The model {folder.name} is not a plain LoRA adapter {strange or ''}. Use another model."
+            )
+        targets = found["target_modules"]
+        self._attach(name, _lora_config(found["r"], found["lora_alpha"], targets, self._has_conv1d()))
+        expected = {k: v.shape for k, v in self._state(name).items()}
+        if {k: v.shape for k, v in state.items()} != expected:
+            raise BadArtifact(
+                f"The model {folder.name} does not fit the base: tensors or shapes differ. Use its own base."
+            )
+        if not all(torch.isfinite(v).all() for v in state.values()):
+            raise BadArtifact(f"The model {folder.name} holds numbers that are not finite. Train it again.")
+        if not all(v.any() for k, v in state.items() if ".lora_A." in k):
+            raise BadArtifact(f"The model {folder.name} is empty: some of its tensors are all zero. Train it again.")
+        set_peft_model_state_dict(self._wrapped(), state, adapter_name=name)
+
+    def save(self, name: str, folder: Path) -> None:
+        """Plain PEFT: any tool that loads adapters loads it. The same weights give the same bytes."""
+        config = self._wrapped().peft_config[name].to_dict()
+        config["target_modules"] = sorted(config["target_modules"])
+        config["base_model_name_or_path"] = self.name
+        config["inference_mode"] = True
+        text = json.dumps(
+            config, sort_keys=True, indent=1, default=lambda o: sorted(o) if isinstance(o, set) else str(o)
+        )
+        (folder / ADAPTER_CONFIG).write_text(text, encoding="utf-8")
+        state = {key: value.detach().float().cpu().contiguous() for key, value in self._state(name).items()}
+        save_file(state, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+
+    def remove(self, name: str) -> None:
+        self._wrapped().delete_adapter(name)
+
+    def weights(self, name: str) -> list[nn.Parameter]:
+        """The adapter's own tensors in a fixed order."""
+        return [weight for _, weight in sorted(self._named(name))]
+
+    @contextmanager
+    def scope(self, name: str | None) -> Iterator[None]:
+        """All forwards inside see this adapter, or the bare base for None; their backward must happen inside too."""
+        if self._is_open:
+            raise ScopeError("A scope is already open; close it before another adapter is used.")
+        self._is_open = True
+        self._serial += 1
+        try:
+            if name is not None:
+                self._wrapped().set_adapter(name)
+                for weight in self.weights(name):
+                    weight.requires_grad_(True)
+                yield
+            elif self.peft is None:
+                yield
+            else:
+                with self.peft.disable_adapter():
+                    yield
+        finally:
+            self._is_open = False
+            self._serial += 1
+
+    def states(self, tokens: Tensor, is_real: Tensor) -> Tensor:
+        """Last hidden states under the open scope; rows are padded on the left. (B, T) twice -> (B, T, D)"""
+        if not self._is_open:
+            raise ScopeError("Open a scope first: it says which adapter is meant.")
+        out = self.backbone(input_ids=tokens, attention_mask=is_real.long(), use_cache=False, **self.positions(is_real))
+        states: Tensor = out.last_hidden_state
+        if states.requires_grad:
+            serial = self._serial
+            states.register_hook(lambda _: self._still(serial))
+        return states
+
+    def logits(self, states: Tensor) -> Tensor:
+        """(B, R, D) -> (B, R, V) in fp32. Ask only for the positions you need: V is large."""
+        logits: Tensor = self.causal.get_output_embeddings()(states)
+        return logits.float()
+
+    def positions(self, is_real: Tensor) -> dict[str, Tensor]:
+        """Position ids count real tokens only, or left padding would shift every position (GPT-2)."""
+        if not self._takes_positions:
+            return {}
+        return {"position_ids": (is_real.long().cumsum(1) - 1).clamp(min=0)}
+
+    def _still(self, serial: int) -> None:
+        if serial != self._serial:
+            raise ScopeError("The scope of this forward is closed; its backward would lose the gradient.")
+
+    def _wrapped(self) -> PeftModel:
+        if self.peft is None:
+            raise ScopeError("There is no adapter yet; add or load one.")
+        return self.peft
+
+    def _attach(self, name: str, config: LoraConfig) -> None:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+            if self.peft is None:
+                self.peft = get_peft_model(self.causal, config, adapter_name=name)
+            else:
+                self.peft.add_adapter(name, config)
+        self.peft.eval()
+
+    def _state(self, name: str) -> dict[str, Tensor]:
+        return dict(get_peft_model_state_dict(self._wrapped(), adapter_name=name, save_embedding_layers=False))
+
+    def _named(self, name: str) -> list[tuple[str, nn.Parameter]]:
+        mine = re.compile(rf"\.lora_[A-Za-z_]+\.{re.escape(name)}\b")
+        return [(place, weight) for place, weight in self._wrapped().named_parameters() if mine.search(place)]
+
+    def _has_conv1d(self) -> bool:
+        return any(isinstance(module, Conv1D) for module in self.causal.modules())
+
+
+def load_base(base: str, dtype: str = "float32") -> SharedBase:
+    """From a folder or a hub id already on this machine; safetensors only, never code from the model's repository."""
+    safe: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
+    folder = base_folder(base)
+    if AutoConfig.from_pretrained(folder, **safe).is_encoder_decoder:
+        raise UnsupportedBase("The base is an encoder-decoder; training needs a causal decoder such as Llama or GPT-2.")
+    causal: Any = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=getattr(torch, dtype), use_safetensors=True, **safe
+    )
+    tokenizer = AutoTokenizer.from_pretrained(folder, **safe)
+    if torch.cuda.is_available():
+        causal = causal.to("cuda")
+    return SharedBase(causal, tokenizer, name="" if Path(base).is_dir() else base)
+
+
+def base_folder(base: str) -> Path:
+    """The folder that holds the base's files; a hub id must have been fetched before."""
+    if Path(base).is_dir():
+        return Path(base)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(base, local_files_only=True))
+    except (HFValidationError, LocalEntryNotFoundError) as cause:
+        raise UnsupportedBase(
+            "The base model is neither a folder nor a model fetched before. Fetch it first."
+        ) from cause
+
+
+@contextmanager
+def fast_matmul() -> Iterator[None]:
+    """For training passes: the quicker matrix product where this processor keeps fp32 accuracy, measured once."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium" if _medium_is_accurate() else before)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@lru_cache(maxsize=1)
+def _medium_is_accurate() -> bool:
+    draw = generator(0, 0, "matmul")
+    a, b = torch.randn(256, 512, generator=draw), torch.randn(512, 256, generator=draw)
+    exact = a.double() @ b.double()
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        error = ((a @ b).double() - exact).norm() / exact.norm()
+    finally:
+        torch.set_float32_matmul_precision(before)
+    return bool(error < 1e-4)  # our choice; bfloat16 products have 2e-3
+
+
+def _lora_config(r: int, alpha: int, targets: str | list[str], has_conv1d: bool) -> LoraConfig:
+    return LoraConfig(
+        r=r,
+        lora_alpha=alpha,
+        lora_dropout=0.0,
+        target_modules=targets,
+        fan_in_fan_out=has_conv1d,
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+
+
+@torch.no_grad()
+def _check_own_forward(base: SharedBase) -> None:
+    """Backbone, then output layer, must equal the model's own forward: some families scale or cap their logits."""
+    tokens = torch.arange(1, 9, device=base.device).view(2, 4) % base.causal.config.vocab_size
+    is_real = torch.tensor([[True] * 4, [False] + [True] * 3], device=base.device)
+    with base.scope(None):
+        ours = base.logits(base.states(tokens, is_real))
+    theirs = base.causal(input_ids=tokens, attention_mask=is_real.long(), **base.positions(is_real)).logits.float()
+    if not torch.allclose(ours[is_real], theirs[is_real], rtol=1e-3, atol=1e-3):
+        raise UnsupportedBase(
+            "This family of models changes its logits after the output layer; it is not supported yet."
+        )

@@ -1,0 +1,89 @@
+"""What every measurement ends in: a table, a dated file in results/, and one line of JSON."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import psutil
+
+RESULTS = Path(__file__).parent / "results"
+PACKAGES = ("gradio", "torch", "transformers", "peft", "sqlite-utils", "fastapi", "uvicorn")
+DRAWS = 2000
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison. ``ratio`` is ours over theirs (or over a limit), with a 95 % interval; ``reach`` says what is wanted."""
+
+    work: str
+    against: str
+    ratio: float
+    low: float
+    high: float
+    reach: str  # "<= 1.5" or ">= 2"
+    ok: bool
+
+
+def row(work: str, against: str, ours: Sequence[float], theirs: Sequence[float] | float, at_most: float) -> Row:
+    """A row whose ratio is of medians and should be small; the interval is a bootstrap over the repeats."""
+    other = [theirs] if isinstance(theirs, int | float) else list(theirs)
+    ratio = statistics.median(ours) / statistics.median(other)
+    rng = Random(0)
+    drawn = sorted(
+        statistics.median(rng.choices(ours, k=len(ours))) / statistics.median(rng.choices(other, k=len(other)))
+        for _ in range(DRAWS)
+    )
+    low, high = drawn[int(0.025 * DRAWS)], drawn[int(0.975 * DRAWS) - 1]
+    return Row(work, against, round(ratio, 3), round(low, 3), round(high, 3), f"<= {at_most:g}", ratio <= at_most)
+
+
+def publish(name: str, rows: Sequence[Row], facts: dict[str, Any] | None = None) -> int:
+    """Print and keep the rows. Returns 0: a reach that was missed is a finding, not a failure of the measurement."""
+    print(table(rows))
+    result = {"rows": [asdict(one) for one in rows], "machine": machine(), "versions": versions(), **(facts or {})}
+    RESULTS.mkdir(exist_ok=True)
+    text = json.dumps(result, ensure_ascii=False)
+    stamp = datetime.now(UTC).strftime("%Y-%m-%d-%H%M%S")
+    (RESULTS / f"{stamp}-{name}.json").write_text(json.dumps(result, ensure_ascii=False, indent=1) + "\n", "utf-8")
+    print(text, flush=True)
+    return 0
+
+
+def table(rows: Sequence[Row]) -> str:
+    head = ("work", "against", "ratio", "95 % interval", "reach", "")
+    lines = [
+        (r.work, r.against, f"{r.ratio:.2f}", f"{r.low:.2f} to {r.high:.2f}", r.reach, "ok" if r.ok else "MISSED")
+        for r in rows
+    ]
+    widths = [max(len(line[i]) for line in [head, *lines]) for i in range(len(head))]
+    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) for line in [head, *lines])
+
+
+def machine() -> dict[str, Any]:
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
+        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+    }
+
+
+def versions() -> dict[str, str]:
+    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in PACKAGES}}
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")

@@ -1,0 +1,360 @@
+"""The nouns of the product. Every other file speaks in these.
+
+A record with ``id=None`` has not been stored yet; ``Store.add`` returns a copy with its id. Records are frozen: a
+correction is a new record that names what it supersedes, so that a label or a model can be traced to what it was made from.
+Times (``*_at``) are unix microseconds UTC; digests are SHA-256.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Role = Literal["annotator", "engineer", "admin"]
+Split = Literal["train", "val", "test"]
+Stage = Literal["candidate", "live", "retired"]
+JobState = Literal["queued", "running", "cancelling", "done", "failed", "cancelled", "interrupted"]
+Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Person:
+    """Somebody who signs in, or the source that imported judgements belong to (``source`` set; cannot sign in)."""
+
+    id: int | None = None
+    pseudonym: str
+    name: str | None
+    display_name: str | None = None
+    email: str | None = None
+    password_hash: str | None = None
+    role: Role
+    status: Literal["active", "disabled", "erased"] = "active"
+    language: str = "en"
+    session_epoch: int = 0
+    source: str | None = None
+    created_at: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Project:
+    id: int | None = None
+    name: str
+    label_form: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    overlap: int = 1
+    gold_every: int = 0
+    lease_seconds: int = 300
+    queue_epoch: int = 0
+    archived_at: int | None = None
+    created_at: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guideline:
+    """One version of what annotators are asked to look for."""
+
+    id: int | None = None
+    project_id: int
+    version: int = 1
+    body: str
+    person_id: int | None = None
+    created_at: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Template:
+    """How a case becomes a prompt. A version is a row and never changes."""
+
+    id: int | None = None
+    project_id: int
+    name: str
+    version: int = 1
+    parent_id: int | None = None
+    mode: Literal["plain", "logic"] = "plain"
+    system_text: str = ""
+    body: str
+    variables: tuple[str, ...] = ()
+    few_shot: dict[str, Any] = field(default_factory=dict)  # {"k", "choose", "ids", "seed", "order", "shape"}
+    labels: tuple[str, ...] | None = None
+    scenario: str | None = None
+    language: str | None = None
+    note: str = ""
+    digest: bytes
+    person_id: int | None = None
+    created_at: int = 0
+    retired_at: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demonstration:
+    """One worked example for few-shot prompts."""
+
+    id: int | None = None
+    project_id: int
+    input: str
+    output: str
+    label: str | None = None
+    tags: tuple[str, ...] = ()
+    language: str | None = None
+    source: Literal["written", "imported", "winner"] = "written"
+    judgement_id: int | None = None
+    completion_id: int | None = None
+    digest: bytes
+    person_id: int | None = None
+    created_at: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """What is asked. Annotators and the reward model see this, never the scaffolding around it."""
+
+    id: int | None = None
+    project_id: int
+    values: dict[str, str] | None = None
+    conversation: tuple[Message, ...] | None = None
+    expected: str | None = None
+    scenario: str | None = None
+    tags: tuple[str, ...] = ()
+    split: Split
+    digest: bytes
+    source: str = "written"
+    person_id: int | None = None
+    created_at: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompt:
+    """The exact messages a model saw: template version x case x demonstrations in order."""
+
+    id: int | None = None
+    project_id: int
+    template_id: int | None = None
+    case_id: int
+    messages: tuple[Message, ...]
+    dropped_ids: tuple[int, ...] = ()
+    tokens: int | None = None
+    digest: bytes
+    person_id: int | None = None
+    created_at: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A policy or a reward model: a base, and usually an adapter on it. ``adapter`` is a folder name under models/."""
+
+    id: int | None = None
+    project_id: int | None = None
+    name: str
+    kind: Literal["policy", "reward", "external"]
+    base: str
+    base_fingerprint: bytes | None = None
+    adapter: str | None = None
+    parent_id: int | None = None
+    job_id: int | None = None
+    source: str
+    revision: str | None = None
+    digest: bytes | None = None
+    stage: Stage = "candidate"
+    card: dict[str, Any] = field(default_factory=dict)
+    created_at: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """The settings an answer was sampled with: {"temperature", "top_p", "max_tokens", "stop"}."""
+
+    id: int | None = None
+    digest: bytes
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Completion:
+    """One answer, reproducible from its row."""
+
+    id: int | None = None
+    prompt_id: int
+    model_id: int
+    sampling_id: int
+    seed: int
+    repeat: int = 0
+    text: str
+    finish_reason: Literal["stop", "length", "cancelled", "error", "imported", "written"]
+    prompt_tokens: int | None = None
+    tokens: int | None = None
+    seconds: float | None = None
+    first_token_seconds: float | None = None
+    mean_logp: float | None = None
+    created_at: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Answers to one case, waiting to be judged. Its completions stand in ``comparison_items``."""
+
+    id: int | None = None
+    project_id: int
+    case_id: int
+    kind: Literal["pair", "rank", "rate", "demonstration"] = "pair"
+    size: int = 2
+    status: Literal["open", "done", "paused", "retired"] = "open"
+    overlap: int = 1
+    slots_left: int = 1
+    judged: int = 0
+    gold: tuple[int, ...] | None = None
+    arm: Literal["random", "priority"] = "random"
+    queue_key: int = 0
+    reason: str = ""
+    score: float | None = None
+    scored_by: int | None = None
+    batch: str | None = None
+    created_at: int = 0
+    done_at: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assignment:
+    """One person's lease on one comparison. ``shown[i]`` is the item position that stood at place i, left to right."""
+
+    id: int | None = None
+    comparison_id: int
+    person_id: int
+    project_id: int
+    purpose: Literal["label", "gold", "repeat", "calibration", "review", "surplus"] = "label"
+    state: Literal["leased", "submitted", "skipped", "expired", "released"] = "leased"
+    shown: tuple[int, ...]
+    leased_at: int
+    expires_at: int
+    submitted_at: int | None = None
+    revealed_at: int | None = None
+    head_judgement_id: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """One person's ranking. ``ranks[i]`` is the rank of ``shown[i]``, 1 is best, equal ranks are a tie.
+
+    Append-only: a correction or a retraction is a new row that supersedes the one before it.
+    """
+
+    id: int | None = None
+    key: bytes
+    assignment_id: int
+    revision: int = 0
+    supersedes: int | None = None
+    comparison_id: int
+    person_id: int
+    act: Literal["submit", "correct", "retract"] = "submit"
+    shown: tuple[int, ...]
+    ranks: tuple[int, ...] | None
+    both_bad: bool = False
+    strength: int | None = None
+    flags: tuple[str, ...] | None = None
+    rationale: str | None = None
+    seconds: float
+    active_seconds: float | None = None
+    guideline_id: int | None = None
+    partial: bool = False
+    after_reveal: bool = False
+    client: str | None = None
+    created_at: int = 0
+    row_hash: bytes | None = None
+    verdict: str | None = field(default=None, metadata={"generated": True})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """The frozen, hashed list of judgements (or prompts) one job saw."""
+
+    id: int | None = None
+    project_id: int
+    name: str
+    version: int
+    kind: Literal["preference", "sft", "prompts", "unpaired"]
+    state: Literal["building", "frozen", "withdrawn"] = "building"
+    filters: dict[str, Any] = field(default_factory=dict)
+    as_of_judgement_id: int
+    n: int | None = None
+    statistics: dict[str, Any] | None = None
+    digest: bytes | None = None
+    file: str | None = None
+    person_id: int | None = None
+    created_at: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    id: int | None = None
+    project_id: int
+    kind: Literal["pretrain", "sft", "reward", "dpo", "ppo", "ift", "generate", "evaluate", "score", "export"]
+    state: JobState = "queued"
+    settings: dict[str, Any]
+    settings_digest: bytes
+    seed: int = 0
+    key: str | None = None
+    snapshot_id: int | None = None
+    base_model_id: int | None = None
+    start_model_id: int | None = None
+    reward_model_id: int | None = None
+    output_model_id: int | None = None
+    attempt: int = 0
+    max_attempts: int = 3
+    worker: str | None = None  # "pid:start time", never the pid alone
+    heartbeat_at: int | None = None
+    step: int = 0
+    total_steps: int | None = None
+    error: str | None = None
+    person_id: int | None = None
+    created_at: int = 0
+    started_at: int | None = None
+    finished_at: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Promotion:
+    """Who moved which model to which stage, and why."""
+
+    id: int | None = None
+    model_id: int
+    from_stage: Stage
+    to_stage: Stage
+    evaluation_id: int | None = None
+    reason: str
+    person_id: int | None = None
+    at: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """A report on a model."""
+
+    id: int | None = None
+    model_id: int
+    job_id: int | None = None
+    kind: str
+    snapshot_id: int | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    result: dict[str, Any]
+    n: int
+    created_at: int = 0
+
+
+TABLES: dict[type, str] = {
+    Person: "people",
+    Project: "projects",
+    Guideline: "guidelines",
+    Template: "templates",
+    Demonstration: "demonstrations",
+    Case: "cases",
+    Prompt: "prompts",
+    Model: "models",
+    Sampling: "samplings",
+    Completion: "completions",
+    Comparison: "comparisons",
+    Assignment: "assignments",
+    Judgement: "judgements",
+    Snapshot: "snapshots",
+    Job: "jobs",
+    Promotion: "promotions",
+    Evaluation: "evaluations",
+}

@@ -1,0 +1,75 @@
+"""A Llama of a few thousand weights with a tokenizer of its own, two adapters, and the engine's server in a thread."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import uvicorn
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from backend.engines.local.model import Base, load_base
+from backend.engines.local.resolver import Resolved
+from backend.engines.local.scheduler import Scheduler
+from backend.engines.local.server import build_app
+from tests.backend.engines.tiny import KEY, Served, TableResolver, make_tokenizer, save_adapter, wait_until
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerFast:
+    return make_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def base_folder(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast) -> Path:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        initializer_range=0.25,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def adapters(tmp_path_factory: pytest.TempPathFactory, base_folder: Path) -> dict[str, Resolved]:
+    models_dir = tmp_path_factory.mktemp("adapters")
+    saved = [save_adapter(models_dir, base_folder, seed) for seed in (1, 2)]
+    return {f"model-{at}": Resolved(f"model-{at}", models_dir / it.folder, it.digest) for at, it in enumerate(saved, 1)}
+
+
+@pytest.fixture
+def load(base_folder: Path) -> Callable[[], Base]:
+    return lambda: load_base(str(base_folder), device="cpu")
+
+
+@pytest.fixture(scope="session")
+def engine(base_folder: Path, adapters: dict[str, Resolved]) -> Iterator[Served]:
+    base = load_base(str(base_folder), device="cpu")
+    scheduler = Scheduler(base, row_limit=16, waiting_limit=4)
+    resolver = TableResolver(base, adapters)
+    app = build_app(base, scheduler, resolver, KEY)
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", access_log=False, lifespan="off"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    wait_until(lambda: server.started)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    yield Served(f"http://127.0.0.1:{port}", base, scheduler, resolver)
+    server.should_exit = True
+    thread.join(5)
+    scheduler.close()

@@ -1,0 +1,201 @@
+"""The batch: who shares it does not change what a request gets."""
+
+from __future__ import annotations
+
+import itertools
+import queue
+import random
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from backend.engines.local.model import Base
+from backend.engines.local.resolver import Resolved
+from backend.engines.local.sampling import Sampling
+from backend.engines.local.scheduler import Failed, Piece, PromptScores, QueueFull, Request, Scheduler, Ticket
+from tests.backend.engines.tiny import wait_until
+
+GREEDY = Sampling(temperature=0)
+
+
+@pytest.fixture
+def scheduler(load: Callable[[], Base]) -> Iterator[Scheduler]:
+    made = Scheduler(load(), row_limit=16, waiting_limit=4)
+    yield made
+    made.close()
+
+
+class Asked:
+    """A request under way and what came of it."""
+
+    def __init__(self, scheduler: Scheduler, request: Request) -> None:
+        self.events: queue.Queue[object] = queue.Queue()
+        self.request = request
+        self.scores: dict[int, PromptScores] = {}
+        self.ticket: Ticket = scheduler.submit(request, self.events.put)
+
+    def texts(self) -> list[str]:
+        texts = [""] * (self.request.n * len(self.request.prompts))
+        for piece in self.pieces():
+            texts[piece.sample] += piece.text
+        return texts
+
+    def pieces(self) -> list[Piece]:
+        found: list[Piece] = []
+        wanted = self.request.n * len(self.request.prompts)
+        while sum(piece.finish_reason is not None for piece in found) < wanted:
+            event = self.events.get(timeout=20)
+            assert not isinstance(event, Failed), event
+            if isinstance(event, PromptScores):
+                self.scores[event.prompt] = event
+            if isinstance(event, Piece):
+                found.append(event)
+        return found
+
+
+def request(base: Base, prompt: list[int], model: Resolved | None = None, **options: object) -> Request:
+    settings = {"max_tokens": 20, "seed": 1, **options}
+    return Request(model or Resolved("base", None, base.digest), [prompt], **settings)
+
+
+def draw_prompt(draw: random.Random) -> list[int]:
+    return [draw.randrange(5, 300) for _ in range(draw.randrange(1, 40))]
+
+
+def test_greedy_equals_generate_token_for_token(scheduler: Scheduler, base_folder):
+    base = scheduler.base
+    reference = AutoModelForCausalLM.from_pretrained(base_folder, dtype=torch.float32)
+    draw = random.Random(0)
+    prompts = [draw_prompt(draw) for _ in range(5)]
+    asked = Asked(scheduler, Request(Resolved("base", None, base.digest), prompts, 24, 0, sampling=GREEDY, top_logps=0))
+    got = {piece.sample: [item.token for item in piece.tokens] for piece in asked.pieces()}
+    for at, prompt in enumerate(prompts):
+        tokens = torch.tensor([prompt])
+        expected = reference.generate(
+            tokens, attention_mask=torch.ones_like(tokens), do_sample=False, max_new_tokens=24, eos_token_id=1
+        )
+        assert got[at] == expected[0, len(prompt) :].tolist()
+
+
+def test_a_seed_gives_the_same_text_whatever_else_is_in_the_batch(scheduler: Scheduler, adapters: dict[str, Resolved]):
+    base, draw = scheduler.base, random.Random(1)
+    models = [None, adapters["model-1"], adapters["model-2"]]
+    requests = [
+        request(base, draw_prompt(draw), models[at % 3], seed=at, n=1 + at % 3, top_logps=0) for at in range(12)
+    ]
+    alone = [Asked(scheduler, item).texts() for item in requests]
+    assert len({text for texts in alone for text in texts}) > 12
+    scheduler.waiting_limit = 100
+    order = list(range(12))
+    for _ in range(2):
+        draw.shuffle(order)
+        together = {at: Asked(scheduler, requests[at]) for at in order}
+        assert {at: asked.texts() for at, asked in together.items()} == {at: alone[at] for at in order}
+
+
+def test_one_sample_of_many_equals_the_same_sample_of_fewer(scheduler: Scheduler):
+    prompt = [5, 6, 7, 8, 9]
+    four = Asked(scheduler, request(scheduler.base, prompt, n=4)).texts()
+    assert Asked(scheduler, request(scheduler.base, prompt, n=2)).texts() == four[:2]
+    assert len(set(four)) == 4
+
+
+def test_a_stream_and_a_whole_answer_give_the_same_text(scheduler: Scheduler):
+    whole = Asked(scheduler, request(scheduler.base, [5, 6, 7], n=3)).texts()
+    stream = Asked(scheduler, request(scheduler.base, [5, 6, 7], n=3, is_streamed=True))
+    assert stream.texts() == whole
+    assert len(whole[0]) > 0
+
+
+def test_a_late_request_joins_a_running_batch_of_its_model(scheduler: Scheduler):
+    base = scheduler.base
+    first = Asked(scheduler, request(base, [5] * 30, max_tokens=200, is_streamed=True, stop=("never",)))
+    first.events.get(timeout=10)
+    seen: list[int] = []
+    step = scheduler._step
+
+    def counted(group):
+        seen.append(len(group.rows))
+        step(group)
+
+    scheduler._step = counted
+    Asked(scheduler, request(base, [6, 7], max_tokens=10)).texts()
+    first.ticket.cancel()
+    assert 2 in seen
+
+
+def test_two_models_are_streamed_at_the_same_time(scheduler: Scheduler, adapters: dict[str, Resolved]):
+    heard: list[str] = []
+    done = threading.Barrier(3)
+
+    def hear(name: str) -> Callable[[object], None]:
+        def emit(event: object) -> None:
+            heard.append(name)
+            if isinstance(event, Piece) and event.finish_reason:
+                threading.Thread(target=done.wait, daemon=True).start()
+
+        return emit
+
+    for name in ("model-1", "model-2"):
+        made = request(scheduler.base, [5, 6, 7], adapters[name], max_tokens=60, is_streamed=True)
+        scheduler.submit(made, hear(name))
+    done.wait(20)
+    switches = sum(one != other for one, other in itertools.pairwise(heard))
+    assert switches > 20
+
+
+def test_a_cancelled_request_leaves_before_the_next_token(scheduler: Scheduler):
+    asked = Asked(scheduler, request(scheduler.base, [5, 6], n=8, max_tokens=250, is_streamed=True))
+    asked.events.get(timeout=10)
+    wait_until(lambda: scheduler.health()["active"] > 0)
+    asked.ticket.cancel()
+    wait_until(lambda: scheduler.health()["active"] == 0, 2)
+
+
+def test_a_full_queue_refuses_with_a_time_to_wait(scheduler: Scheduler):
+    hold = [Asked(scheduler, request(scheduler.base, [5, 6], n=16, max_tokens=250)) for _ in range(4)]
+    with pytest.raises(QueueFull) as caught:
+        for _ in range(3):
+            hold.append(Asked(scheduler, request(scheduler.base, [5, 6], n=16, max_tokens=250)))
+    assert 1 <= caught.value.retry_after_seconds <= 30
+    assert scheduler.health()["waiting"] > 0
+    for asked in hold:
+        asked.ticket.cancel()
+    wait_until(lambda: scheduler.health()["waiting"] == 0 and scheduler.health()["active"] == 0)
+
+
+def test_prompt_scores_equal_the_plain_log_softmax_with_and_without_company(scheduler: Scheduler):
+    base = scheduler.base
+    prompts = [[5, 6, 7, 8, 9, 10], [11, 12], [13]]
+    wanted = Request(
+        Resolved("base", None, base.digest), prompts, max_tokens=0, seed=0, top_logps=2, wants_prompt_scores=True
+    )
+    asked = Asked(scheduler, wanted)
+    asked.pieces()
+    assert len(asked.scores) == 3
+    with torch.inference_mode():
+        for prompt in prompts:
+            scores = asked.scores[prompts.index(prompt)].tokens
+            logps = base.model(torch.tensor([prompt])).logits[0].log_softmax(-1)
+            assert scores[0].logp is None
+            expected = [float(logps[at, token]) for at, token in enumerate(prompt[1:])]
+            assert [score.logp for score in scores[1:]] == pytest.approx(expected, abs=1e-4)
+            assert all(score.top[0][1] >= score.logp for score in scores[1:])
+
+
+def test_an_adapter_that_cannot_be_loaded_fails_its_own_request_only(
+    scheduler: Scheduler, adapters: dict[str, Resolved], tmp_path
+):
+    running = Asked(scheduler, request(scheduler.base, [5, 6], max_tokens=100, top_logps=0))
+    lost = Resolved("model-9", tmp_path / "gone", "0" * 64)
+    events: queue.Queue[object] = queue.Queue()
+    scheduler.submit(request(scheduler.base, [5, 6], lost), events.put)
+    failed = events.get(timeout=10)
+    assert isinstance(failed, Failed)
+    assert failed.is_fault_of_model
+    assert "missing" in failed.message
+    running.pieces()
+    assert Asked(scheduler, request(scheduler.base, [5, 6], adapters["model-1"])).texts()

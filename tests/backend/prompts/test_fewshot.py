@@ -1,0 +1,133 @@
+"""Which demonstrations are chosen, and that the case itself never is one."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from backend.prompts.fewshot import FewShot, FewShotProblem, choose, leaks
+from feedback_db.types import Demonstration
+
+
+def demonstration(id, input, label=None):
+    return Demonstration(id=id, project_id=1, input=input, output="out", label=label, digest=bytes(32))
+
+
+POOL = [
+    demonstration(1, "The delivery of my parcel is late.", "0"),
+    demonstration(2, "I want my money back for this order.", "1"),
+    demonstration(3, "我要退款，东西坏了。", "1"),
+    demonstration(4, "快递还没有到，什么时候送来？", "0"),
+    demonstration(5, "Can you change the address of my parcel?", "0"),
+    demonstration(6, "The invoice has the wrong name on it.", "0"),
+]
+
+
+def ids(few_shot, query="Something else entirely", pool=POOL):
+    return [one.id for one in choose(pool, query, FewShot.parse(few_shot))]
+
+
+def test_fixed_takes_the_ids_in_their_order():
+    assert ids({"k": 3, "choose": "fixed", "ids": [5, 1, 3]}) == [5, 1, 3]
+    assert ids({"k": 2, "choose": "fixed", "ids": [5, 1, 3]}) == [5, 1]
+    assert ids({"k": 2}) == [1, 2]
+
+
+def test_an_id_that_is_not_in_the_bank_is_named():
+    with pytest.raises(FewShotProblem, match="77"):
+        ids({"k": 1, "ids": [77]})
+
+
+def test_no_setting_means_no_demonstrations():
+    assert ids({}) == []
+
+
+def test_nearest_stands_last_and_works_for_two_chinese_characters():
+    assert ids({"k": 1, "choose": "nearest"}, "退款") == [3]
+    assert ids({"k": 3, "choose": "nearest"}, "Where is my parcel? The delivery is overdue.")[-1] == 1
+
+
+def test_nearest_last_orders_what_another_chooser_took():
+    query = "Where is my parcel? The delivery is overdue."
+    assert ids({"k": 3, "ids": [1, 2, 6], "order": "nearest_last"}, query)[-1] == 1
+
+
+def test_equal_seeds_choose_equally_in_another_process():
+    few_shot = {"k": 4, "choose": "seeded", "seed": 7, "order": "seeded"}
+    code = (
+        "from backend.prompts.fewshot import FewShot, choose\nfrom feedback_db.types import Demonstration\n"
+        "pool = [Demonstration(id=i, project_id=1, input=f'input number {i}', output='o', digest=bytes(32)) for i in range(1, 30)]\n"
+        f"print([d.id for d in choose(pool, 'q', FewShot.parse({few_shot}))])"
+    )
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    pool = [demonstration(i, f"input number {i}") for i in range(1, 30)]
+    assert other == str(ids(few_shot, "q", pool)) == str(ids(few_shot, "q", pool[::-1]))
+    assert ids(few_shot, "q", pool) != ids({**few_shot, "seed": 8}, "q", pool)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_balanced_choosing_counts_the_label_0(seed):
+    chosen = choose(POOL, "x", FewShot(k=4, choose="balanced", seed=seed))
+    assert sorted(one.label for one in chosen) == ["0", "0", "1", "1"]
+    assert {one.label for one in chosen[:2]} == {"0", "1"}
+
+
+def test_balanced_choosing_counts_an_empty_label_and_needs_some_label():
+    pool = [demonstration(1, "a b c", ""), demonstration(2, "d e f", "x"), demonstration(3, "g h i")]
+    assert sorted(ids({"k": 9, "choose": "balanced"}, "q", pool)) == [1, 2]
+    with pytest.raises(FewShotProblem, match="label"):
+        ids({"k": 2, "choose": "balanced"}, "q", pool[2:])
+
+
+@pytest.mark.parametrize("chooser", ["fixed", "seeded", "nearest", "balanced"])
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "The delivery of my parcel is late.",
+        "  the DELIVERY of my\n parcel is late. ",
+        "Ｔｈｅ delivery of my parcel is late.",
+        "The delivery of my parcel is late!",
+    ],
+)
+def test_no_demonstration_is_the_case_asked_or_its_near_duplicate(chooser, asked):
+    assert 1 not in ids({"k": 6, "choose": chooser, "ids": [1, 2, 3] if chooser == "fixed" else []}, asked)
+
+
+def test_similar_but_different_inputs_do_not_leak():
+    assert not leaks("I loved the music of this film.", "I hated the ending of this film.")
+    assert not leaks("", "a") and leaks("", "")
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"k": 33}, "k is 33"),
+        ({"k": -1}, "k is -1"),
+        ({"k": True}, "k is True"),
+        ({"k": "4"}, "k is '4'"),
+        ({"kk": 4}, "no setting kk"),
+        ({"choose": "random"}, "choose is 'random'"),
+        ({"order": "best"}, "order is"),
+        ({"shape": "xml"}, "shape is"),
+        ({"ids": "12"}, "ids must"),
+        ({"ids": [1, 1]}, "ids must"),
+        ({"seed": 1.5}, "seed is"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_an_error(row, said):
+    with pytest.raises(FewShotProblem, match=said):
+        FewShot.parse(row)
+
+
+def test_settings_survive_a_round_trip():
+    few_shot = FewShot(k=3, choose="balanced", ids=(4, 2), seed=9, order="seeded", shape="text")
+    assert FewShot.parse(few_shot.as_row()) == few_shot
+
+
+def test_a_thousand_demonstrations_are_ranked_in_a_fifth_of_a_second_once_known():
+    pool = [demonstration(i, f"sentence {i * 7919} about subject {i % 13} and some more words") for i in range(1, 1001)]
+    ids({"k": 8, "choose": "nearest"}, "warm up", pool)
+    started = time.process_time()
+    ids({"k": 8, "choose": "nearest"}, "a sentence about subject 12", pool)
+    assert time.process_time() - started < 0.2

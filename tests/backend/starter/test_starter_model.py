@@ -1,0 +1,140 @@
+"""The shipped weights, their tokenizer and their figures."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from backend.starter import corpus, train
+from backend.starter.probes import answers, probes
+from backend.starter.words import LABEL_WORDS, LANGUAGES
+
+STARTER = Path(train.__file__).parent
+WEIGHTS = STARTER / "weights"
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return AutoTokenizer.from_pretrained(str(WEIGHTS))
+
+
+@pytest.fixture(scope="module")
+def model():
+    return AutoModelForCausalLM.from_pretrained(str(WEIGHTS)).eval()
+
+
+@pytest.fixture(scope="module")
+def figures():
+    return json.loads((STARTER / "evaluation.json").read_text(encoding="utf-8"))
+
+
+def test_the_model_is_small_enough_to_live_in_the_repository(model):
+    assert (WEIGHTS / "model.safetensors").stat().st_size <= 16e6
+    assert model.num_parameters() <= 8_000_000
+    assert model.config.max_position_embeddings >= 256
+    assert {weight.dtype for weight in model.parameters()} == {torch.float32}
+
+
+def test_plain_sampling_is_not_narrowed_by_a_hidden_setting(model, tokenizer):
+    kept = model.generation_config
+    assert (kept.top_k, kept.top_p, kept.temperature, kept.do_sample) == (0, 1.0, 1.0, True)
+    assert (kept.eos_token_id, kept.pad_token_id) == (tokenizer.eos_token_id, tokenizer.pad_token_id)
+
+
+def test_pad_and_eos_are_two_tokens(tokenizer):
+    assert tokenizer.is_fast
+    assert tokenizer.pad_token_id != tokenizer.eos_token_id
+    assert tokenizer.bos_token_id is None
+
+
+def test_the_chat_template_writes_exact_bytes(tokenizer):
+    messages = [
+        {"role": "system", "content": "S"},
+        {"role": "user", "content": " U\n"},
+        {"role": "assistant", "content": "A"},
+    ]
+    assert tokenizer.apply_chat_template(messages, tokenize=False) == "<system>S<eos><user> U\n<eos><assistant>A<eos>"
+    asked = tokenizer.apply_chat_template(messages[:2], tokenize=False, add_generation_prompt=True)
+    assert asked == "<system>S<eos><user> U\n<eos><assistant>"
+
+
+def test_any_text_comes_back_from_the_tokenizer_byte_for_byte(tokenizer):
+    rng = Random(0)
+    texts = [" a  b \n\n c", "naïve – 漢字、かな 🙂", "tabs\tand 1234", "", "Output: good"]
+    texts += [corpus.render(corpus.document(rng, "test", 1.0))[0] for _ in range(50)]
+    for text in texts:
+        ids = tokenizer(text)["input_ids"]
+        assert tokenizer.decode(ids) == text
+
+
+def test_a_label_is_the_same_tokens_in_a_prompt_and_as_an_answer(tokenizer):
+    for label in ("good", "正面", "river", "河流"):
+        bare = tokenizer(label)["input_ids"]
+        inside = tokenizer(f"Output: {label}\n\n")["input_ids"]
+        assert any(inside[place : place + len(bare)] == bare for place in range(len(inside)))
+
+
+def test_an_arbitrary_label_is_one_token(tokenizer):
+    for words in LABEL_WORDS.values():
+        assert [word for word in words if len(tokenizer(word)["input_ids"]) != 1] == []
+
+
+def test_the_shipped_weights_answer_few_shot_prompts_with_labels_of_training(model, tokenizer):
+    asked = [
+        one for language in LANGUAGES for labels in ("natural", "paired") for one in probes(7, 8, language, 4, labels)
+    ]
+    given = answers(model, tokenizer, [one.prompt for one in asked], longest=3)
+    assert sum(text == one.right for text, one in zip(given, asked, strict=True)) >= 0.8 * len(asked)
+
+
+def test_the_committed_few_shot_figures_reach_the_bars_for_labels_of_training(figures):
+    by_case = _by_case(figures)
+    for language in ("en", "zh"):
+        for labels in ("natural", "paired"):
+            assert by_case[language, labels, 4]["exact"]["value"] >= 0.9
+        assert by_case[language, "paired", 0]["exact"]["high"] < by_case[language, "paired", 4]["exact"]["low"]
+
+
+@pytest.mark.xfail(
+    strict=True, reason="the weights know label words by heart and do not read their roles from demonstrations"
+)
+def test_the_committed_figures_show_labels_learned_from_the_demonstrations_alone(figures):
+    by_case = _by_case(figures)
+    for language in ("en", "zh"):
+        for labels in ("swapped", "free"):
+            assert by_case[language, labels, 4]["exact"]["value"] >= 0.9
+
+
+def test_the_committed_service_figures_reach_the_bars(figures):
+    for row in figures["service"]:
+        assert row["ended"]["value"] >= 0.95
+        assert row["repeating"]["value"] <= 0.05
+        assert 0.3 <= row["polite"]["value"] <= 0.6
+        assert 0.4 <= row["right"]["value"] <= 0.75
+        assert row["distinct_per_question"] >= 5
+
+
+def _by_case(figures):
+    return {(row["language"], row["labels"], row["k"]): row for row in figures["sentiment"]}
+
+
+def test_a_short_training_run_is_deterministic(tmp_path):
+    tiny = replace(
+        train.StarterSettings(), vocabulary=400, width=32, layers=1, heads=2, feed_forward=48,
+        pool_documents=24, batch_tokens=600, steps=4, bfloat16=False, threads=1,
+    )  # fmt: skip
+    before = torch.get_num_threads()
+    first = train.train(tiny, tmp_path / "first", quiet=True)
+    second = train.train(tiny, tmp_path / "second", quiet=True)
+    torch.set_num_threads(before)
+    for one, other in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(one, other)
+    untrained = train.new_model(tiny, train.new_tokenizer(tiny))
+    assert not torch.equal(next(iter(untrained.parameters())), next(iter(first.parameters())))
+    assert (tmp_path / "first" / "model.safetensors").read_bytes() == (
+        tmp_path / "second" / "model.safetensors"
+    ).read_bytes()

@@ -1,0 +1,307 @@
+"""Retraining and promoting: from judgements to a frozen snapshot, a job, a model, a stage."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backend import comparing, labelling, promoting, retraining
+from backend.access import Denied
+from backend.engines.scripted import ScriptedEngine
+from backend.jobs import runner
+from backend.jobs.supervisor import Supervisor
+from backend.registry import artifacts
+from feedback_db import Store, comparisons, jobs, models, snapshots
+from feedback_db.types import Comparison, Completion, Job, Model, Person, Project, Promotion, Snapshot
+
+HERE = runner.Handle(os.getpid(), runner.process_start(os.getpid()) or "")
+GONE = runner.Handle(HERE.pid, "another time")
+
+
+def judge(store: Store, engine: ScriptedEngine, annotator: Person, project: Project, count: int) -> None:
+    """The first answer as shown always wins."""
+    comparing.refill(store, engine, project_id=project.id or 0, target=count)
+    desk = labelling.next_desk(store, annotator, project.id or 0)
+    for _ in range(count):
+        assert desk is not None
+        answer = labelling.Answer(ranks=(1, 2), strength=1, seconds=1.0)
+        desk = labelling.submit(store, annotator, desk.assignment, uuid.uuid4().bytes, answer).desk
+
+
+@pytest.fixture
+def supervisor(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Supervisor:
+    """Workers are not started: a test writes what one would have reported."""
+    monkeypatch.setattr(runner, "start", lambda folder: HERE)
+    return Supervisor(store, runs_dir=tmp_path / "runs", models_dir=tmp_path / "models", base="/nowhere")
+
+
+def report(supervisor: Supervisor, job: Job, kind: str, **facts: Any) -> None:
+    line = {"at": supervisor.store.now(), "attempt": job.attempt, "kind": kind, **facts}
+    with (supervisor.runs_dir / str(job.id) / "events.jsonl").open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def an_artifact(supervisor: Supervisor, text: str = "{}") -> artifacts.Saved:
+    return artifacts.save(supervisor.models_dir, lambda folder: (folder / "report.json").write_text(text), {"x": 1})
+
+
+def reward_job(store: Store, admin: Person, project: Project, supervisor: Supervisor) -> Job:
+    job = retraining.train_reward(store, admin, project.id or 0, changes={"min_comparisons": 2})
+    supervisor.tick()
+    return store.get(Job, job.id or 0)
+
+
+@pytest.fixture
+def judged(store: Store, engine: ScriptedEngine, annotator: Person, project: Project) -> Project:
+    judge(store, engine, annotator, project, 20)
+    return project
+
+
+# ---- snapshots
+
+
+def test_a_snapshot_keeps_its_digest_whatever_is_judged_later(
+    store: Store, engine: ScriptedEngine, annotator: Person, judged: Project
+) -> None:
+    first = snapshots.freeze_preferences(store, judged.id or 0, "s", None)
+    rows = snapshots.rows_text(store, first)
+    judge(store, engine, annotator, judged, 5)
+    assert snapshots.rows_text(store, store.get(Snapshot, first.id or 0)) == rows
+    second = snapshots.freeze_preferences(store, judged.id or 0, "s", None)
+    assert (second.n, second.version) == (25, 2) and second.digest != first.digest
+    with pytest.raises(sqlite3.IntegrityError, match="frozen"):
+        store.db.conn.execute("delete from snapshot_judgements")
+
+
+def test_a_row_holds_the_case_alone_and_the_answers_as_shown(store: Store, judged: Project) -> None:
+    made = snapshots.freeze_preferences(store, judged.id or 0, "s", None)
+    rows = [json.loads(line) for line in snapshots.rows_text(store, made).splitlines()]
+    assert len(rows) == 20
+    for row in rows:
+        assert [m["role"] for m in row["conversation"]] == ["user"]  # no system text, no demonstrations
+        assert row["ranks"] == [1, 2] and row["weight"] == 1.0 and len(row["answers"]) == 2
+        first = store.get(Completion, row["answers"][0]["completion"])
+        assert first.text == row["answers"][0]["text"]
+
+
+def test_a_comparison_judged_by_two_people_counts_once(
+    store: Store, engine: ScriptedEngine, annotator: Person, engineer: Person, project: Project
+) -> None:
+    comparing.refill(store, engine, project_id=project.id or 0, target=1)
+    store.db.conn.execute("update comparisons set overlap = 2")
+    for person in (annotator, engineer):
+        desk = labelling.next_desk(store, person, project.id or 0)
+        assert desk is not None
+        labelling.submit(store, person, desk.assignment, uuid.uuid4().bytes, labelling.Answer(ranks=(1, 1), seconds=1))
+    made = snapshots.freeze_preferences(store, project.id or 0, "s", None)
+    rows = [json.loads(line) for line in snapshots.rows_text(store, made).splitlines()]
+    assert [row["weight"] for row in rows] == [0.5, 0.5]
+
+
+def test_a_retracted_judgement_reaches_no_snapshot(
+    store: Store, engine: ScriptedEngine, annotator: Person, judged: Project
+) -> None:
+    labelling.undo(store, annotator, judged.id or 0, uuid.uuid4().bytes)
+    assert snapshots.freeze_preferences(store, judged.id or 0, "s", None).n == 19
+
+
+# ---- jobs
+
+
+def test_too_few_judgements_are_refused_with_both_numbers(store: Store, admin: Person, project: Project) -> None:
+    with pytest.raises(retraining.NotReady, match="needs 20 judgements; there are 0"):
+        retraining.train_reward(store, admin, project.id or 0, changes={})
+
+
+def test_one_click_is_one_job(store: Store, admin: Person, judged: Project) -> None:
+    one, two = (retraining.train_reward(store, admin, judged.id or 0, changes={}, key="click") for _ in range(2))
+    assert one.id == two.id and len(store.find(Snapshot)) == 1
+
+
+def test_a_finished_reward_job_becomes_the_current_reward_model(
+    store: Store, admin: Person, judged: Project, supervisor: Supervisor
+) -> None:
+    job = reward_job(store, admin, judged, supervisor)
+    assert job.state == "running" and (supervisor.runs_dir / str(job.id) / "rows.jsonl").exists()
+    report(supervisor, job, "metrics", step=1, total_steps=4, values={"loss": 0.7})
+    supervisor.tick()
+    assert store.get(Job, job.id or 0).step == 1
+    saved = an_artifact(supervisor)
+    accuracy = {"value": 0.8, "low": 0.7, "high": 0.9, "n": 10}
+    said = {"n": 10, "accuracy": accuracy, "verdict": "usable"}
+    report(supervisor, job, "done", artifact=saved.folder, digest=saved.digest, report=said)
+    supervisor.tick()
+    done = store.get(Job, job.id or 0)
+    made = store.get(Model, done.output_model_id or 0)
+    assert (done.state, made.kind, made.stage, made.project_id) == ("done", "reward", "live", judged.id)
+    ready = retraining.readiness(store, admin, judged.id or 0)
+    assert ready.reward == made and ready.new == 0 and ready.report is not None
+    assert snapshots.models_touched_by(store, 1) == [made.id]
+    points = retraining.curves(store, admin, job.id or 0).points
+    assert [(p["name"], p["step"], p["value"]) for p in points] == [("loss", 1, 0.7)]
+
+
+def test_taking_in_the_same_events_twice_changes_nothing(
+    store: Store, admin: Person, judged: Project, supervisor: Supervisor
+) -> None:
+    job = reward_job(store, admin, judged, supervisor)
+    report(supervisor, job, "metrics", step=1, total_steps=4, values={"loss": 0.7})
+    report(supervisor, job, "message", text="hello")
+    supervisor.tick()
+    again = Supervisor(store, runs_dir=supervisor.runs_dir, models_dir=supervisor.models_dir, base="/nowhere")
+    again.tick()  # as after a restart of the web process
+    assert len(jobs.metrics(store, job.id or 0)) == 1 and len(jobs.events(store, job.id or 0)) == 1
+
+
+def test_a_model_that_is_not_whole_fails_its_job(
+    store: Store, admin: Person, judged: Project, supervisor: Supervisor
+) -> None:
+    job = reward_job(store, admin, judged, supervisor)
+    saved = an_artifact(supervisor)
+    (supervisor.models_dir / saved.folder / "report.json").write_text("{ }")
+    report(supervisor, job, "done", artifact=saved.folder, digest=saved.digest, report={"n": 0})
+    supervisor.tick()
+    failed = store.get(Job, job.id or 0)
+    assert failed.state == "failed" and "not whole" in (failed.error or "")
+    assert models.rewards(store, judged.id or 0) == []
+
+
+def test_a_worker_that_vanished_is_tried_again_and_then_given_up(
+    store: Store, admin: Person, judged: Project, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "start", lambda folder: GONE)
+    job = reward_job(store, admin, judged, supervisor)
+    for _ in range(6):
+        supervisor.tick()
+    given_up = store.get(Job, job.id or 0)
+    assert (given_up.state, given_up.attempt) == ("failed", 3) and "without a report 3 times" in (given_up.error or "")
+
+
+def test_a_silent_worker_is_stopped(
+    store: Store, admin: Person, judged: Project, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped: list[Path] = []
+    monkeypatch.setattr(runner, "stop", lambda folder, handle, **_: stopped.append(folder))
+    reward_job(store, admin, judged, supervisor)
+    supervisor.tick()
+    assert not stopped
+    real = store.now
+    store.now = lambda: real() + 91_000_000
+    supervisor.tick()
+    assert stopped
+
+
+def test_stopping_a_waiting_job_cancels_it_at_once(
+    store: Store, admin: Person, judged: Project, supervisor: Supervisor
+) -> None:
+    job = retraining.train_reward(store, admin, judged.id or 0, changes={})
+    assert retraining.stop(store, supervisor, admin, job.id or 0).state == "cancelled"
+
+
+def test_rows_that_changed_since_the_freeze_start_no_job(
+    store: Store, admin: Person, judged: Project, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshots, "rows_text", lambda *_: "{}\n")
+    job = retraining.train_reward(store, admin, judged.id or 0, changes={})
+    monkeypatch.setattr(snapshots, "rows_text", lambda *_: "{ }\n")
+    supervisor.tick()
+    failed = store.get(Job, job.id or 0)
+    assert failed.state == "failed" and "frozen" in (failed.error or "")
+
+
+def test_ppo_needs_a_reward_model_worth_following_or_a_reason(
+    store: Store, admin: Person, judged: Project, supervisor: Supervisor
+) -> None:
+    with pytest.raises(retraining.NotReady, match="needs a reward model"):
+        retraining.run_ppo(store, admin, judged.id or 0, changes={})
+    job = reward_job(store, admin, judged, supervisor)
+    saved = an_artifact(supervisor)
+    report(
+        supervisor, job, "done", artifact=saved.folder, digest=saved.digest, report={"n": 9, "verdict": "near_chance"}
+    )
+    supervisor.tick()
+    with pytest.raises(retraining.NotReady, match="chase noise"):
+        retraining.run_ppo(store, admin, judged.id or 0, changes={})
+    queued = retraining.run_ppo(store, admin, judged.id or 0, changes={}, despite="a trial")
+    assert queued.reward_model_id and queued.snapshot_id
+    prompts_seen = store.get(Snapshot, queued.snapshot_id)
+    assert prompts_seen.kind == "prompts" and prompts_seen.n == 20
+
+
+# ---- promoting
+
+
+def candidate(store: Store, supervisor: Supervisor, text: str) -> Model:
+    saved = an_artifact(supervisor, text)
+    base = models.resolve(store, "base")
+    assert base is not None
+    return store.add(
+        Model(
+            name=f"ppo {text}", kind="policy", base=base.base, base_fingerprint=base.base_fingerprint,
+            adapter=saved.folder, source="trained", digest=bytes.fromhex(saved.digest),
+        )
+    )  # fmt: skip
+
+
+def test_promotion_moves_both_stages_and_replaces_the_waiting_comparisons(
+    store: Store, admin: Person, engine: ScriptedEngine, project: Project, supervisor: Supervisor
+) -> None:
+    comparing.refill(store, engine, project_id=project.id or 0, target=5)
+    former = models.live(store, "policy")
+    made = candidate(store, supervisor, "{}")
+    promoting.promote(store, supervisor.models_dir, admin, made.id or 0, reason="better")
+    assert models.live(store, "policy") == store.get(Model, made.id or 0)
+    assert former is not None and store.get(Model, former.id or 0).stage == "retired"
+    assert {c.status for c in store.find(Comparison)} == {"retired"}
+    moves = store.find(Promotion, "person_id is not null")
+    assert [(m.model_id, m.to_stage) for m in moves] == [(former.id, "retired"), (made.id, "live")]
+    asked = ScriptedEngine(lambda messages, model, seed: f"{model} {seed}", models=[f"model-{made.id}", "base"])
+    assert comparing.refill(store, asked, project_id=project.id or 0, target=3) == 3
+    waiting = comparisons.completions_of(store, store.find(Comparison, "status = 'open'")[0].id or 0)
+    assert {c.model_id for c in waiting} == {made.id}
+
+
+def test_rolling_back_brings_the_former_model_back(
+    store: Store, admin: Person, project: Project, supervisor: Supervisor
+) -> None:
+    former = models.live(store, "policy")
+    made = candidate(store, supervisor, "{}")
+    promoting.promote(store, supervisor.models_dir, admin, made.id or 0, reason="")
+    assert former is not None
+    back = promoting.roll_back(store, supervisor.models_dir, admin, made.id or 0)
+    assert back.id == former.id and store.get(Model, made.id or 0).stage == "retired"
+
+
+def test_a_damaged_model_is_not_promoted(store: Store, admin: Person, project: Project, supervisor: Supervisor) -> None:
+    made = candidate(store, supervisor, "{}")
+    (supervisor.models_dir / (made.adapter or "") / "report.json").unlink()
+    with pytest.raises(promoting.CannotPromote, match="not whole"):
+        promoting.promote(store, supervisor.models_dir, admin, made.id or 0, reason="")
+    assert store.get(Model, made.id or 0).stage == "candidate"
+
+
+@pytest.mark.parametrize("role", ["engineer", "annotator"])
+def test_only_admins_retrain_and_promote(store: Store, project: Project, supervisor: Supervisor, role: str) -> None:
+    person = store.add(Person(pseudonym=role, name=role, role=role))  # type: ignore[arg-type]
+    acts: list[Callable[[], object]] = [
+        lambda: retraining.readiness(store, person, 1),
+        lambda: retraining.train_reward(store, person, 1, changes={}),
+        lambda: retraining.run_ppo(store, person, 1, changes={}),
+        lambda: retraining.stop(store, supervisor, person, 1),
+        lambda: retraining.job_list(store, person, 1),
+        lambda: retraining.curves(store, person, 1),
+        lambda: promoting.promote(store, supervisor.models_dir, person, 1, reason=""),
+        lambda: promoting.roll_back(store, supervisor.models_dir, person, 1),
+    ]
+    if role == "annotator":
+        acts.append(lambda: promoting.model_list(store, person))
+    for act in acts:
+        with pytest.raises(Denied):
+            act()

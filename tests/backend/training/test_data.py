@@ -1,0 +1,82 @@
+"""From rows to tokens: nothing crosses a border, nothing is cut without a count."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from backend.training.data import (
+    BadRows,
+    Tokens,
+    microbatches,
+    pad_left,
+    pairs_of,
+    read_comparisons,
+    read_prompts,
+)
+from tests.backend.training import tiny
+
+
+def written(path: Path, rows: list[dict]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_rows_are_read_as_they_were_frozen(tmp_path: Path) -> None:
+    rows = read_comparisons(written(tmp_path / "rows", [tiny.reward_row(3, "good", "bad", weight=0.5)]))
+    assert (rows[0].case, rows[0].split, rows[0].weight) == (3, "val", 0.5)
+    assert [a.text for a in rows[0].answers] == ["bad", "good"] and rows[0].ranks == [2, 1]
+    assert read_prompts(written(tmp_path / "prompts", [tiny.prompt_row(1)]))[0].messages[0]["role"] == "system"
+
+
+@pytest.mark.parametrize("change", [{"ranks": [1]}, {"answers": []}, {"answers": None}])
+def test_a_bad_row_is_refused_with_its_line(tmp_path: Path, change: dict) -> None:
+    rows = [tiny.reward_row(1, "good", "bad"), {**tiny.reward_row(2, "good", "bad"), **change}]
+    with pytest.raises(BadRows, match="Line 2"):
+        read_comparisons(written(tmp_path / "rows", rows))
+
+
+def test_k_answers_give_all_pairs_and_equal_ranks_are_half(tmp_path: Path) -> None:
+    answers = [{"completion": i, "text": f"w{i}", "ended": True} for i in range(3)]
+    path = written(tmp_path / "rows", [tiny.reward_row(0, "", "", answers=answers, ranks=[2, 1, 2])])
+    row = read_comparisons(path)[0]
+    assert pairs_of(row) == [(0, 1, 0.0), (0, 2, 0.5), (1, 2, 1.0)]
+
+
+def test_both_bad_without_a_winner_gives_no_pair_and_with_one_it_does(tmp_path: Path) -> None:
+    rows = [
+        tiny.reward_row(0, "good", "bad", is_tie=True, both_bad=True),
+        tiny.reward_row(2, "good", "bad", both_bad=True),
+    ]
+    tied, won = read_comparisons(written(tmp_path / "rows", rows))
+    assert pairs_of(tied) == [] and pairs_of(won) == [(0, 1, 1.0)]
+
+
+def test_an_answer_that_was_cut_off_has_no_end_token() -> None:
+    tokens = Tokens(tiny.tokenizer(), 96)
+    assert tokens.answer("good w1", True) == [*tokens.answer("good w1", False), 1]
+    prefix = tokens.prefix([{"role": "user", "content": "hello"}])
+    assert tokens.tokenizer.convert_ids_to_tokens(prefix) == ["<user>", "hello", "<assistant>"]
+
+
+def test_a_long_case_loses_its_front_equally_for_all_answers() -> None:
+    tokens = Tokens(tiny.tokenizer(), 8)
+    joined = tokens.joined(list(range(10, 20)), [[6, 1], [7, 7, 7, 1]])
+    assert joined == [[16, 17, 18, 19, 6, 1], [16, 17, 18, 19, 7, 7, 7, 1]]
+    assert tokens.counts["cases_cut"] == 2
+    assert tokens.joined([10], [[6] * 8]) is None and tokens.counts["answers_too_long"] == 1
+
+
+def test_every_place_is_in_one_microbatch_within_the_budget() -> None:
+    lengths = [3, 50, 7, 7, 2, 30, 9, 11]
+    parts = microbatches(lengths, tokens=40, seed=1, step=2)
+    assert sorted(i for part in parts for i in part) == list(range(8))
+    assert all(len(part) == 1 or len(part) * max(lengths[i] for i in part) <= 40 for part in parts)
+    assert parts == microbatches(lengths, tokens=40, seed=1, step=2)
+    assert len(microbatches(lengths, tokens=40, seed=1, step=2, width=2)) > len(parts)
+
+
+def test_padding_stands_on_the_left() -> None:
+    padded = pad_left([[5], [6, 7, 8]], pad_id=0)
+    assert padded.tokens.tolist() == [[0, 0, 5], [6, 7, 8]]
+    assert padded.is_real.tolist() == [[False, False, True], [True, True, True]]

@@ -1,0 +1,254 @@
+"""The reward model learns what was judged, says what it is worth, and is the same after a reload."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from backend.registry.artifacts import BadArtifact
+from backend.training import report, reward
+from backend.training.data import ComparisonRow, read_comparisons
+from backend.training.run import NotFinite, Run, Stopped, TooFewRows
+from backend.training.settings import RewardSettings
+from backend.training.shared_base import Shape, SharedBase
+from tests.backend.training import tiny
+
+QUICK = {"lora_r": 4, "lora_alpha": 8, "learning_rate": 1e-2, "num_train_epochs": 5, "batch_size": 16}
+
+
+def rows_of(tmp_path: Path, rows: list[dict[str, Any]]) -> list[ComparisonRow]:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return read_comparisons(path)
+
+
+def trained(
+    tmp_path: Path, rows: list[dict[str, Any]], seed: int = 0, **settings: Any
+) -> tuple[SharedBase, reward.Trained]:
+    base = tiny.base()
+    chosen = RewardSettings(**{**QUICK, **settings})
+    return base, reward.train(base, rows_of(tmp_path, rows), chosen, seed, Run(tmp_path))
+
+
+def test_separable_judgements_are_learnt_and_the_report_says_so(tmp_path: Path) -> None:
+    _, out = trained(tmp_path, tiny.separable_rows())
+    facts = out.report
+    assert facts["log_loss"] < 0.1 and facts["accuracy"]["value"] == 1.0
+    assert facts["accuracy"]["low"] > 0.85 and facts["verdict"] == "usable"
+    assert facts["accuracy"]["n"] == facts["n"] == 32 == facts["sizes"]["held_out_pairs"]
+    assert facts["baselines"]["length"]["value"] < 0.8
+    assert [point["epoch"] for point in facts["curve"]] == [1, 2, 3, 4, 5]
+    assert json.dumps(facts, allow_nan=False)
+
+
+def test_held_out_scores_have_mean_zero_and_deviation_one(tmp_path: Path) -> None:
+    rows = tiny.separable_rows(40)
+    base, out = trained(tmp_path, rows, num_train_epochs=1)
+    items, _ = reward.encode(
+        base, rows_of(tmp_path, [row for row in rows if row["split"] != "train"]), RewardSettings()
+    )
+    raw = reward.score_sequences(base, out.head, [s for item in items for s in item.sequences], 512)
+    scores = out.head.gain * (raw - out.head.bias)
+    assert abs(float(scores.mean())) < 1e-4 and abs(float(scores.std()) - 1) < 1e-4
+
+
+def test_what_length_alone_explains_is_called_near_chance(tmp_path: Path) -> None:
+    rows = [tiny.reward_row(i, tiny.said(i, length=7), tiny.said(i + 1, length=2)) for i in range(60)]
+    _, out = trained(tmp_path, rows, num_train_epochs=2)
+    assert (
+        out.report["baselines"]["length"] | {"value": 1.0, "rule": "longer wins"} == out.report["baselines"]["length"]
+    )
+    assert out.report["verdict"] == "near_chance"
+
+
+def test_ties_alone_teach_nothing_at_equal_scores(tmp_path: Path) -> None:
+    base = tiny.base()
+    base.add("reward", Shape(4, 8), seed=0)
+    head = reward.new_head(base, 0)
+    items, counts = reward.encode(
+        base, rows_of(tmp_path, [tiny.reward_row(1, "good", "good", is_tie=True)]), RewardSettings()
+    )
+    with base.scope("reward"):
+        losses, differences = reward.comparison_losses(items, reward.score_items(base, head, items))
+        losses.sum().backward()
+    assert abs(differences.item()) < 1e-6 and abs(losses.item() - math.log(2)) < 1e-6
+    assert head.weight.grad.abs().max() < 1e-5 and counts["ties"] == 1
+
+
+def test_a_row_of_k_answers_costs_the_mean_over_its_pairs(tmp_path: Path) -> None:
+    base = tiny.base()
+    answers = [{"completion": i, "text": text, "ended": True} for i, text in enumerate(("good", "bad", "w1"))]
+    row = tiny.reward_row(0, "", "", answers=answers, ranks=[1, 3, 2])
+    items, _ = reward.encode(base, rows_of(tmp_path, [row]), RewardSettings())
+    scores = torch.tensor([2.0, -1.0, 0.5])
+    losses, differences = reward.comparison_losses(items, scores)
+    assert differences.tolist() == [3.0, 1.5, -1.5]
+    plain = sum(math.log(1 + math.exp(-d)) for d in (3.0, 1.5, 1.5)) / 3
+    assert abs(losses.item() - plain) < 1e-6
+
+
+def test_any_cut_into_micro_batches_gives_one_gradient(tmp_path: Path) -> None:
+    rows = rows_of(tmp_path, tiny.separable_rows(12))
+    for row in rows[::3]:
+        object.__setattr__(row, "weight", 0.5)
+    found = []
+    for tokens in (16, 64, 4096):
+        base = tiny.base()
+        base.add("reward", Shape(4, 8), seed=0)
+        head = reward.new_head(base, 0)
+        settings = RewardSettings(tokens_per_microbatch=tokens, max_grad_norm=1e6)
+        items, _ = reward.encode(base, rows, settings)
+        weights = [*base.weights("reward"), head.weight]
+        still = torch.optim.SGD(weights, lr=0.0)
+        reward.update(base, head, items, still, weights, 0.9, settings, 0, 0, Run(tmp_path))
+        found.append([w.grad.clone() for w in weights])
+    for other in found[1:]:
+        for a, b in zip(found[0], other, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_a_weight_of_two_is_the_row_twice(tmp_path: Path) -> None:
+    rows = tiny.separable_rows(4)
+    found = []
+    for listed in ([{**rows[0], "weight": 2.0}, rows[1]], [rows[0], rows[0], rows[1]]):
+        base = tiny.base()
+        base.add("reward", Shape(4, 8), seed=0)
+        head = reward.new_head(base, 0)
+        items, _ = reward.encode(base, rows_of(tmp_path, listed), RewardSettings())
+        mean_weight = sum(item.row.weight for item in items) / len(items)
+        still = torch.optim.SGD([head.weight], lr=0.0)
+        reward.update(
+            base, head, items, still, [head.weight], mean_weight, RewardSettings(max_grad_norm=1e6), 0, 0, Run(tmp_path)
+        )
+        found.append(head.weight.grad.clone())
+    torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-6)
+
+
+def test_the_end_token_changes_the_score(tmp_path: Path) -> None:
+    base, out = trained(tmp_path, tiny.separable_rows(), num_train_epochs=1)
+    sequence = [2, 9, 3, 6]
+    with_end, without = reward.score_sequences(base, out.head, [[*sequence, 1], sequence], 64).tolist()
+    assert abs(with_end - without) > 1e-4
+
+
+def test_scores_are_the_same_after_saving_and_loading(tmp_path: Path) -> None:
+    base, out = trained(tmp_path, tiny.separable_rows(40), num_train_epochs=1)
+    folder = tmp_path / "saved"
+    folder.mkdir()
+    reward.save(base, out.head, folder)
+    other = tiny.base()
+    head = reward.load(other, folder)
+    sequences = [[2, 9, 3, 6, 1], [2, 8, 10, 3, 7, 1]]
+    assert torch.equal(
+        reward.score_sequences(base, out.head, sequences, 64), reward.score_sequences(other, head, sequences, 64)
+    )
+    assert torch.equal(out.head.gain, head.gain) and torch.equal(out.head.bias, head.bias)
+    (folder / "head.safetensors").unlink()
+    with pytest.raises(BadArtifact, match="not a reward model"):
+        reward.load(tiny.base(), folder)
+
+
+def test_same_seed_same_weights_and_another_seed_others(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    one, first = trained(tmp_path, tiny.separable_rows(40), num_train_epochs=1)
+    torch.manual_seed(2)
+    two, second = trained(tmp_path, tiny.separable_rows(40), num_train_epochs=1)
+    assert all(torch.equal(a, b) for a, b in zip(one.weights("reward"), two.weights("reward"), strict=True))
+    assert torch.equal(first.head.weight, second.head.weight) and first.report == second.report
+    three, _ = trained(tmp_path, tiny.separable_rows(40), seed=1, num_train_epochs=1)
+    assert any(not torch.equal(a, b) for a, b in zip(one.weights("reward"), three.weights("reward"), strict=True))
+
+
+def test_every_held_out_comparison_is_reported_with_its_scores(tmp_path: Path) -> None:
+    rows = tiny.separable_rows(60)
+    _, out = trained(tmp_path, rows)
+    held_out = [row for row in rows if row["split"] != "train"]
+    assert [row["case"] for row in out.held_out] == [row["case"] for row in held_out]
+    assert [row["completions"] for row in out.held_out] == [
+        [a["completion"] for a in row["answers"]] for row in held_out
+    ]
+    right = [
+        (row["scores"][0] > row["scores"][1]) == (is_first["ranks"] == [1, 2])
+        for row, is_first in zip(out.held_out, held_out, strict=True)
+    ]
+    assert sum(right) / len(right) == pytest.approx(out.report["accuracy"]["value"])
+
+
+def test_what_is_dropped_or_cut_is_counted(tmp_path: Path) -> None:
+    rows = tiny.separable_rows(40)
+    rows[0]["answers"][0]["text"] = tiny.said(1, length=60)
+    rows[1]["conversation"][0]["content"] = tiny.said(1, length=60)
+    rows[2]["both_bad"], rows[2]["ranks"] = True, [1, 1]
+    _, out = trained(tmp_path, rows, max_length=30, num_train_epochs=1)
+    assert out.report["counts"] == {
+        "answers_too_long": 1, "comparisons_dropped": 1, "cases_cut": 2, "comparisons": 39, "pairs": 38, "ties": 0,
+        "both_bad_without_winner": 1,
+    }  # fmt: skip
+
+
+def test_nothing_held_out_is_said(tmp_path: Path) -> None:
+    rows = [{**row, "split": "train"} for row in tiny.separable_rows(30)]
+    _, out = trained(tmp_path, rows, num_train_epochs=1)
+    assert out.report["verdict"] == "no_held_out" and out.report["accuracy"] is None and out.report["n"] == 0
+
+
+def test_ties_are_learnt_from_but_never_right_or_wrong(tmp_path: Path) -> None:
+    rows = tiny.separable_rows(60)
+    for row in rows:
+        if row["case"] % 3 == 0:
+            row["ranks"] = [1, 1]
+    _, out = trained(tmp_path, rows, num_train_epochs=12)
+    assert out.report["accuracy"]["value"] > 0.9
+    assert out.report["n"] == 16 and out.report["sizes"]["held_out_ties"] == 8 and out.report["counts"]["ties"] == 20
+    only_ties = [{**row, "ranks": [1, 1]} if row["split"] != "train" else row for row in rows]
+    _, out = trained(tmp_path, only_ties, num_train_epochs=1)
+    assert out.report["accuracy"] is None and out.report["verdict"] == "no_held_out"
+    assert json.dumps(out.report, allow_nan=False)
+
+
+def test_too_few_rows_a_wild_rate_and_a_stop_end_with_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(TooFewRows, match="there are 10"):
+        trained(tmp_path, tiny.separable_rows(10))
+    base = tiny.base()
+    base.causal.get_input_embeddings().weight.data[6] = float("nan")
+    with pytest.raises(NotFinite, match="Lower the learning rate"):
+        reward.train(base, rows_of(tmp_path, tiny.separable_rows(30)), RewardSettings(**QUICK), 0, Run(tmp_path))
+    (tmp_path / "stop").touch()
+    with pytest.raises(Stopped):
+        trained(tmp_path, tiny.separable_rows(30))
+
+
+def test_wilsons_interval_and_the_design_effect() -> None:
+    low, high = report.wilson(0.5, 100)
+    assert abs(low - 0.4038) < 1e-4 and abs(high - 0.5962) < 1e-4
+    hits = [1.0] * 60 + [0.0] * 40
+    alone = report.share(hits, list(range(100)))
+    grouped = report.share(hits, [i // 10 for i in range(100)])
+    assert alone.value == grouped.value == 0.6 and grouped.low < alone.low < alone.high < grouped.high
+    assert report.share([1.0] * 20, [i // 10 for i in range(20)]).low < report.share([1.0] * 20, list(range(20))).low
+
+
+def test_the_sign_of_a_baseline_comes_from_training_pairs() -> None:
+    train, held_out = ([1.0, 2.0, 3.0], [0.0, 0.0, 1.0]), ([1.0, -1.0, 0.0], [0.0, 1.0, 1.0])
+    found = report.fitted_baseline(train, held_out, [1, 2, 3], ("longer wins", "shorter wins"))
+    assert found["rule"] == "shorter wins" and abs(found["value"] - 2.5 / 3) < 1e-6
+
+
+def test_calibration_compares_confidence_with_wins() -> None:
+    bins = report.calibration([0.0, 3.0, -3.0, 3.0], [0.5, 1.0, 0.0, 0.0])
+    assert [row["n"] for row in bins] == [1, 3] and abs(bins[1]["observed"] - 2 / 3) < 1e-6
+    assert report.calibration_error(bins) > 0
+
+
+def test_the_bootstrap_interval_holds_the_mean_gain() -> None:
+    before = torch.randn(60, generator=torch.Generator().manual_seed(0)).tolist()
+    found = report.paired_gain(before, [b + 0.5 for b in before], seed=0)
+    assert abs(found.value - 0.5) < 1e-6 and abs(found.low - 0.5) < 1e-6
+    noise = torch.randn(60, generator=torch.Generator().manual_seed(1)).tolist()
+    none = report.paired_gain(before, [b + n for b, n in zip(before, noise, strict=True)], seed=0)
+    assert none.low < none.value < none.high and none == report.paired_gain(
+        before, [b + n for b, n in zip(before, noise, strict=True)], seed=0
+    )

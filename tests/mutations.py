@@ -1,0 +1,135 @@
+"""Hand-made faults in backend/training/maths.py; every one must be noticed by its tests: ``python -m tests.mutations``."""
+
+import importlib.util
+import sys
+import types
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCE = ROOT / "backend" / "training" / "maths.py"
+TESTS = ROOT / "tests" / "backend" / "training" / "test_maths.py"
+
+
+class Fault(NamedTuple):
+    name: str
+    old: str
+    new: str
+
+
+FAULTS = [
+    Fault("mean over all positions", "count = where.sum() if", "count = torch.tensor(where.numel()) if"),
+    Fault("mean ignores the mask", "return torch.where(where, values, torch.zeros_like(values)).sum() / count", "return values.sum() / count"),
+    Fault("mean multiplies by the mask, so NaN spreads", "torch.where(where, values, torch.zeros_like(values)).sum() /", "(values * where).sum() /"),
+    Fault("mean ignores the total", "if total is None else torch.as_tensor(total)", "if total is None else where.sum()"),
+    Fault("mean of nothing", "count.clamp(min=1)", "count"),
+    Fault("sum ignores the mask", "return torch.where(where, values, torch.zeros_like(values)).sum(1)", "return values.sum(1)"),
+    Fault("softmax over positions", "logits.log_softmax(-1).gather", "logits.log_softmax(1).gather"),
+    Fault("raw logits for log-probabilities", "logits.log_softmax(-1).gather", "logits.gather"),
+    Fault("negative entropy", "return -(logp.exp() * logp)", "return (logp.exp() * logp)"),
+    Fault("entropy without weights", "return -(logp.exp() * logp).sum(-1)", "return -logp.sum(-1)"),
+    Fault("k1 turned around", "difference = logp - logp_ref\n", "difference = logp_ref - logp\n"),
+    Fault("k2 not halved", "0.5 * difference**2, torch", "difference**2, torch"),
+    Fault("k3 with the wrong sign", "torch.exp(-bounded) - 1 + bounded", "torch.exp(bounded) - 1 - bounded"),
+    Fault("k3 unbounded", "bounded = difference.clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO)\n    return KLTerms", "bounded = difference\n    return KLTerms"),
+    Fault("exact KL weighted by the reference", "(logp.exp() * (logp - logp_ref))", "(logp_ref.exp() * (logp - logp_ref))"),
+    Fault("penalty for ended answers", "* (~has_ended)", "* has_ended"),
+    Fault("penalty within the clip", "return score.clamp(-clip, clip) - missing_eos_penalty * (~has_ended).to(score.dtype)", "return (score - missing_eos_penalty * (~has_ended).to(score.dtype)).clamp(-clip, clip)"),
+    Fault("score clipped above only", "score.clamp(-clip, clip)", "score.clamp(max=clip)"),
+    Fault("KL rewarded", "-kl_coef * (logp - logp_ref)", "kl_coef * (logp - logp_ref)"),
+    Fault("KL paid in the padding", "rewards = torch.where(is_response, -kl_coef * (logp - logp_ref), torch.zeros_like(logp))", "rewards = -kl_coef * (logp - logp_ref)"),
+    Fault("score one position later", "last = (is_response.sum(1) - 1)", "last = is_response.sum(1).clamp(max=is_response.shape[1] - 1)"),
+    Fault("score at the last column", "last = (is_response.sum(1) - 1).clamp(min=0)", "last = torch.full_like(is_response.sum(1), is_response.shape[1] - 1)"),
+    Fault("score overwrites the KL", "rewards.scatter_add(1", "rewards.scatter(1"),
+    Fault("values in the padding count", "values = torch.where(is_response, values, torch.zeros_like(values))\n    backwards", "backwards"),
+    Fault("gamma forgotten on the next value", "rewards[:, t] + gamma * next_value", "rewards[:, t] + next_value"),
+    Fault("lambda forgotten", "gamma * lam * later", "gamma * later"),
+    Fault("gamma forgotten in the decay", "gamma * lam * later", "lam * later"),
+    Fault("own value forgotten", "gamma * next_value - values[:, t]\n", "gamma * next_value\n"),
+    Fault("time runs forwards", "torch.stack(backwards[::-1], dim=1)", "torch.stack(backwards, dim=1)"),
+    Fault("returns are advantages", "Advantages(advantage, advantage + values)", "Advantages(advantage, advantage)"),
+    Fault("whitening forgets the mean", "white = (values - mean) *", "white = values *"),
+    Fault("whitening multiplies by the spread", "torch.rsqrt(variance + 1e-8)", "torch.sqrt(variance + 1e-8)"),
+    Fault("whitening divides by the variance", "torch.rsqrt(variance + 1e-8)", "1 / (variance + 1e-8)"),
+    Fault("variance divides by n", " * count / (count - 1).clamp(min=1)", ""),
+    Fault("whitening one value", "(count - 1).clamp(min=1)", "(count - 1)"),
+    Fault("whitening leaves the padding", "return torch.where(where, white + mean if keep_mean else white, torch.zeros_like(values))", "return white + mean if keep_mean else white"),
+    Fault("mean never kept", "white + mean if keep_mean else white", "white"),
+    Fault("policy ratio turned around", "torch.where(is_response, logp - logp_old, torch.zeros_like(logp))", "torch.where(is_response, logp_old - logp, torch.zeros_like(logp))"),
+    Fault("policy ratio unbounded", "    difference = difference.clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO)\n    ratio", "    ratio"),
+    Fault("policy clip above only", "ratio.clamp(1 - clip, 1 + clip)", "ratio.clamp(max=1 + clip)"),
+    Fault("policy clip below only", "ratio.clamp(1 - clip, 1 + clip)", "ratio.clamp(min=1 - clip)"),
+    Fault("policy clip at twice the range", "ratio.clamp(1 - clip, 1 + clip)", "ratio.clamp(1 - 2 * clip, 1 + 2 * clip)"),
+    Fault("policy loss takes the better side", "torch.minimum(plain, bounded)", "torch.maximum(plain, bounded)"),
+    Fault("policy loss pushes the wrong way", "loss=-mean_over(torch.minimum", "loss=mean_over(torch.minimum"),
+    Fault("policy loss forgets the total", "torch.minimum(plain, bounded), is_response, total", "torch.minimum(plain, bounded), is_response"),
+    Fault("clip fraction counts the other side", "(bounded < plain)", "(bounded > plain)"),
+    Fault("approximate KL without its first-order term", "mean_over(ratio - 1 - difference, is", "mean_over(ratio - 1, is"),
+    Fault("approximate KL turned around", "mean_over(ratio - 1 - difference, is", "mean_over(-difference, is"),
+    Fault("mean log-ratio for the ratio", "ratio=mean_over(ratio, is", "ratio=mean_over(difference, is"),
+    Fault("value clip below only", "torch.minimum(values, values_old + clip)", "values"),
+    Fault("value clip above only", "torch.maximum(torch.minimum(values, values_old + clip), values_old - clip)", "torch.minimum(values, values_old + clip)"),
+    Fault("value clip around the return", "torch.minimum(values, values_old + clip), values_old - clip", "torch.minimum(values, returns + clip), returns - clip"),
+    Fault("value loss takes the smaller error", "torch.maximum(plain, bounded)", "torch.minimum(plain, bounded)"),
+    Fault("value loss not halved", "loss=0.5 * mean_over", "loss=mean_over"),
+    Fault("value loss forgets the total", "torch.maximum(plain, bounded), is_response, total", "torch.maximum(plain, bounded), is_response"),
+    Fault("preference turned around", "logsigmoid(difference - margin) + (1 - share) * logsigmoid(-difference", "logsigmoid(-difference - margin) + (1 - share) * logsigmoid(difference"),
+    Fault("ties count as wins", "(1 - share) * logsigmoid(-difference - margin)", "0 * logsigmoid(-difference - margin)"),
+    Fault("margin makes it easier", "logsigmoid(difference - margin)", "logsigmoid(difference + margin)"),
+    Fault("margin for one side only", "logsigmoid(-difference - margin)", "logsigmoid(-difference)"),
+    Fault("KL error not held", "min(max(kl / target - 1, -0.2), 0.2)", "kl / target - 1"),
+    Fault("KL coefficient falls when KL is high", "(1 + error * episodes / horizon)", "(1 - error * episodes / horizon)"),
+    Fault("KL coefficient ignores the horizon", "error * episodes / horizon", "error"),
+]  # fmt: skip
+
+
+def noticed_by(maths: types.ModuleType) -> str:
+    """The first test that fails on these formulas; empty if none does."""
+    spec = importlib.util.spec_from_file_location("mutated_test_maths", TESTS)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.maths = maths  # type: ignore[attr-defined]
+    tests: dict[str, Callable[[], None]] = {n: f for n, f in vars(module).items() if n.startswith("test_")}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name, test in tests.items():
+            try:
+                test()
+            except Exception:
+                return name
+    return ""
+
+
+def compiled(source: str) -> types.ModuleType:
+    module = types.ModuleType("mutated_maths")
+    exec(compile(source, str(SOURCE), "exec"), module.__dict__)  # noqa: S102 our own source, changed by us
+    return module
+
+
+def survivors() -> list[str]:
+    """Names of the faults that no test notices, and of those that no longer fit the source."""
+    source = SOURCE.read_text(encoding="utf-8")
+    if failing := noticed_by(compiled(source)):
+        return [f"the formulas as they are fail {failing}"]
+    alive = []
+    for fault in FAULTS:
+        if source.count(fault.old) < 1:
+            alive.append(f"{fault.name} (its text is not in the source any more)")
+        elif not noticed_by(compiled(source.replace(fault.old, fault.new))):
+            alive.append(fault.name)
+    return alive
+
+
+def main() -> int:
+    alive = survivors()
+    for name in alive:
+        print(f"survived: {name}")
+    print(f"{len(FAULTS) - len(alive)} of {len(FAULTS)} faults noticed")
+    return 1 if alive else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

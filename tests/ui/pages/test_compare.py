@@ -1,0 +1,85 @@
+"""The compare page: columns stream together, can be stopped, and go blind to labelling."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import gradio as gr
+import pytest
+
+from backend import comparing, labelling
+from feedback_db import models
+from feedback_db.types import Case, Comparison, Template
+from tests.ui.house import token_for
+from tests.ui.pages.studio import Studio, Tab, parts
+
+
+@pytest.fixture
+def tab(studio: Studio, studio_app: Any) -> Tab:
+    opened = Tab(studio_app, "/studio", token_for(studio, studio.engineer))  # type: ignore[arg-type]
+    opened.call("compare_open")
+    return opened
+
+
+def asked(studio: Studio, seed: int, case_place: int = 0) -> list[Any]:
+    """Case, seed, number of columns, and template, model, temperature, top-p, tokens of four columns."""
+    template = studio.store.find(Template, "name = 'customer service'")[0]
+    case = studio.store.find(Case, "scenario = 'customer service'")[case_place]
+    live, other = [model.id for model in models.policies(studio.store)][:2]
+    columns = [value for model in (live, other, live, other) for value in (template.id, model, 1.0, 1.0, 96)]
+    return [case.id, seed, 2, *columns]
+
+
+def test_two_columns_stream_side_by_side_and_go_to_labelling(tab: Tab, studio: Studio) -> None:
+    steps = tab.stream("compare_run", *asked(studio, seed=41))
+    first, last = steps[0], steps[-1]
+    assert [pane["state"] for pane in parts(first[0], "panes")[0]["items"]] == ["waiting", "waiting"]
+    assert last[2]["interactive"] is True
+    status, send = tab.call("send_to_labelling", None)
+    made = studio.store.find(Comparison, "reason = 'sent by an engineer'", order_by="id desc")[0]
+    assert f"Comparison {made.id} waits" in parts(status, "note")[0]["text"]
+    assert send["interactive"] is False
+    assert made.size == 2
+
+
+def test_the_annotator_sees_neither_model_nor_template_of_a_sent_comparison(studio: Studio) -> None:
+    desk = labelling.next_desk(studio.store, studio.annotator, studio.project.id or 0)
+    shown = repr(desk)
+    assert desk is not None
+    assert not any(name in shown for name in ("ppo-", "starter", "customer service · v"))
+
+
+def test_stop_closes_the_streams_of_the_engine(tab: Tab, studio: Studio) -> None:
+    studio.engine.pause_seconds = 0.05
+    closed = studio.engine.closed
+    try:
+        steps = tab.stream("compare_run", *asked(studio, seed=42), stop_after=4)
+        deadline = time.monotonic() + 10
+        while studio.engine.closed < closed + 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+    finally:
+        studio.engine.pause_seconds = 0.0
+    assert studio.engine.closed == closed + 2
+    panes, status = tab.call("compare_stop", steps[0][0])
+    assert [pane["state"] for pane in parts(panes, "panes")[0]["items"]] == ["stopped", "stopped"]
+    assert "not stored" in parts(status, "note")[0]["text"]
+
+
+def test_a_sampling_setting_out_of_range_says_what_it_may_be(tab: Tab, studio: Studio) -> None:
+    wanted = asked(studio, seed=0)
+    wanted[5] = 9.0
+    with pytest.raises(gr.Error, match="temperature must be between 0 and 5"):
+        tab.stream("compare_run", *wanted)
+
+
+def test_comparisons_for_many_cases_are_counted_with_those_left_out(tab: Tab, studio: Studio, monkeypatch: Any) -> None:
+    template = studio.store.find(Template, "name = 'customer service'")[0]
+    model = models.live(studio.store, "policy")
+    assert model is not None
+    before = studio.store.value("select count(*) from comparisons")
+    (said,) = tab.call("make_comparisons", studio.project.id, template.id, model.id, 3)
+    made = studio.store.value("select count(*) from comparisons") - before
+    assert parts(said, "note")[0]["text"].startswith(f"{made} comparisons wait")
+    with pytest.raises(gr.Error, match=f"1 to {comparing.MOST_AT_ONCE} cases"):
+        tab.call("make_comparisons", studio.project.id, template.id, model.id, 0)

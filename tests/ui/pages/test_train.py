@@ -1,0 +1,81 @@
+"""The train page: readiness, forms made of settings, one job per click, curves that survive a closed tab."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+import pytest
+
+from backend.training.settings import KINDS, make, options
+from feedback_db.types import Job
+from tests.ui.house import token_for
+from tests.ui.pages.studio import HOSTILE, Studio, Tab, parts
+from ui.pages.train_form import changes, command_of
+
+
+@pytest.fixture
+def tab(studio: Studio, studio_app: Any) -> Tab:
+    opened = Tab(studio_app, "/admin", token_for(studio, studio.admin))  # type: ignore[arg-type]
+    opened.call("train_open")
+    return opened
+
+
+def shown(outputs: list[Any], kind: str) -> list[dict[str, Any]]:
+    return [part for value in outputs if isinstance(value, dict) and "parts" in value for part in parts(value, kind)]
+
+
+def test_a_page_that_is_opened_anew_finds_jobs_curves_and_readiness(tab: Tab, studio: Studio) -> None:
+    outputs = tab.call("train_open")
+    cards = {card["label"]: card for card in shown(outputs, "cards")[0]["items"]}
+    assert cards["Reward model"]["value"] == "81 %"
+    assert "73–87 %, n = 120" in cards["Reward model"]["hint"]
+    assert "47–65 %, n = 120" in cards["Length alone"]["hint"]
+    rows = shown(outputs, "table")[0]["rows"]
+    assert [row["cells"][0].split(" · ")[1] for row in rows[-4:]] == ["reward", "ppo", "ppo", "reward"]
+    assert sum(row["chosen"] for row in rows) == 1
+    plots = [
+        value
+        for value in outputs
+        if isinstance(value, dict) and isinstance(value.get("value"), dict) and "columns" in value["value"]
+    ]
+    assert [len(plot["value"]["data"]) for plot in plots] == [18, 18]  # 17 steps and one held-out point each
+
+
+def test_sample_answers_of_a_chosen_job_are_text(tab: Tab, studio: Studio) -> None:
+    job = studio.store.find(Job, "kind = 'ppo'")[0]
+    outputs = tab.call("train_job", studio.project.id, event={"id": job.id})
+    assert shown(outputs, "messages")[0]["items"][0]["text"].endswith(HOSTILE)
+
+
+def test_a_double_click_is_one_job_and_stop_ends_it(tab: Tab, studio: Studio) -> None:
+    defaults = [option.default for option in options(KINDS["reward"])]
+    before = studio.store.value("select count(*) from jobs")
+    for _ in range(2):
+        outputs = tab.call("start_reward", studio.project.id, "a" * 32, 5, "", *defaults)
+    assert studio.store.value("select count(*) from jobs") == before + 1
+    job = studio.store.find(Job, order_by="id desc")[0]
+    assert f"Job {job.id} (reward) is queued" in parts(outputs[0], "note")[0]["text"]
+    assert (job.seed, job.settings) == (5, {**job.settings, "learning_rate": defaults[0]})
+    tab.call("train_job", studio.project.id, event={"id": job.id})
+    stopped = tab.call("stop_job", studio.project.id, None)
+    assert studio.store.get(Job, job.id or 0).state == "cancelled"
+    assert "asked to stop" in parts(stopped[0], "note")[0]["text"]
+
+
+def test_a_setting_out_of_range_is_refused_by_name(tab: Tab, studio: Studio) -> None:
+    values = [option.default for option in options(KINDS["reward"])]
+    values[0] = 7.0
+    with pytest.raises(gr.Error, match="learning_rate.*between 0 and 1"):
+        tab.call("start_reward", studio.project.id, "b" * 32, 0, "", *values)
+
+
+def test_the_command_says_only_what_differs_and_the_same_settings_come_of_it() -> None:
+    values = [option.default for option in options(KINDS["ppo"])]
+    place = [option.name for option in options(KINDS["ppo"])].index("kl_coef")
+    values[place] = 0.2
+    changed = changes("ppo", values)
+    assert make(KINDS["ppo"], changed) == make(KINDS["ppo"], {"kl_coef": 0.2})
+    assert command_of("ppo", "it's mine", changed, 3, "") == (
+        "python app.py train ppo --project 'it'\"'\"'s mine' --kl-coef 0.2 --seed 3"
+    )

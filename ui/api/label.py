@@ -1,0 +1,246 @@
+"""The JSON routes of the label page: the hot path, kept free of Gradio."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from typing import Annotated, Any, TypeVar
+
+import orjson
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.concurrency import run_in_threadpool
+
+from backend import labelling
+from backend.access import Denied
+from backend.labelling import Answer, Desk, LabellingProblem
+from backend.problem import Problem
+from feedback_db import BusyOrFull, NotFound
+from feedback_db.types import Person
+from ui.context import Ui
+from ui.gate import RateLimit
+
+JUDGEMENTS_PER_MINUTE = 300  # nobody reads faster; a stuck key does
+UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+T = TypeVar("T", bound=BaseModel)
+
+Id = Annotated[int, Field(ge=1, lt=2**63)]
+Key = Annotated[str, Field(pattern=UUID.pattern, max_length=36)]
+Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
+
+
+class Body(BaseModel):
+    """Unknown keys, NaN and numbers in quotes are refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class NextBody(Body):
+    project: Id
+
+
+class SubmitBody(Body):
+    assignment: Id
+    key: Key
+    ranks: Annotated[list[Annotated[int, Field(ge=1, le=16)]], Field(min_length=1, max_length=16)]
+    both_bad: bool = False
+    strength: Annotated[int, Field(ge=0, le=3)] | None = None
+    flags: Annotated[list[Annotated[str, Field(max_length=40)]], Field(max_length=20)] | None = None
+    rationale: Annotated[str, Field(max_length=labelling.RATIONALE_MOST)] | None = None
+    seconds: Seconds
+    active_seconds: Seconds | None = None
+
+
+class SkipBody(Body):
+    assignment: Id
+    reason: Annotated[str, Field(max_length=40)] = ""
+
+
+class UndoBody(Body):
+    project: Id
+    key: Key
+    judgement: Id | None = None
+
+
+class DraftBody(Body):
+    assignment: Id
+    ranks: Annotated[list[Annotated[int, Field(ge=1, le=16)]], Field(max_length=16)] | None = None
+    both_bad: bool = False
+    strength: Annotated[int, Field(ge=0, le=3)] | None = None
+    rationale: Annotated[str, Field(max_length=labelling.RATIONALE_MOST)] = ""
+
+
+class HeartbeatBody(Body):
+    assignment: Id
+
+
+class ReleaseBody(Body):
+    assignment: Id
+    lease: Id
+
+
+class BadBody(Exception):
+    """The request cannot be read; names the field."""
+
+    def __init__(self, status: int, message: str):
+        super().__init__(message)
+        self.status = status
+
+
+def routes(ui: Ui, clock: Callable[[], float]) -> APIRouter:
+    router = APIRouter(prefix="/api/label")
+    limit = RateLimit(JUDGEMENTS_PER_MINUTE, 60, clock)
+
+    @router.post("/projects")
+    async def projects(request: Request) -> Response:
+        return await _answer(ui, request, _projects)
+
+    @router.post("/next")
+    async def next_desk(request: Request) -> Response:
+        return await _answer(ui, request, _next)
+
+    @router.post("/submit")
+    async def submit(request: Request) -> Response:
+        if wait := limit.wait_seconds(request.scope["person"].id):
+            sentence = (
+                f"That was fast: more than {JUDGEMENTS_PER_MINUTE} judgements in a minute. Go on in {wait} seconds."
+            )
+            return _error(429, sentence, wait)
+        return await _answer(ui, request, _submit)
+
+    @router.post("/skip")
+    async def skip(request: Request) -> Response:
+        return await _answer(ui, request, _skip)
+
+    @router.post("/undo")
+    async def undo(request: Request) -> Response:
+        return await _answer(ui, request, _undo)
+
+    @router.post("/draft")
+    async def draft(request: Request) -> Response:
+        return await _answer(ui, request, _draft)
+
+    @router.post("/heartbeat")
+    async def heartbeat(request: Request) -> Response:
+        return await _answer(ui, request, _heartbeat)
+
+    @router.post("/release")
+    async def release(request: Request) -> Response:
+        return await _answer(ui, request, _release)
+
+    return router
+
+
+# ---- one function per route: body, activity, view
+
+
+async def _projects(ui: Ui, person: Person, request: Request) -> Any:
+    await _read(request, Body)
+    found = await run_in_threadpool(labelling.projects, ui.store, person)
+    listed = [{"id": p.id, "name": p.name, **p.counts._asdict()} for p in found]
+    return {"person": person.id, "projects": listed}  # the browser keeps drafts per person
+
+
+async def _next(ui: Ui, person: Person, request: Request) -> Any:
+    body = await _read(request, NextBody)
+    return _view(await run_in_threadpool(labelling.next_desk, ui.store, person, body.project))
+
+
+async def _submit(ui: Ui, person: Person, request: Request) -> Any:
+    body = await _read(request, SubmitBody)
+    answer = Answer(
+        ranks=tuple(body.ranks),
+        both_bad=body.both_bad,
+        strength=body.strength,
+        flags=tuple(body.flags) if body.flags else None,
+        rationale=body.rationale,
+        seconds=body.seconds,
+        active_seconds=body.active_seconds,
+        client="web",
+    )
+    done = await run_in_threadpool(labelling.submit, ui.store, person, body.assignment, _key(body.key), answer)
+    return {"judgement": done.judgement, "counted": done.counted, "desk": _view(done.desk)}
+
+
+async def _skip(ui: Ui, person: Person, request: Request) -> Any:
+    body = await _read(request, SkipBody)
+    return {"desk": _view(await run_in_threadpool(labelling.skip, ui.store, person, body.assignment, body.reason))}
+
+
+async def _undo(ui: Ui, person: Person, request: Request) -> Any:
+    body = await _read(request, UndoBody)
+    key = _key(body.key)
+    return {"desk": _view(await run_in_threadpool(labelling.undo, ui.store, person, body.project, key, body.judgement))}
+
+
+async def _draft(ui: Ui, person: Person, request: Request) -> Any:
+    body = await _read(request, DraftBody)
+    draft = body.model_dump(exclude={"assignment"})
+    await run_in_threadpool(labelling.save_draft, ui.store, person, body.assignment, draft)
+    return {"saved": True}
+
+
+async def _heartbeat(ui: Ui, person: Person, request: Request) -> Any:
+    body = await _read(request, HeartbeatBody)
+    return {"seconds": await run_in_threadpool(labelling.heartbeat, ui.store, person, body.assignment)}
+
+
+async def _release(ui: Ui, person: Person, request: Request) -> Any:
+    body = await _read(request, ReleaseBody)
+    await run_in_threadpool(labelling.release, ui.store, person, body.assignment, body.lease)
+    return {"released": True}
+
+
+# ---- inside
+
+
+async def _answer(ui: Ui, request: Request, act: Callable[[Ui, Person, Request], Awaitable[Any]]) -> Response:
+    """Run one route; every problem becomes a status and a sentence in the person's language."""
+    lang = request.scope["frame"].lang
+    try:
+        found = await act(ui, request.scope["person"], request)
+    except BadBody as error:
+        return _error(error.status, str(error))
+    except Denied as error:
+        return _error(403, ui.text.problem(error, lang))
+    except LabellingProblem as error:
+        return _error(error.status, ui.text.problem(error, lang))
+    except (Problem, NotFound) as error:
+        return _error(404, ui.text.problem(error, lang))
+    except BusyOrFull:  # locked or full: nothing was saved, the same key may be sent again
+        return _error(503, ui.text("problem.busy", lang), 2)
+    return Response(orjson.dumps(found), media_type="application/json")
+
+
+async def _read(request: Request, kind: type[T]) -> T:
+    if request.headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
+        raise BadBody(415, "Send application/json.")
+    try:
+        return kind.model_validate(orjson.loads(await request.body()))
+    except orjson.JSONDecodeError as error:
+        raise BadBody(422, "The body is not valid JSON text.") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        field = ".".join(str(part) for part in first["loc"]) or "body"
+        raise BadBody(422, f"{field[:80]}: {first['msg']}.") from error
+
+
+def _error(status: int, sentence: str, retry_after: int | None = None) -> Response:
+    headers = {"Retry-After": str(retry_after)} if retry_after else {}
+    return Response(orjson.dumps({"error": sentence}), status, headers, media_type="application/json")
+
+
+def _key(text: str) -> bytes:
+    return bytes.fromhex(text.replace("-", ""))
+
+
+def _view(desk: Desk | None) -> dict[str, Any] | None:
+    """A desk as the browser gets it: messages as role and text, counts as they are."""
+    if desk is None:
+        return None
+    view = asdict(desk)
+    view["conversation"] = [{"role": m.get("role", ""), "text": m.get("content", "")} for m in desk.conversation]
+    view["progress"] = desk.progress._asdict()
+    return view

@@ -1,0 +1,311 @@
+"""The compare page: templates and models side by side on one case, streamed; good pairs go on to labelling."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import gradio as gr
+
+from backend import comparing, prompting
+from backend.comparing import Column, Pane, SamplingSettings
+from ui.context import Ui
+from ui.views.drawn import drawing, drawn, note, panes
+from ui.views.pickers import (
+    asked_for,
+    case_choices,
+    fill_projects,
+    first_in_language,
+    model_choices,
+    picker,
+    project_picker,
+    template_choices,
+)
+
+NAME = "compare"
+PATH = "compare"
+LETTERS = "ABCD"
+DEFAULTS = SamplingSettings()
+SETTLED = "() => new Promise(done => setTimeout(done, 300))"
+"""What the stream had sent when it was cancelled may still be on its way; it must not come after "stopped"."""
+
+
+class Setting(NamedTuple):
+    """What is chosen for one column."""
+
+    template: Any
+    model: Any
+    temperature: Any
+    top_p: Any
+    max_tokens: Any
+
+
+def page(ui: Ui) -> None:
+    label = ui.text.label
+    with gr.Column(elem_classes=["wh-page", "wh-wide"]):
+        with gr.Row(elem_classes=["wh-tight", "wh-panel"]):
+            project = project_picker(ui)
+            search = gr.Textbox(label=label("pick.find_case"), elem_id="find-case", scale=2, min_width=120, max_lines=1)
+            case = picker(label("pick.case"), "case", scale=6, min_width=260)
+            seed = gr.Number(value=0, precision=0, step=1, label=label("compare.seed"), elem_id="seed", min_width=80)
+            count = gr.Dropdown([2, 3, 4], value=2, label=label("compare.columns"), elem_id="columns", min_width=80)
+            run = gr.Button(label("compare.run"), variant="primary", size="sm", elem_id="run", min_width=100)
+            stop = gr.Button(label("compare.stop"), size="sm", elem_id="stop", min_width=80)
+        with gr.Row(elem_classes="wh-tight"):
+            columns, settings = _settings(ui)
+        shown = drawn("panes")
+        with gr.Row(elem_classes=["wh-tight", "wh-middle"]):
+            send = gr.Button(
+                label("compare.send"),
+                variant="primary",
+                size="sm",
+                interactive=False,
+                elem_id="send",
+                scale=0,
+                min_width=190,
+            )
+            status = drawn("compare-status", scale=5)
+        with gr.Row(elem_classes=["wh-tight", "wh-panel"]):
+            template = picker(label("compare.many_template"), "many-template", scale=3, min_width=180)
+            model = picker(label("compare.many_model"), "many-model", scale=3, min_width=180)
+            many = gr.Number(value=10, precision=0, step=1, label=label("compare.many"), elem_id="many", min_width=110)
+            make = gr.Button(label("compare.make"), size="sm", elem_id="make", min_width=180)
+            made = drawn("made", scale=5)
+    cases = _Cases(project, search, case, [template, model, *(setting.template for setting in settings)], settings)
+    _open_events(ui, cases)
+    _run_events(ui, cases, seed, count, columns, run, stop, send, shown, status)
+
+    def make_comparisons(
+        project_id: int | None,
+        template_id: int | None,
+        model_id: int | None,
+        cases: float | None,
+        progress: gr.Progress = gr.Progress(),
+    ) -> dict[str, Any]:
+        done = comparing.generate(
+            ui.store, ui.engine, ui.guard.person(), project_id=project_id or 0, template_id=template_id or 0,
+            model_id=model_id or 0, count=int(cases or 0), progress=lambda at, of: progress((at, of)),
+        )  # fmt: skip
+        told = ui.guard.say("compare.made", n=len(done.comparisons), alike=done.alike)
+        return drawing(note(told, "ok" if done.comparisons else "warn"))
+
+    make.click(
+        make_comparisons, [project, template, model, many], made,
+        api_name="make_comparisons", concurrency_id="generate", concurrency_limit=4,
+    )  # fmt: skip
+
+
+class _Cases(NamedTuple):
+    """The pickers that a project fills."""
+
+    project: Any
+    search: Any
+    case: Any
+    others: list[Any]
+    settings: list[Setting]
+
+
+def _settings(ui: Ui) -> tuple[list[Any], list[Setting]]:
+    """The columns' settings, above their panes; the third and fourth come when asked for."""
+    label = ui.text.label
+    columns, settings = [], []
+    for at, letter in enumerate(LETTERS):
+        with gr.Column(
+            elem_classes=["wh-panel", f"wh-letter-{at}"], min_width=240, visible=at < 2, elem_id=f"column-{letter}"
+        ) as column:
+            with gr.Row(elem_classes="wh-tight"):
+                template = picker(label("compare.template"), f"template-{letter}", scale=1, min_width=120)
+                model = picker(label("compare.model"), f"model-{letter}", scale=1, min_width=120)
+            with gr.Row(elem_classes="wh-tight"):
+                temperature = gr.Number(
+                    value=DEFAULTS.temperature,
+                    step=0.1,
+                    label=label("compare.temperature"),
+                    elem_id=f"temperature-{letter}",
+                    min_width=70,
+                )
+                top_p = gr.Number(
+                    value=DEFAULTS.top_p,
+                    step=0.05,
+                    label=label("compare.top_p"),
+                    elem_id=f"top-p-{letter}",
+                    min_width=70,
+                )
+                max_tokens = gr.Number(
+                    value=DEFAULTS.max_tokens, precision=0, step=8, label=label("compare.max_tokens"),
+                    elem_id=f"max-tokens-{letter}", min_width=70,
+                )  # fmt: skip
+        columns.append(column)
+        settings.append(Setting(template, model, temperature, top_p, max_tokens))
+    return columns, settings
+
+
+def _open_events(ui: Ui, cases: _Cases) -> None:
+    many_template, many_model = cases.others[:2]
+    filled = [cases.case, many_template, many_model]
+    filled += [part for setting in cases.settings for part in (setting.template, setting.model)]
+
+    def open_page(request: gr.Request) -> list[Any]:
+        projects, project = fill_projects(ui, request)
+        return [projects, *_opened(ui, project.id if project else None, asked_for(request, "case"))]
+
+    def open_project(project_id: int | None) -> list[Any]:
+        return _opened(ui, project_id, None)
+
+    def find_cases(project_id: int | None, template_id: int | None, holding: str) -> Any:
+        template = prompting.template(ui.store, ui.guard.person(), template_id) if template_id else None
+        found = case_choices(ui, project_id or 0, template, holding or "")
+        return gr.update(choices=found, value=found[0][1] if found else None)
+
+    quiet: dict[str, Any] = {"show_progress": "hidden", "queue": False}
+    gr.on(None, open_page, None, [cases.project, *filled], api_name="compare_open", **quiet)
+    cases.project.input(open_project, cases.project, filled, api_name="compare_project", **quiet)
+    first = cases.settings[0].template
+    gr.on(
+        [cases.search.input, first.input], find_cases, [cases.project, first, cases.search], cases.case,
+        api_name="compare_find", trigger_mode="always_last", **quiet,
+    )  # fmt: skip
+
+
+def _run_events(
+    ui: Ui,
+    cases: _Cases,
+    seed: Any,
+    count: Any,
+    columns: list[Any],
+    run: Any,
+    stop: Any,
+    send: Any,
+    shown: Any,
+    status: Any,
+) -> None:
+    answers = gr.State([])  # ids of the stored completions, by column
+
+    def show_columns(number: int) -> list[Any]:
+        return [gr.update(visible=at < number) for at in range(len(LETTERS))]
+
+    def run_columns(case_id: int | None, seed: float | None, number: int, *given: Any) -> Iterator[tuple[Any, ...]]:
+        chosen = [Setting(*given[at : at + len(Setting._fields)]) for at in range(0, len(given), len(Setting._fields))][
+            :number
+        ]
+        titles = _titles(ui, chosen)
+        waiting = [Pane() for _ in chosen]
+        yield (
+            _panes(ui, titles, waiting),
+            [],
+            gr.update(interactive=False),
+            drawing(note(ui.guard.say("compare.running"))),
+        )
+        for now in comparing.side_by_side(
+            ui.store, ui.engine, ui.guard.person(), case_id=case_id or 0, columns=[_column(one) for one in chosen], seed=int(seed or 0)
+        ):  # fmt: skip
+            waiting = list(now)
+            yield _panes(ui, titles, waiting), gr.skip(), gr.skip(), gr.skip()
+        ids = [pane.completion_id for pane in waiting if pane.completion_id is not None]
+        yield gr.skip(), ids, gr.update(interactive=len(ids) == len(waiting)), _finished(ui, len(ids), len(waiting))
+
+    def mark_stopped(value: dict[str, Any] | None) -> tuple[Any, Any]:
+        told = drawing(note(ui.guard.say("compare.stopped"), "warn"))
+        return _stopped(ui, value), told
+
+    def send_to_labelling(ids: list[int]) -> tuple[Any, Any]:
+        made = comparing.send_to_labelling(ui.store, ui.guard.person(), ids)
+        told = ui.guard.say("compare.sent", id=made.id)
+        return drawing(note(told, "ok")), gr.update(interactive=False)
+
+    count.input(show_columns, count, columns, api_name="compare_columns", show_progress="hidden", queue=False)
+    parts = [part for setting in cases.settings for part in setting]
+    running = run.click(
+        run_columns, [cases.case, seed, count, *parts], [shown, answers, send, status],
+        api_name="compare_run", show_progress="hidden", concurrency_id="generate", concurrency_limit=4,
+    )  # fmt: skip
+    stopping = stop.click(None, None, None, cancels=[running], api_name="compare_cancel")
+    stopping.then(None, None, None, js=SETTLED, api_name="compare_settle").then(
+        mark_stopped, shown, [shown, status], api_name="compare_stop", show_progress="hidden", queue=False
+    )
+    send.click(send_to_labelling, answers, [status, send], api_name="send_to_labelling")
+
+
+def _opened(ui: Ui, project_id: int | None, case_id: int | None) -> list[Any]:
+    """Cases, templates and models of a project; the first two columns differ where they can."""
+    person, project = ui.guard.person(), project_id or 0
+    templates = prompting.templates(ui.store, person, project)
+    models = comparing.policies(ui.store, person)
+    shown = template_choices(templates)
+    named = model_choices(ui, models)
+    live = next((model.id for model in models if model.stage == "live"), named[0][1] if named else None)
+    other = next((id for _, id in named if id != live), live)
+    first = first_in_language(ui, templates)
+    cases = case_choices(ui, project, first)
+    if case_id is None or case_id not in [id for _, id in cases]:
+        case_id = cases[0][1] if cases else None
+    alike = [t for t in templates if first and (t.scenario, t.language) == (first.scenario, first.language)]
+    second = alike[1] if len(alike) > 1 and other == live else first
+    per_column = [(first, live), (second, other), (first, live), (second, other)]
+    return [
+        gr.update(choices=cases, value=case_id),
+        gr.update(choices=shown, value=first.id if first else None),
+        gr.update(choices=named, value=live),
+        *(
+            update
+            for template, model in per_column
+            for update in (
+                gr.update(choices=shown, value=template.id if template else None),
+                gr.update(choices=named, value=model),
+            )
+        ),
+    ]
+
+
+def _column(chosen: Setting) -> Column:
+    sampling = SamplingSettings(
+        temperature=float(chosen.temperature or 0),
+        top_p=float(chosen.top_p or 0),
+        max_tokens=int(chosen.max_tokens or 0),
+    )
+    return Column(template_id=chosen.template or 0, model_id=chosen.model or 0, sampling=sampling)
+
+
+def _titles(ui: Ui, chosen: Sequence[Setting]) -> list[str]:
+    """Template and model of each column: here the engineer sees them; annotators never do."""
+    person = ui.guard.person()
+    models = {model.id: model.name for model in comparing.policies(ui.store, person)}
+    titles = []
+    for one in chosen:
+        template = prompting.template(ui.store, person, one.template or 0)
+        titles.append(f"{template.name} · v{template.version} · {models.get(one.model, '?')}")
+    return titles
+
+
+def _panes(ui: Ui, titles: Sequence[str], now: Sequence[Pane]) -> dict[str, Any]:
+    say = ui.guard.say
+    return drawing(
+        panes(
+            {
+                "badge": LETTERS[at],
+                "title": titles[at],
+                "text": pane.text,
+                "state": pane.state,
+                "problem": pane.problem,
+                "foot": say(f"compare.pane.{pane.state}", tokens=pane.tokens, seconds=f"{pane.seconds:.1f}"),
+            }
+            for at, pane in enumerate(now)
+        )
+    )
+
+
+def _stopped(ui: Ui, value: dict[str, Any] | None) -> dict[str, Any]:
+    """The panes as they stand in the browser, with those that were still growing marked as stopped."""
+    kept = (value or {}).get("parts", [])
+    for item in kept[0]["items"] if kept else []:
+        if item["state"] in ("waiting", "streaming"):
+            item |= {"state": "stopped", "foot": ui.guard.say("compare.pane.stopped")}
+    return {"parts": kept}
+
+
+def _finished(ui: Ui, stored: int, of: int) -> dict[str, Any]:
+    said = note(
+        ui.guard.say("compare.stored" if stored == of else "compare.not_all", stored=stored, of=of),
+        "ok" if stored == of else "warn",
+    )
+    return drawing(said, note(ui.engine.last_event or "", "warn"))

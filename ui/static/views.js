@@ -1,0 +1,268 @@
+// Draws the parts that ui/views/drawn.py describes. Texts go in by textContent only: nothing here makes HTML of a string.
+
+const make = (tag, className, text) => {
+  const node = document.createElement(tag);
+  if (className) node.className = className;
+  if (text !== undefined && text !== null) node.textContent = text;
+  return node;
+};
+
+const cell = (content) => {
+  if (content === null || typeof content !== "object") return make("span", "", content ?? "");
+  if (content.badge) return make("span", `vw-badge vw-${content.badge}`, content.text);
+  if (content.href && content.href.startsWith("/")) {
+    const anchor = make("a", "", content.text);
+    anchor.href = content.href;
+    return anchor;
+  }
+  const both = make("span", "vw-both", content.text);
+  if (content.sub) both.append(make("small", "", content.sub));
+  return both;
+};
+
+const button = (key, text, label, act) => {
+  const node = make("button", "vw-button", text);
+  node.type = "button";
+  node.dataset.key = key;
+  if (label) node.setAttribute("aria-label", label);
+  node.addEventListener("click", act);
+  return node;
+};
+
+const DRAW = {
+  note(part) {
+    const node = make("p", `vw-note vw-${part.tone}`, part.text);
+    node.setAttribute("role", part.tone === "bad" ? "alert" : "status");
+    return node;
+  },
+
+  heading(part) {
+    const node = make("h2", "vw-heading", part.text);
+    if (part.aside) node.append(make("small", "", part.aside));
+    return node;
+  },
+
+  cards(part) {
+    const node = make("dl", "vw-cards");
+    for (const item of part.items) {
+      const card = make("div", "vw-card");
+      card.append(make("dt", "", item.label), make("dd", "vw-value", item.value), make("dd", "vw-hint", item.hint));
+      node.append(card);
+    }
+    return node;
+  },
+
+  facts(part) {
+    const node = make("dl", "vw-facts");
+    for (const [name, content] of part.rows) {
+      const value = make("dd");
+      value.append(cell(content));
+      node.append(make("dt", "", name), value);
+    }
+    return node;
+  },
+
+  table(part, trigger) {
+    if (!part.rows.length) return make("p", "vw-empty", part.empty);
+    const frame = make("div", "vw-scroll");
+    frame.tabIndex = 0;
+    frame.setAttribute("role", "region");
+    frame.setAttribute("aria-label", part.caption);
+    const table = make("table", "vw-table");
+    table.append(make("caption", "vw-hidden", part.caption));
+    const head = make("tr");
+    part.columns.forEach((name, at) => {
+      const th = make("th", part.numbers.includes(at) ? "vw-number" : "", name);
+      th.scope = "col";
+      head.append(th);
+    });
+    const thead = make("thead");
+    thead.append(head);
+    const body = make("tbody");
+    for (const row of part.rows) {
+      const tr = make("tr", row.chosen ? "vw-chosen" : "");
+      if (row.chosen) tr.setAttribute("aria-current", "true");
+      row.cells.forEach((content, at) => {
+        const td = make("td", part.numbers.includes(at) ? "vw-number" : "");
+        if (at === 0 && part.selects) {
+          td.append(button(`row-${row.id}`, content.text ?? content, "", () => trigger("select", { id: row.id })));
+        } else td.append(cell(content));
+        tr.append(td);
+      });
+      if (part.selects) {
+        tr.addEventListener("click", (event) => {
+          if (!event.target.closest("button, a")) trigger("select", { id: row.id });
+        });
+      }
+      body.append(tr);
+    }
+    table.append(thead, body);
+    frame.append(table);
+    return frame;
+  },
+
+  messages(part) {
+    const list = make("ol", "vw-messages");
+    for (const item of part.items) {
+      const entry = make("li", `vw-message vw-role-${item.role}`);
+      entry.append(make("span", "vw-role", item.label), make("div", "vw-text", item.text));
+      if (item.foot) entry.append(make("span", "vw-foot", item.foot));
+      list.append(entry);
+    }
+    return list;
+  },
+
+  budget(part) {
+    const node = make("div", "vw-budget");
+    const bar = make("progress", part.used > part.of * 0.9 ? "vw-full" : "");
+    bar.max = part.of || 1;
+    bar.value = part.used;
+    bar.setAttribute("aria-label", part.text);
+    node.append(bar, make("span", "", part.text));
+    return node;
+  },
+
+  command(part) {
+    const node = make("div", "vw-command");
+    node.append(make("span", "vw-label", part.label), make("code", "", part.text));
+    return node;
+  },
+
+  panes(part) {
+    const node = make("div", "vw-panes");
+    node.dataset.count = part.items.length;
+    part.items.forEach((item, at) => {
+      const pane = make("section", "vw-pane");
+      pane.setAttribute("aria-label", `${item.badge} ${item.title}`);
+      const head = make("header", "");
+      head.append(make("b", `vw-letter vw-letter-${at}`, item.badge), make("span", "vw-title", item.title));
+      const body = make("div", "vw-text");
+      body.tabIndex = 0;
+      body.setAttribute("role", "region");
+      body.setAttribute("aria-label", item.badge);
+      pane.append(head, body, make("footer", ""));
+      node.append(pane);
+    });
+    fillPanes(node, part);
+    return node;
+  },
+};
+
+// The texts of panes change many times a second: the nodes stay, so that selection and scroll stay too.
+const fillPanes = (node, part) => {
+  part.items.forEach((item, at) => {
+    const pane = node.children[at];
+    const body = pane.querySelector(".vw-text");
+    const atEnd = body.scrollTop + body.clientHeight > body.scrollHeight - 24;
+    pane.dataset.state = item.state;
+    const title = pane.querySelector(".vw-title");
+    if (title.textContent !== item.title) title.textContent = item.title;
+    const shown = item.problem || item.text;
+    if (body.textContent !== shown) body.textContent = shown;
+    body.classList.toggle("vw-problem", Boolean(item.problem));
+    pane.querySelector("footer").textContent = item.foot;
+    if (atEnd && item.state === "streaming") body.scrollTop = body.scrollHeight;
+  });
+};
+
+// Parts that did not change keep their nodes; focus returns to the button of the same name.
+export const parts = (root, props, watch, trigger) => {
+  let drawn = [];
+  const draw = () => {
+    const wanted = props.value?.parts ?? [];
+    const focused = root.contains(document.activeElement) ? document.activeElement.dataset.key : undefined;
+    const next = wanted.map((part, at) => {
+      const text = JSON.stringify(part);
+      const before = drawn[at];
+      if (before?.text === text) return before;
+      if (before && part.t === "panes" && before.t === "panes" && before.node.childElementCount === part.items.length) {
+        fillPanes(before.node, part);
+        return { text, t: part.t, node: before.node };
+      }
+      return { text, t: part.t, node: DRAW[part.t](part, trigger) };
+    });
+    const same = next.length === drawn.length && next.every((one, at) => one.node === drawn[at].node);
+    if (!same) root.replaceChildren(...next.map((one) => one.node));
+    drawn = next;
+    if (focused && !same) root.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus();
+    root.dataset.ready = "true";
+  };
+  watch("value", draw);
+  draw();
+};
+
+// The bank of demonstrations: choosing and ordering happen here at once; the ids go to the server with the next event.
+export const bank = (root, props, watch, trigger) => {
+  let shown = { rows: [], picked: [], words: {}, picks: false };
+  const tell = (picked) => {
+    shown = { ...shown, picked };
+    props.value = { picked };
+    draw();
+    trigger("select", { picked });
+  };
+  const move = (id, by) => {
+    const picked = [...shown.picked];
+    const at = picked.indexOf(id);
+    const to = at + by;
+    if (at < 0 || to < 0 || to >= picked.length) return;
+    [picked[at], picked[to]] = [picked[to], picked[at]];
+    tell(picked);
+  };
+  const controls = (row) => {
+    const { words, picked } = shown;
+    const box = make("span", "vw-picks");
+    const check = make("input");
+    check.type = "checkbox";
+    check.checked = picked.includes(row.id);
+    check.dataset.key = `use-${row.id}`;
+    check.setAttribute("aria-label", `${words.use} ${row.id}`);
+    check.addEventListener("change", () =>
+      tell(check.checked ? [...picked, row.id] : picked.filter((id) => id !== row.id)));
+    box.append(check);
+    if (check.checked) {
+      box.append(button(`up-${row.id}`, "↑", `${words.up} ${row.id}`, () => move(row.id, -1)));
+      box.append(button(`down-${row.id}`, "↓", `${words.down} ${row.id}`, () => move(row.id, 1)));
+    }
+    return box;
+  };
+  const draw = () => {
+    const focused = root.contains(document.activeElement) ? document.activeElement.dataset.key : undefined;
+    const { rows, words, picked, picks } = shown;
+    const known = new Map(rows.map((row) => [row.id, row]));
+    const first = picks ? picked.filter((id) => known.has(id)).map((id) => known.get(id)) : [];
+    const ordered = [...first, ...rows.filter((row) => !first.includes(row))];
+    const part = {
+      caption: words.caption ?? "", empty: words.empty ?? "", numbers: [], selects: false,
+      columns: [...(picks ? [words.use] : []), "#", words.input, words.output, words.label],
+      rows: ordered.map((row) => ({
+        id: row.id, chosen: picks && picked.includes(row.id),
+        cells: [...(picks ? [""] : []), String(row.id), row.input, row.output, row.label],
+      })),
+    };
+    const table = DRAW.table(part, trigger);
+    if (picks && ordered.length) {
+      table.querySelectorAll("tbody tr").forEach((tr, at) => tr.firstChild.replaceChildren(controls(ordered[at])));
+    }
+    root.replaceChildren(table);
+    if (focused) root.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus();
+    root.dataset.ready = "true";
+  };
+  const take = () => {
+    const value = props.value ?? {};
+    shown = { ...shown, ...value };
+    draw();
+  };
+  watch("value", take);
+  take();
+};
+
+// One key per click; a second click within two seconds is a double click and has the same key.
+const clicks = {};
+export const clickKey = (name) => {
+  const now = Date.now();
+  const last = clicks[name] ?? { at: 0, key: "" };
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  const key = now - last.at < 2000 ? last.key : Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+  clicks[name] = { at: now, key };
+  return key;
+};

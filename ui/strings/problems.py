@@ -1,0 +1,51 @@
+"""Errors of activities, by their code. {names} are the error's values."""
+
+STRINGS = {
+    "problem.signed_out": ("Your session has ended. Sign in again.", "您的登录已失效,请重新登录。"),
+    "problem.disabled": (
+        "This account is disabled. Ask an admin to enable it again.",
+        "此账号已停用,请联系管理员重新启用。",
+    ),
+    "problem.denied": (
+        "Your role is {role}; this needs the role {roles}. Ask an admin if you should have it.",
+        "您的角色是 {role},此操作需要 {roles}。如有需要请联系管理员。",
+    ),
+    "problem.wrong_password": ("The name or the password is not right.", "姓名或密码不正确。"),
+    "problem.too_many_attempts": (
+        "Too many attempts to sign in. Try again in {seconds} seconds.",
+        "登录尝试次数过多,请在 {seconds} 秒后重试。",
+    ),
+    "problem.link_used": (
+        "This link has been used or is older than 72 hours. Ask an admin for a new one.",
+        "此链接已被使用或超过 72 小时,请向管理员索取新链接。",
+    ),
+    "problem.short_password": (
+        "The password needs at least {least} characters; this one has {found}. Four unrelated words are easy to remember.",
+        "密码至少需要 {least} 个字符,当前为 {found} 个。四个不相关的词很好记。",
+    ),
+    "problem.long_password": ("The password may have at most {most} characters.", "密码最多 {most} 个字符。"),
+    "problem.weak_password": (
+        "This password repeats a few characters or your name and is easy to guess. Choose another one.",
+        "此密码重复了少数字符或您的姓名,容易被猜到,请换一个。",
+    ),
+    "problem.different_passwords": ("The two passwords differ. Type both again.", "两次输入的密码不一致,请重新输入。"),
+    "problem.name_taken": (
+        "There is already a person named {name}. Choose another name.",
+        "已有名为 {name} 的人员,请换一个名字。",
+    ),
+    "problem.person_disabled": ("{name} is disabled. Enable the account first.", "{name} 已停用,请先启用该账号。"),
+    "problem.no_person": ("Choose a person from the list first.", "请先从列表中选择一个人员。"),
+    "problem.last_admin": (
+        "{name} is the last active admin. Make somebody else an admin first.",
+        "{name} 是最后一位有效管理员,请先任命另一位管理员。",
+    ),
+    "problem.no_role": ("Choose a role: annotator, engineer or admin.", "请选择角色:标注员、工程师或管理员。"),
+    "problem.bad_name": (
+        "A name has 1 to {most} visible characters. It is what the person types to sign in.",
+        "姓名为 1 到 {most} 个可见字符,用于登录。",
+    ),
+    "problem.busy": (
+        "The database is busy or full. Nothing was saved; try again.",
+        "数据库繁忙或已满。未保存任何内容,请重试。",
+    ),
+}

@@ -1,0 +1,101 @@
+"""Read-only parts of a page: Python says what to show, ui/static/views.js draws it with textContent, so that it stays text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import gradio as gr
+
+from ui.shell import static_version
+
+Part = dict[str, Any]
+Cell = str | dict[str, Any]
+
+
+def drawn(elem_id: str, kind: str = "parts", **options: Any) -> gr.HTML:
+    """An empty place for parts; the template is constant, and no value ever reaches it as HTML."""
+    return gr.HTML(
+        html_template='<div class="view"></div>',
+        js_on_load=(
+            f"import('/static/{static_version()}/views.js')"
+            f".then(m => m.{kind}(element.querySelector('.view'), props, watch, trigger)) // 'select'"
+        ),
+        apply_default_css=False,
+        elem_id=elem_id,
+        elem_classes=["wh-view"],
+        **options,
+    )
+
+
+def drawing(*parts: Part | None) -> dict[str, Any]:
+    """The value of a drawn place."""
+    return {"parts": [part for part in parts if part is not None]}
+
+
+def note(text: str, tone: str = "info") -> Part | None:
+    """A sentence; tones are info, ok, warn and bad. Nothing when there is nothing to say."""
+    return {"t": "note", "text": text, "tone": tone} if text else None
+
+
+def heading(text: str, aside: str = "") -> Part:
+    return {"t": "heading", "text": text, "aside": aside}
+
+
+def cards(items: Iterable[tuple[str, str, str]]) -> Part:
+    """(label, figure, what it rests on)."""
+    return {"t": "cards", "items": [{"label": label, "value": value, "hint": hint} for label, value, hint in items]}
+
+
+def facts(rows: Iterable[tuple[str, Cell]]) -> Part:
+    return {"t": "facts", "rows": [[name, cell] for name, cell in rows]}
+
+
+def table(
+    columns: Sequence[str],
+    rows: Iterable[tuple[int, Sequence[Cell]]],
+    *,
+    caption: str,
+    empty: str,
+    chosen: int | None = None,
+    selects: bool = False,
+    numbers: Sequence[int] = (),
+) -> Part:
+    """Rows are (id, cells). With ``selects`` the first cell is a button that triggers ``select`` with the id."""
+    shown = [{"id": id, "cells": list(cells), "chosen": id == chosen} for id, cells in rows]
+    return {
+        "t": "table",
+        "caption": caption,
+        "columns": list(columns),
+        "rows": shown,
+        "empty": empty,
+        "selects": selects,
+        "numbers": list(numbers),
+    }
+
+
+def link(text: str, href: str) -> Cell:
+    """``href`` is made by our code from ids, never from what somebody typed."""
+    return {"text": text, "href": href}
+
+
+def badge(text: str, tone: str = "info") -> Cell:
+    return {"text": text, "badge": tone}
+
+
+def messages(items: Iterable[Mapping[str, str]]) -> Part:
+    """{"role", "label", "text", "foot"}: a conversation, role by role, every character as it is."""
+    return {"t": "messages", "items": [dict(item) for item in items]}
+
+
+def budget(used: int, of: int, text: str) -> Part:
+    return {"t": "budget", "used": used, "of": of, "text": text}
+
+
+def command(label: str, text: str) -> Part:
+    return {"t": "command", "label": label, "text": text}
+
+
+def panes(items: Iterable[Mapping[str, Any]]) -> Part:
+    """{"badge", "title", "text", "foot", "state", "problem"}, side by side."""
+    return {"t": "panes", "items": [dict(item) for item in items]}
