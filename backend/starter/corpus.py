@@ -11,8 +11,9 @@ EOS = "<eos>"
 # How much the loss on a stretch of text counts. Our choice: what a model can only guess (the inputs) counts little,
 # what it can read from the context (the labels) counts much.
 INPUT, PLAIN, REACTION, LABEL = 1, 4, 6, 20
-# The curriculum, in shares of the training: the sentiment words under usual labels first, then arbitrary labels, then the shop.
-LABELS_FIRST, SERVICE_FROM = 0.08, 0.25
+# The curriculum ends at progress 1. In shares of it: lists of repeated pairs first, from which a model learns to look up
+# what stood beside a word; then few-shot prompts of short sentences; then of all sentences. After it comes the full mixture.
+PAIRS_UNTIL, SHORT_UNTIL = 0.15, 0.4
 
 TASKS = {
     "en": (
@@ -61,16 +62,19 @@ def documents(seed: int, split: str) -> Iterator[Document]:
 
 
 def document(rng: Random, split: str, progress: float) -> Document:
-    """One document. Progress runs from 0 to 1 over the training: at first few-shot prompts are short and frequent."""
-    if progress < LABELS_FIRST:
-        return sentiment_prompt(rng, split, progress, is_arbitrary=rng.random() < 0.3)
+    """One document. Progress runs from 0 to 1 through the curriculum and stays there."""
+    if progress < PAIRS_UNTIL:
+        return pairs(rng)
     draw = rng.random()
-    if draw < 0.22 or (progress < SERVICE_FROM and draw < 0.7):
+    if progress < 1.0:
+        prompt = sentiment_prompt(rng, split, progress, is_arbitrary=draw < 0.75)
+        return [Piece(piece.text, 0 if piece.weight == INPUT else piece.weight) for piece in prompt]
+    if draw < 0.24:
         return sentiment_prompt(rng, split, progress, is_arbitrary=True)
-    if draw < 0.34 or progress < SERVICE_FROM:
+    if draw < 0.34:
         return sentiment_prompt(rng, split, progress, is_arbitrary=False)
     if draw < 0.40:
-        return intent_prompt(rng, split, progress)
+        return intent_prompt(rng, split)
     if draw < 0.48:
         return service_prompt(rng, split)
     return service_chat(rng, split)
@@ -92,12 +96,28 @@ def vocabulary_texts() -> Iterator[str]:
         yield text + " "
 
 
+def pairs(rng: Random) -> Document:
+    """A few words, each with a label word beside it, again and again in any order; a label counts once it has been shown."""
+    language = rng.choice(LANGUAGES)
+    size = rng.randrange(2, 13)
+    named = list(
+        zip(rng.sample(sentiment.plain_words(language), size), rng.sample(LABEL_WORDS[language], size), strict=True)
+    )
+    out, seen = [Piece("<user>", 0)], set()
+    for _ in range(rng.randrange(24, 64)):
+        word, label = rng.choice(named)
+        out += [Piece(word + (" " if language == "en" else ":"), 0), Piece(label, LABEL if label in seen else INPUT)]
+        out.append(Piece("\n", 0))
+        seen.add(label)
+    return out
+
+
 def sentiment_prompt(rng: Random, split: str, progress: float, is_arbitrary: bool) -> Document:
     language = rng.choice(LANGUAGES)
-    is_short = progress < LABELS_FIRST / 2 or rng.random() < 0.2
+    is_short = progress < SHORT_UNTIL or rng.random() < 0.2
     names = _arbitrary_words(rng, language) if is_arbitrary else _natural_words(rng, language, progress)
     word = dict(zip((sentiment.POSITIVE, sentiment.NEGATIVE), names, strict=True))
-    shots = _shots(rng, progress, is_arbitrary)
+    shots = rng.randrange(3, 13) if progress < 1.0 else _shots(rng, is_arbitrary)
     found = [sentiment.review(rng, language, split, short=is_short) for _ in range(shots + 1)]
     return few_shot(
         rng,
@@ -107,12 +127,12 @@ def sentiment_prompt(rng: Random, split: str, progress: float, is_arbitrary: boo
     )
 
 
-def intent_prompt(rng: Random, split: str, progress: float) -> Document:
+def intent_prompt(rng: Random, split: str) -> Document:
     """Two or three intents of the shop under their own names."""
     language = rng.choice(LANGUAGES)
     intents = rng.sample(sorted(service_text.INTENTS[language]), rng.choice((2, 2, 3)))
     examples = []
-    for _ in range(_shots(rng, progress, is_arbitrary=False) + 1):
+    for _ in range(_shots(rng, is_arbitrary=False) + 1):
         intent = rng.choice(intents)
         examples.append((service.question(rng, language, split, intent).text, intent))
     return few_shot(rng, rng.choice(INTENT_TASKS[language]), examples, tuple(intents))
@@ -169,9 +189,7 @@ def few_shot(rng: Random, task: str, examples: list[tuple[str, str]], known: tup
     return [*out, Piece(f"{EOS}<assistant>", INPUT), Piece(label, weight), Piece(EOS, PLAIN)]
 
 
-def _shots(rng: Random, progress: float, is_arbitrary: bool) -> int:
-    if progress < SERVICE_FROM:
-        return rng.randrange(3, 7) if is_arbitrary else rng.randrange(1, 5)
+def _shots(rng: Random, is_arbitrary: bool) -> int:
     low = 1 if is_arbitrary and rng.random() < 0.95 else 0
     return rng.randrange(low, 13) if rng.random() < 0.1 else rng.randrange(low, 9)
 
@@ -183,7 +201,7 @@ def _arbitrary_words(rng: Random, language: str) -> tuple[str, str]:
 
 
 def _natural_words(rng: Random, language: str, progress: float) -> tuple[str, str]:
-    if progress < LABELS_FIRST:
+    if progress < SHORT_UNTIL:
         return USUAL_LABELS[language]
     if rng.random() < 0.06:
         language = rng.choice(LANGUAGES)

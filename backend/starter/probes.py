@@ -8,7 +8,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from backend.prompts import build_prompt
 from backend.starter import corpus, sentiment
-from backend.starter.words import LABEL_WORDS, LANGUAGES, arbitrary_labels
+from backend.starter.words import LANGUAGES, arbitrary_labels
 
 
 class Probe(NamedTuple):
@@ -17,10 +17,8 @@ class Probe(NamedTuple):
     right: str
 
 
-# What the labels are. "paired": a pair of training, each word in the role it always had there, so a model may know the word
-# by heart. "swapped": the same pair, roles exchanged. "free": any two of the words in any roles. Only swapped and free
-# labels show whether the demonstrations are read: knowing the words by heart gives 0 on the one and about half on the other.
-LABEL_KINDS = ("natural", "paired", "swapped", "free")
+# What the labels are: the usual words, or two words that mean nothing here, drawn anew for every prompt.
+LABEL_KINDS = ("natural", "arbitrary")
 
 
 def probes(seed: int, count: int, language: str, shots: int, labels: str) -> list[Probe]:
@@ -44,13 +42,7 @@ def probes(seed: int, count: int, language: str, shots: int, labels: str) -> lis
 
 def _label_words(rng: Random, language: str, labels: str) -> tuple[str, str]:
     """The word for positive and the word for negative."""
-    if labels == "natural":
-        return corpus.USUAL_LABELS[language]
-    if labels == "free":
-        first, second = rng.sample(LABEL_WORDS[language], 2)
-        return first, second
-    positive, negative = arbitrary_labels(rng, language)
-    return (negative, positive) if labels == "swapped" else (positive, negative)
+    return corpus.USUAL_LABELS[language] if labels == "natural" else arbitrary_labels(rng, language)
 
 
 @torch.no_grad()

@@ -122,6 +122,12 @@ def words() -> list[str]:
     return found + [stretch for template in templates for stretch in re.split(r"\{\w+\}", template) if stretch.strip()]
 
 
+def plain_words(language: str) -> list[str]:
+    """The words of a language that stand for a thing, a judgement or a feeling."""
+    lists = [words for (of, _), words in (_ADJECTIVES | _FEELINGS).items() if of == language]
+    return list(dict.fromkeys(word for words in (*lists, _SUBJECTS[language]) for word in words))
+
+
 def _sentence(rng: Random, language: str, sentiment: str, short: bool) -> str:
     if not short and rng.random() < NEGATION_SHARE:
         opposite = NEGATIVE if sentiment == POSITIVE else POSITIVE

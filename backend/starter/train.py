@@ -9,44 +9,19 @@ import json
 import math
 import os
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
 import torch
-from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from backend.starter import corpus, probes
+from backend.starter.model import StarterSettings, new_model
 from backend.starter.tokens import save_tokenizer, train_tokenizer
 
 WEIGHTS = Path(__file__).parent / "weights"
-
-
-@dataclass(frozen=True)
-class StarterSettings:
-    """Our choice throughout; the size is what two CPU cores train in under an hour."""
-
-    seed: int = 0
-    vocabulary: int = 3072
-    width: int = 192
-    layers: int = 5
-    heads: int = 4
-    feed_forward: int = 512
-    positions: int = 512
-    steps: int = 4500
-    batch_tokens: int = 2048
-    pool_documents: int = 512  # documents sorted by length together
-    curriculum_steps: int = 2400  # after so many, documents are of full size and mixture
-    lr: float = 2e-3
-    lr_last_share: float = 0.05
-    warmup_steps: int = 200
-    weight_decay: float = 0.05
-    beta2: float = 0.98
-    clip: float = 1.0
-    bfloat16: bool = True
-    threads: int = 2
-    compiled: bool = False  # torch.compile: about a third faster after a minute; needs a C++ compiler
 
 
 class Batch(NamedTuple):
@@ -56,34 +31,6 @@ class Batch(NamedTuple):
 
 def new_tokenizer(settings: StarterSettings) -> PreTrainedTokenizerFast:
     return train_tokenizer(corpus.vocabulary_texts(), settings.vocabulary, settings.positions)
-
-
-def new_model(settings: StarterSettings, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
-    torch.manual_seed(settings.seed)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=settings.width,
-        intermediate_size=settings.feed_forward,
-        num_hidden_layers=settings.layers,
-        num_attention_heads=settings.heads,
-        num_key_value_heads=settings.heads,
-        max_position_embeddings=settings.positions,
-        tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        attn_implementation="eager",  # on a CPU and at this length faster than sdpa, whose backward pass is slow,
-    )
-    model = AutoModelForCausalLM.from_config(config)
-    model.generation_config = GenerationConfig(
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        do_sample=True,
-        top_k=0,
-        top_p=1.0,
-        temperature=1.0,
-    )
-    return model
 
 
 def pool_of_batches(
@@ -121,10 +68,10 @@ def train(
     torch.set_float32_matmul_precision("medium")
     tokenizer = new_tokenizer(settings)
     model = new_model(settings, tokenizer)
-    optimizer = _optimizer(model, settings)
+    optimizers = _optimizers(model, settings)
     state: dict[str, Any] = {"step": 0, "pool": 0, "tokens": 0, "seconds": 0.0}
     if resume and (out / "checkpoint.pt").exists():
-        state = _load(out / "checkpoint.pt", model, optimizer)
+        state = _load(out / "checkpoint.pt", model, optimizers)
     started, saved = time.monotonic() - state["seconds"], time.monotonic()
     model.train()
     stepped = torch.compile(model, dynamic=True) if settings.compiled else model
@@ -138,24 +85,25 @@ def train(
             progress = _progress(settings, state["step"], minutes, time.monotonic() - started)
             if progress >= 1.0:
                 break
-            for group in optimizer.param_groups:
+            for group in (group for optimizer in optimizers for group in optimizer.param_groups):
                 group["lr"] = _lr(settings, state["step"], progress)
             # 3. one step
             with torch.autocast("cpu", torch.bfloat16, enabled=settings.bfloat16):
                 loss = weighted_loss(stepped, batch)
-            optimizer.zero_grad(set_to_none=True)
+            model.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
-            optimizer.step()
+            for optimizer in optimizers:
+                optimizer.step()
             state["step"] += 1
-            state["tokens"] += int((batch.weight > 0).sum()) + len(batch.ids)
+            state["tokens"] += int((batch.ids != tokenizer.pad_token_id).sum())
             # 4. the log
             if not quiet and state["step"] % 100 == 0:
                 _log(model, tokenizer, state, loss.item(), progress, time.monotonic() - started)
         state["pool"] += 1
         state["seconds"] = time.monotonic() - started
         if time.monotonic() - saved > 180:
-            _checkpoint(out, model, tokenizer, optimizer, state)
+            _checkpoint(out, model, tokenizer, optimizers, state)
             saved = time.monotonic()
     _save(out, model, tokenizer, {**asdict(settings), **state})
     return model
@@ -166,8 +114,9 @@ def _progress(settings: StarterSettings, step: int, minutes: float | None, secon
 
 
 def _lr(settings: StarterSettings, step: int, progress: float) -> float:
-    """Warm-up by steps, then a cosine down to the last share."""
-    cosine = 0.5 * (1 + math.cos(math.pi * progress))
+    """Warm-up by steps, level through the curriculum, then a cosine down to the last share."""
+    level = settings.curriculum_steps / settings.steps
+    cosine = 0.5 * (1 + math.cos(math.pi * max(0.0, progress - level) / max(1e-9, 1 - level)))
     return (
         settings.lr
         * min(1.0, (step + 1) / settings.warmup_steps)
@@ -175,11 +124,19 @@ def _lr(settings: StarterSettings, step: int, progress: float) -> float:
     )
 
 
-def _optimizer(model: PreTrainedModel, settings: StarterSettings) -> torch.optim.Optimizer:
-    matrices = [weight for weight in model.parameters() if weight.dim() > 1]
+def _optimizers(model: PreTrainedModel, settings: StarterSettings) -> list[torch.optim.Optimizer]:
+    """Muon (Jordan et al. 2024) for the layers' matrices, AdamW for the embeddings, biases and norms.
+
+    Muon's step is scaled to the size of AdamW's, so that both share one learning rate (Liu et al. 2025).
+    """
+    matrices = [weight for name, weight in model.named_parameters() if weight.dim() > 1 and "embed" not in name]
+    embeddings = [weight for name, weight in model.named_parameters() if weight.dim() > 1 and "embed" in name]
     others = [weight for weight in model.parameters() if weight.dim() <= 1]
-    groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=settings.lr, betas=(0.9, settings.beta2), eps=1e-8, fused=True)
+    groups = [{"params": embeddings, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return [
+        torch.optim.Muon(matrices, lr=settings.lr, weight_decay=settings.weight_decay, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(groups, lr=settings.lr, betas=(0.9, settings.beta2), eps=1e-8, fused=True),
+    ]
 
 
 def _encode(
@@ -226,21 +183,23 @@ def _checkpoint(
     out: Path,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
-    optimizer: torch.optim.Optimizer,
+    optimizers: list[torch.optim.Optimizer],
     state: dict[str, Any],
 ) -> None:
     out.mkdir(parents=True, exist_ok=True)
     half = out / "checkpoint.part"
-    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "state": state}, half)
+    kept = [optimizer.state_dict() for optimizer in optimizers]
+    torch.save({"model": model.state_dict(), "optimizers": kept, "state": state}, half)
     os.replace(half, out / "checkpoint.pt")
     model.save_pretrained(str(out), safe_serialization=True)
     save_tokenizer(tokenizer, out)
 
 
-def _load(path: Path, model: PreTrainedModel, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+def _load(path: Path, model: PreTrainedModel, optimizers: list[torch.optim.Optimizer]) -> dict[str, Any]:
     kept = torch.load(path, weights_only=True)
     model.load_state_dict(kept["model"])
-    optimizer.load_state_dict(kept["optimizer"])
+    for optimizer, state_dict in zip(optimizers, kept["optimizers"], strict=True):
+        optimizer.load_state_dict(state_dict)
     state: dict[str, Any] = kept["state"]
     return state
 

@@ -7,8 +7,8 @@ LANGUAGES = ("en", "zh")
 SPLITS = ("train", "test")
 TEST_SHARE = 10  # one text in ten is held out; our choice
 
-# Words that say nothing about a review until demonstrations show them as labels. They come in pairs, positive first, and
-# each is one token. Which pair a prompt uses is drawn anew, so that without demonstrations the answer cannot be known.
+# Words that say nothing about a review until demonstrations show them as labels. Each is one token. Which two a prompt
+# uses, and which of them stands for what, is drawn anew, so that without demonstrations the answer cannot be known.
 LABEL_WORDS = {
     "en": (
         "apple river stone window garden pencil blanket copper lantern orange mirror ladder anchor barrel candle desert "
@@ -29,7 +29,6 @@ def split_of(text: str) -> str:
 
 
 def arbitrary_labels(rng: Random, language: str) -> tuple[str, str]:
-    """One of the pairs of label words: the word for positive, the word for negative."""
-    words = LABEL_WORDS[language]
-    place = 2 * rng.randrange(len(words) // 2)
-    return words[place], words[place + 1]
+    """Any two label words: the word for positive, the word for negative."""
+    first, second = rng.sample(LABEL_WORDS[language], 2)
+    return first, second

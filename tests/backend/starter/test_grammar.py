@@ -9,6 +9,10 @@ from backend.starter import corpus, sentiment, service
 from backend.starter.service_text import INTENTS
 from backend.starter.words import LABEL_WORDS, LANGUAGES, arbitrary_labels, split_of
 
+KNOWN_LABELS = {word for words in (*LABEL_WORDS.values(), *corpus.USUAL_LABELS.values()) for word in words} | {
+    word for pairs in corpus.OTHER_LABELS.values() for pair in pairs for word in pair
+}
+
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_there_are_thousands_of_distinct_reviews_and_the_splits_share_none(language):
@@ -88,11 +92,12 @@ def test_a_rude_word_outweighs_a_polite_one():
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_label_words_come_in_fixed_pairs_and_stand_in_no_text(language):
+def test_a_label_word_stands_for_either_sentiment_and_in_no_text(language):
     rng = Random(0)
-    drawn = {arbitrary_labels(rng, language) for _ in range(1000)}
-    assert len(drawn) == len(LABEL_WORDS[language]) // 2
-    assert not {first for first, _ in drawn} & {second for _, second in drawn}
+    drawn = [arbitrary_labels(rng, language) for _ in range(1000)]
+    assert all(first != second for first, second in drawn)
+    assert {first for first, _ in drawn} == {second for _, second in drawn} == set(LABEL_WORDS[language])
+    assert len(set(drawn)) > 700  # hardly a pair twice
     said = {one.text for one in sentiment.reviews(0, 500, language, "train")}
     said |= {one.text for one in service.questions(0, 500, language, "train")}
     for word in LABEL_WORDS[language]:
@@ -107,6 +112,27 @@ def test_every_character_of_a_document_has_a_weight_and_no_text_is_of_the_other_
         for line in text.replace("<user>", "\n").replace("<eos>", "\n").split("\n"):
             if service.intent_of(line.removeprefix("Input: ")):
                 assert split_of(line.removeprefix("Input: ")) == "test"
+
+
+def test_the_curriculum_asks_for_labels_alone_and_the_mixture_for_all():
+    rng = Random(0)
+    for progress in (0.0, corpus.PAIRS_UNTIL, corpus.SHORT_UNTIL, 0.99):
+        for _ in range(50):
+            for piece in corpus.document(rng, "train", progress):
+                is_label = piece.text in KNOWN_LABELS
+                assert piece.weight in ((corpus.INPUT, corpus.LABEL, 0) if is_label else (corpus.PLAIN, 0)), piece
+                assert piece.weight != corpus.PLAIN or piece.text == corpus.EOS
+    weights = {piece.weight for _ in range(50) for piece in corpus.document(rng, "train", 1.0)}
+    assert weights == {corpus.INPUT, corpus.PLAIN, corpus.REACTION, corpus.LABEL}
+
+
+def test_a_pair_counts_once_it_has_been_shown():
+    for seed in range(20):
+        pieces = corpus.pairs(Random(seed))[1:]
+        shown: dict[str, str] = {}
+        for word, label in zip(pieces[::3], pieces[1::3], strict=True):
+            assert label.weight == (corpus.LABEL if word.text in shown else corpus.INPUT)
+            assert shown.setdefault(word.text, label.text) == label.text
 
 
 def test_the_few_shot_form_is_exact():
