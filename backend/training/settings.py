@@ -98,33 +98,20 @@ class RewardSettings(CommonSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PPOSettings(CommonSettings):
-    """PPO with a KL penalty to the bare base."""
+class OnPolicySettings(CommonSettings):
+    """What the methods share that sample answers and follow a reward model."""
 
     learning_rate: float = _setting(
         3e-3,
         "Learning rate",
-        "Step size of adapter and value head. 3e-3 suits the starter model; larger ones take 1e-5.",
+        "Step size of the adapter. 3e-3 suits the starter model; larger ones take 1e-5.",
         0.0,
         1.0,
     )
     total_episodes: int = _setting(768, "Episodes", "Answers sampled in the whole run.", 1, 10_000_000)
     batch_size: int = _setting(64, "Episodes per step", "Answers sampled before each update.", 1, 65536)
     num_generations: int = _setting(4, "Answers per prompt", "The prompt is read once for all of them.", 1, 256)
-    num_ppo_epochs: int = _setting(1, "Passes per batch", "How often each batch is trained on.", 1, 64)
-    num_mini_batches: int = _setting(
-        4, "Updates per pass", "Into how many parts a batch is cut.", 1, 1024, advanced=True
-    )
     kl_coef: float = _setting(0.05, "KL coefficient", "Price of one nat away from the base.", 0.0, 100.0)
-    kl_target: float = _setting(
-        0.0, "KL target", "Nats per answer that the coefficient aims at; 0 keeps it fixed.", 0.0, 1000.0, advanced=True
-    )
-    kl_horizon: int = _setting(10000, "KL horizon", "Episodes over which it adapts.", 1, 10_000_000, advanced=True)
-    cliprange: float = _setting(0.2, "Policy clip", "How far a token's ratio pays.", 1e-6, 10.0, advanced=True)
-    cliprange_value: float = _setting(0.2, "Value clip", "How far a value moves at once.", 1e-6, 1000.0, advanced=True)
-    vf_coef: float = _setting(0.1, "Value loss weight", "Weight of the value loss.", 0.0, 100.0, advanced=True)
-    gamma: float = _setting(1.0, "Discount", "1: a later token's reward counts in full.", 0.0, 1.0, advanced=True)
-    lam: float = _setting(0.95, "GAE lambda", "1: no bias, more noise.", 0.0, 1.0, advanced=True)
     temperature: float = _setting(1.0, "Temperature", "Of sampling and of every log-probability.", 0.01, 10.0)
     response_length: int = _setting(64, "Longest answer in tokens", "An answer is cut there.", 1, 8192)
     missing_eos_penalty: float = _setting(
@@ -145,6 +132,32 @@ class PPOSettings(CommonSettings):
     eval_cases: int = _setting(
         50, "Held-out prompts", "Held-out prompts answered before and after training.", 0, 100000, advanced=True
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PPOSettings(OnPolicySettings):
+    """PPO with a KL penalty to the bare base."""
+
+    learning_rate: float = _setting(
+        3e-3,
+        "Learning rate",
+        "Step size of adapter and value head. 3e-3 suits the starter model; larger ones take 1e-5.",
+        0.0,
+        1.0,
+    )
+    num_ppo_epochs: int = _setting(1, "Passes per batch", "How often each batch is trained on.", 1, 64)
+    num_mini_batches: int = _setting(
+        4, "Updates per pass", "Into how many parts a batch is cut.", 1, 1024, advanced=True
+    )
+    kl_target: float = _setting(
+        0.0, "KL target", "Nats per answer that the coefficient aims at; 0 keeps it fixed.", 0.0, 1000.0, advanced=True
+    )
+    kl_horizon: int = _setting(10000, "KL horizon", "Episodes over which it adapts.", 1, 10_000_000, advanced=True)
+    cliprange: float = _setting(0.2, "Policy clip", "How far a token's ratio pays.", 1e-6, 10.0, advanced=True)
+    cliprange_value: float = _setting(0.2, "Value clip", "How far a value moves at once.", 1e-6, 1000.0, advanced=True)
+    vf_coef: float = _setting(0.1, "Value loss weight", "Weight of the value loss.", 0.0, 100.0, advanced=True)
+    gamma: float = _setting(1.0, "Discount", "1: a later token's reward counts in full.", 0.0, 1.0, advanced=True)
+    lam: float = _setting(0.95, "GAE lambda", "1: no bias, more noise.", 0.0, 1.0, advanced=True)
 
 
 Settings = TypeVar("Settings", bound=CommonSettings)

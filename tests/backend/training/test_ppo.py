@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from backend.jobs.runner import tail
-from backend.training import ppo, reward, rollout
+from backend.training import on_policy, ppo, reward, rollout
 from backend.training.data import PromptRow, pad_left, read_prompts
 from backend.training.maths import token_logp
 from backend.training.run import GuardStop, NotFinite, Run, Stopped, TooFewRows
@@ -89,7 +89,7 @@ def likes_good(base: SharedBase, head: reward.Head, sequences: Sequence[Sequence
 def test_the_score_rises_and_a_high_price_of_kl_holds_the_policy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ppo, "score_sequences", likes_good)
+    monkeypatch.setattr(on_policy, "score_sequences", likes_good)
     _, free = trained(tmp_path)
     assert free["held_out"]["gain"]["low"] > 0 and free["verdict"] == "gained"
     assert free["held_out"]["kl"]["value"] > 3
@@ -214,7 +214,7 @@ def test_an_adaptive_coefficient_follows_the_kl(tmp_path: Path) -> None:
 def test_drift_collapse_and_nan_stop_the_run_with_cause_and_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ppo, "score_sequences", likes_good)
+    monkeypatch.setattr(on_policy, "score_sequences", likes_good)
     with pytest.raises(GuardStop, match="kl is .* Raise 'KL coefficient'"):
         trained(tmp_path, kl_stop=1.0)
     with pytest.raises(GuardStop, match="entropy is"):
@@ -236,9 +236,9 @@ def test_wild_updates_are_skipped_and_three_in_a_row_end_the_run(tmp_path: Path)
     assert all(torch.equal(a, b) for a, b in zip(before, t.weights, strict=True))
     guard = ppo.Guard(t.settings)
     told = {"objective/kl": 0.0, "objective/entropy": 1.0, "policy/approxkl_avg": 0.0, "policy/clipfrac_avg": 0.0}
-    guard.look(told, [wild, wild], 1, t.run)
+    guard.look(told, 1, t.run, [wild.ratio, wild.ratio])
     with pytest.raises(GuardStop, match="ratio"):
-        guard.look(told, [wild], 2, t.run)
+        guard.look(told, 2, t.run, [wild.ratio])
 
 
 def test_no_prompt_no_room_and_a_stop_end_with_a_sentence(tmp_path: Path) -> None:
