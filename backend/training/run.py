@@ -20,6 +20,10 @@ class Stopped(Exception):
     """Someone asked this run to stop; the unfinished step is dropped."""
 
 
+class SetAside(Exception):
+    """This run ends before it is done and can go on from its checkpoint; the unfinished step is dropped."""
+
+
 class NotFinite(ArithmeticError):
     """A loss or a score became NaN or infinite; the message says where and what to do."""
 

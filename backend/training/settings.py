@@ -73,6 +73,14 @@ class CommonSettings:
     threads: int = _setting(
         0, "Threads", "0 takes up to four cores. Equal weights are promised for an equal number.", 0, 256, advanced=True
     )
+    save_minutes: float = _setting(
+        5.0,
+        "Minutes between checkpoints",
+        "A job that was interrupted goes on from its last one. 0 saves after every step.",
+        0.0,
+        1440.0,
+        advanced=True,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
