@@ -172,3 +172,79 @@ def next_kl_coef(kl_coef: float, kl: float, target: float, episodes: int, horizo
     """The adaptive KL coefficient of Ziegler et al. 2019 (arXiv:1909.08593) section 2.2; kl in nats per response."""
     error = min(max(kl / target - 1, -0.2), 0.2)
     return kl_coef * (1 + error * episodes / horizon)
+
+
+def sequence_logp(logits: Tensor, tokens: Tensor, where: Tensor) -> Tensor:
+    """Log-probability of each answer: the sum over its tokens. logits (B, R, V), tokens and where (B, R) -> (B,)"""
+    return sum_over(token_logp(logits, tokens), where)
+
+
+def sft_loss(logp: Tensor, is_answer: Tensor, total: Tensor | float | None = None) -> Tensor:
+    """Mean negative log-likelihood of the answers' tokens, in nats per token; prompts have no part. (B, R) -> scalar"""
+    return -mean_over(logp, is_answer, total)
+
+
+def dpo_loss(chosen: Tensor, rejected: Tensor, beta: float, label_smoothing: float = 0.0) -> Tensor:
+    """-[(1 - e) log sigma(beta h) + e log sigma(-beta h)] per pair. All (B,).
+
+    Rafailov et al. 2023 (arXiv:2305.18290) eq. 7: chosen and rejected are log(policy / reference) of the whole answer,
+    h their difference. e is the share of judgements believed to be turned round: Mitchell 2023, "A note on DPO with
+    noisy preferences" (https://ericmitchell.ai/cdpo.pdf).
+    """
+    return bradley_terry_loss(beta * (chosen - rejected), torch.full_like(chosen, 1 - label_smoothing))
+
+
+def ipo_loss(chosen: Tensor, rejected: Tensor, chosen_tokens: Tensor, rejected_tokens: Tensor, beta: float) -> Tensor:
+    """(h - 1 / (2 beta))^2 per pair, h the difference of log(policy / reference) per token. All (B,).
+
+    Azar et al. 2023 (arXiv:2310.12036) eq. 17, beta being their tau. The division by the answers' tokens is TRL's, who
+    have it from the authors: without it the target would be easier for long answers.
+    """
+    h = chosen / chosen_tokens.clamp(min=1) - rejected / rejected_tokens.clamp(min=1)
+    return (h - 1 / (2 * beta)) ** 2
+
+
+def kto_loss(
+    log_ratio: Tensor,
+    is_desirable: Tensor,
+    kl: Tensor | float,
+    beta: float,
+    desirable_weight: float = 1.0,
+    undesirable_weight: float = 1.0,
+) -> Tensor:
+    """weight * [1 - sigma(+-beta (r - z))] per answer, plus for a desirable one, minus for an undesirable. All (B,).
+
+    Ethayarajh et al. 2024 (arXiv:2402.01306) section 4: r is log(policy / reference) of the answer, z >= 0 the KL to the
+    reference, which has no gradient; TRL estimates it from mismatched pairs of prompt and answer.
+    """
+    away = beta * (log_ratio - torch.as_tensor(kl).detach().clamp(min=0))
+    value = torch.sigmoid(torch.where(is_desirable, away, -away))
+    return torch.where(is_desirable, desirable_weight, undesirable_weight) * (1 - value)
+
+
+def leave_one_out(rewards: Tensor) -> Tensor:
+    """Each answer's reward minus the mean of the other answers' to the same prompt. (prompts, K) twice, K >= 2.
+
+    Kool et al. 2019; Ahmadian et al. 2024 (arXiv:2402.14740, RLOO). The baseline does not depend on its own answer, so
+    the gradient has the right mean. Each prompt's row sums to zero.
+    """
+    count = rewards.shape[1]
+    if count < 2:
+        raise ValueError("Leave-one-out needs two answers to each prompt.")
+    return rewards - (rewards.sum(1, keepdim=True) - rewards) / (count - 1)
+
+
+def answer_reward(score: Tensor, logp: Tensor, logp_ref: Tensor, is_response: Tensor, kl_coef: float) -> Tensor:
+    """score - kl_coef * sum of k1 over the answer: the same sum as ``shaped_rewards``, for one action per answer. (B,)
+
+    A constant for the gradient: k1 belongs to the reward, and its own gradient has mean zero.
+    """
+    return (score - kl_coef * sum_over(kl_terms(logp, logp_ref).k1, is_response)).detach()
+
+
+def reinforce_loss(logp: Tensor, advantage: Tensor, total: Tensor | float | None = None) -> Tensor:
+    """-mean of advantage * log p(answer): its gradient is minus E[f grad log p]. Both (B,) -> scalar.
+
+    Williams 1992. ``total`` counts the answers of the whole batch when this is one of its parts.
+    """
+    return -mean_over(advantage.detach() * logp, torch.ones_like(logp, dtype=torch.bool), total)

@@ -329,3 +329,112 @@ def test_the_kl_coefficient_rises_above_the_target_and_falls_below_it() -> None:
     close(maths.next_kl_coef(0.1, 60.0, 6.0, 500, 10_000), 0.1 * (1 + 0.2 * 0.05))
     close(maths.next_kl_coef(0.1, 0.0, 6.0, 500, 10_000), 0.1 * (1 - 0.2 * 0.05))
     close(maths.next_kl_coef(0.1, 6.6, 6.0, 500, 10_000), 0.1 * (1 + 0.1 * 0.05))
+
+
+def pairs(seed: int = 3) -> tuple[Tensor, Tensor]:
+    return random(5, seed=seed), random(5, seed=seed + 1)
+
+
+def test_an_answers_log_probability_is_the_sum_over_its_tokens() -> None:
+    logits, tokens = random(B, R, V), torch.arange(B * R).view(B, R) % V
+    _, _, mask, lengths = batch()
+    for row in range(B):
+        n = int(lengths[row])
+        plain = -cross_entropy(logits[row, :n], tokens[row, :n], reduction="sum")
+        close(maths.sequence_logp(logits, tokens, mask)[row], plain)
+
+
+def test_the_sft_loss_is_cross_entropy_over_the_answers_tokens_alone() -> None:
+    logits, tokens = random(B, R, V).requires_grad_(), torch.arange(B * R).view(B, R) % V
+    _, _, mask, _ = batch()
+    loss = maths.sft_loss(maths.token_logp(logits, tokens), mask)
+    close(loss, cross_entropy(logits[mask], tokens[mask]))
+    loss.backward()
+    assert gradient(logits)[~mask].abs().max() == 0 and gradient(logits)[mask].abs().max() > 0
+    close(maths.sft_loss(maths.token_logp(logits, tokens), mask, 2.0 * mask.sum()), loss / 2)
+
+
+def test_dpo_is_ln_2_where_policy_and_reference_agree_and_falls_towards_the_chosen() -> None:
+    zero = torch.zeros(4)
+    for smoothing in (0.0, 0.3):
+        close(maths.dpo_loss(zero, zero, 0.1, smoothing), torch.full((4,), math.log(2)))
+    chosen, rejected = pairs()
+    plain = -torch.log(1 / (1 + torch.exp(-0.3 * (chosen - rejected))))
+    close(maths.dpo_loss(chosen, rejected, 0.3), plain)
+    turned = -torch.log(1 / (1 + torch.exp(0.3 * (chosen - rejected))))
+    close(maths.dpo_loss(chosen, rejected, 0.3, 0.2), 0.8 * plain + 0.2 * turned)
+    leaf = torch.zeros(1, requires_grad=True)
+    maths.dpo_loss(leaf, torch.zeros(1), 0.3).backward()
+    close(gradient(leaf), torch.tensor([-0.15]))  # -beta / 2: the chosen answer becomes likelier
+
+
+def test_ipo_aims_at_half_of_one_over_beta_per_token() -> None:
+    chosen, rejected = pairs()
+    long, short = torch.tensor([4, 2, 8, 1, 5]), torch.tensor([2, 2, 3, 7, 1])
+    plain = [(c / m - r / n - 1 / (2 * 0.25)) ** 2 for c, r, m, n in zip(chosen, rejected, long, short, strict=True)]
+    close(maths.ipo_loss(chosen, rejected, long, short, 0.25), torch.stack(plain))
+    close(maths.ipo_loss(2.0 * long, torch.zeros(5), long, short, 0.25), torch.zeros(5))
+    nothing = maths.ipo_loss(torch.zeros(1), torch.zeros(1), torch.zeros(1), torch.zeros(1), 0.25)
+    close(nothing, torch.tensor([4.0]))
+
+
+def test_kto_pulls_desirable_answers_up_and_undesirable_ones_down_from_the_kl() -> None:
+    ratio, good = random(5, seed=4).requires_grad_(), torch.tensor([True, False, True, False, True])
+    kl = torch.tensor(0.7, requires_grad=True)
+    losses = maths.kto_loss(ratio, good, kl, 0.4, 1.5, 0.5)
+    for i in range(5):
+        away = 0.4 * (float(ratio[i].detach()) - 0.7)
+        value = 1 / (1 + math.exp(-away if good[i] else away))
+        close(losses[i].detach(), (1.5 if good[i] else 0.5) * (1 - value))
+    losses.sum().backward()
+    assert (gradient(ratio)[good] < 0).all() and (gradient(ratio)[~good] > 0).all() and kl.grad is None
+    close(maths.kto_loss(ratio, good, -3.0, 0.4), maths.kto_loss(ratio, good, 0.0, 0.4))
+    close(maths.kto_loss(torch.zeros(2), good[:2], 0.0, 0.4), torch.tensor([0.5, 0.5]))
+
+
+def test_leave_one_out_subtracts_the_mean_of_the_others_and_sums_to_zero() -> None:
+    rewards = random(3, 4, seed=5)
+    found = maths.leave_one_out(rewards)
+    for row in range(3):
+        for k in range(4):
+            others = torch.cat([rewards[row, :k], rewards[row, k + 1 :]])
+            close(found[row, k], rewards[row, k] - others.mean())
+    close(found.sum(1), torch.zeros(3))
+    close(maths.leave_one_out(rewards + 7), found, 1e-5)
+    close(maths.leave_one_out(torch.tensor([[1.0, 0.0]])), torch.tensor([[1.0, -1.0]]))
+    for wrong in (rewards[:, :1], rewards[:, :0]):
+        try:
+            maths.leave_one_out(wrong)
+        except ValueError:
+            continue
+        raise AssertionError("one answer has no others")
+
+
+def test_an_answers_reward_is_what_its_tokens_are_paid_together() -> None:
+    x, score, mask, _ = batch(extra=2)
+    mask = torch.cat([mask[:, :R], torch.zeros(B, mask.shape[1] - R, dtype=torch.bool)], 1)
+    logp = x["logp"].clone().requires_grad_()
+    found = maths.answer_reward(score, logp, x["logp_ref"], mask, 0.3)
+    close(found, maths.shaped_rewards(score, x["logp"], x["logp_ref"], mask, 0.3).sum(1))
+    assert not found.requires_grad
+    likelier = maths.answer_reward(score, x["logp"] + 1.0, x["logp_ref"], mask, 0.3)
+    assert (likelier < found).all()
+
+
+def test_the_reinforce_gradient_is_minus_the_mean_of_f_grad_log_p() -> None:
+    logits, tokens = random(B, R, V, seed=6).requires_grad_(), torch.arange(B * R).view(B, R) % V
+    _, f, mask, _ = batch()
+    leaf = f.clone().requires_grad_()
+    maths.reinforce_loss(maths.sequence_logp(logits, tokens, mask), leaf).backward()
+    assert leaf.grad is None
+    plain = torch.zeros_like(logits)
+    for row in range(B):
+        for t in range(R):
+            if mask[row, t]:  # grad log p of a token is its one-hot minus the distribution
+                grad = -logits.detach()[row, t].softmax(-1)
+                grad[tokens[row, t]] += 1
+                plain[row, t] = -f[row] * grad / B
+    close(gradient(logits), plain)
+    logp = random(4, seed=7)
+    whole = maths.reinforce_loss(logp, logp**2)
+    close(sum(maths.reinforce_loss(logp[i : i + 2], logp[i : i + 2] ** 2, 4) for i in (0, 2)), whole)
