@@ -1,4 +1,4 @@
-"""Hand-made faults in backend/training/maths.py; every one must be noticed by its tests: ``python -m tests.mutations``."""
+"""Hand-made faults in the formulas and in tree rows; each must be noticed by its tests: ``python -m tests.mutations``."""
 
 import importlib.util
 import sys
@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCE = ROOT / "backend" / "training" / "maths.py"
-TESTS = ROOT / "tests" / "backend" / "training" / "test_maths.py"
+SOURCES = ROOT / "backend" / "training"
+TESTS = ROOT / "tests" / "backend" / "training"
 
 
 class Fault(NamedTuple):
@@ -117,13 +117,51 @@ FAULTS = [
 ]  # fmt: skip
 
 
-def noticed_by(maths: types.ModuleType) -> str:
-    """The first test that fails on these formulas; empty if none does."""
-    spec = importlib.util.spec_from_file_location("mutated_test_maths", TESTS)
+TREE_FAULTS = [
+    Fault("an answer sees the others", "(seen == 0) | (seen == seeing)", "(seen >= 0)"),
+    Fault("an answer does not see the prompt", "((seen == 0) | (seen == seeing))", "(seen == seeing)"),
+    Fault("a token sees what comes after it", "device=branch.device).tril()", "device=branch.device)"),
+    Fault("padding sees nothing", "may_see = may_see | torch.eye(width, dtype=torch.bool, device=branch.device)", "pass"),
+    Fault("padding sees the row", "& (seeing >= 0)", ""),
+    Fault("a mask of ones", "allowed.masked_fill(~may_see, torch.finfo(dtype).min)", "allowed.masked_fill(~may_see, 1.0)"),
+    Fault("a mask turned around", "masked_fill(~may_see", "masked_fill(may_see"),
+    Fault("positions run on through the row", "place += range(shared, len(sequence))", "place += range(len(place), len(place) + len(sequence) - shared)"),
+    Fault("all answers are one branch", "branch += [number] *", "branch += [1] *"),
+    Fault("the second answer starts at its first token", "line += sequence[shared:]", "line += sequence[: len(sequence) - shared]"),
+    Fault("the common part takes all of the shortest", "for sequence in group) - 1", "for sequence in group)"),
+    Fault("the common part stops one late", "            return place\n", "            return place + 1\n"),
+    Fault("the end is one token early", "rows.lengths[:, None] - 1)", "rows.lengths[:, None] - 2)"),
+    Fault("a token predicts itself", "device=first.device)[None] - 1", "device=first.device)[None]"),
+    Fault("the columns of the first answer for all", "*range(len(line), len(line) + len(sequence) - shared)", "*range(shared, len(sequence))"),
+    Fault("plain rows padded on the right", "range(width - len(sequence), width)", "range(len(sequence))"),
+    Fault("the size of a tree counts the prompt per answer", "shared + sum(len(sequence) - shared", "shared + sum(len(sequence)"),
+    Fault("any error is trusted", "if not found <= LARGEST_ERROR[base.dtype]:", "if False:"),
+    Fault("an error is told and forgotten", "        base.reads_trees = False\n", ""),
+    Fault("both readings are plain", "for as_trees in (True, False)", "for as_trees in (False, False)"),
+]  # fmt: skip
+
+
+class Suite(NamedTuple):
+    """A file of backend/training, the file of tests beside it, and what is done to it. Its tests take no arguments."""
+
+    name: str
+    faults: list[Fault]
+
+    @property
+    def source(self) -> Path:
+        return SOURCES / f"{self.name}.py"
+
+
+SUITES = [Suite("maths", FAULTS), Suite("tree", TREE_FAULTS)]
+
+
+def noticed_by(suite: Suite, mutated: types.ModuleType) -> str:
+    """The first test that fails on this version of the file; empty if none does."""
+    spec = importlib.util.spec_from_file_location(f"mutated_test_{suite.name}", TESTS / f"test_{suite.name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    module.maths = maths  # type: ignore[attr-defined]
+    setattr(module, suite.name, mutated)
     tests: dict[str, Callable[[], None]] = {n: f for n, f in vars(module).items() if n.startswith("test_")}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -135,22 +173,26 @@ def noticed_by(maths: types.ModuleType) -> str:
     return ""
 
 
-def compiled(source: str) -> types.ModuleType:
-    module = types.ModuleType("mutated_maths")
-    exec(compile(source, str(SOURCE), "exec"), module.__dict__)  # noqa: S102 our own source, changed by us
+def compiled(suite: Suite, source: str) -> types.ModuleType:
+    module = types.ModuleType(f"mutated_{suite.name}")
+    exec(compile(source, str(suite.source), "exec"), module.__dict__)  # noqa: S102 our own source, changed by us
     return module
 
 
 def survivors() -> list[str]:
     """Names of the faults that no test notices, and of those that no longer fit the source."""
-    source = SOURCE.read_text(encoding="utf-8")
-    if failing := noticed_by(compiled(source)):
-        return [f"the formulas as they are fail {failing}"]
+    return [name for suite in SUITES for name in survivors_of(suite)]
+
+
+def survivors_of(suite: Suite) -> list[str]:
+    source = suite.source.read_text(encoding="utf-8")
+    if failing := noticed_by(suite, compiled(suite, source)):
+        return [f"{suite.name}.py as it is fails {failing}"]
     alive = []
-    for fault in FAULTS:
+    for fault in suite.faults:
         if source.count(fault.old) < 1:
             alive.append(f"{fault.name} (its text is not in the source any more)")
-        elif not noticed_by(compiled(source.replace(fault.old, fault.new))):
+        elif not noticed_by(suite, compiled(suite, source.replace(fault.old, fault.new))):
             alive.append(fault.name)
     return alive
 
@@ -159,7 +201,8 @@ def main() -> int:
     alive = survivors()
     for name in alive:
         print(f"survived: {name}")
-    print(f"{len(FAULTS) - len(alive)} of {len(FAULTS)} faults noticed")
+    count = sum(len(suite.faults) for suite in SUITES)
+    print(f"{count - len(alive)} of {count} faults noticed")
     return 1 if alive else 0
 
 

@@ -67,6 +67,7 @@ class SharedBase:
         self.peft: PeftModel | None = None
         self.backbone: nn.Module = getattr(causal, causal.base_model_prefix)
         self._takes_positions = "position_ids" in inspect.signature(self.backbone.forward).parameters
+        self.reads_trees = self._takes_positions and _attention_is_plain(causal)  # see tree.py; a job may turn it off
         self._is_open = False
         self._serial = 0  # counts the changes of scope
         _check_own_forward(self)
@@ -74,6 +75,12 @@ class SharedBase:
     @property
     def device(self) -> torch.device:
         return torch.device(self.causal.device)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the frozen weights and the states; adapters and heads are float32 always."""
+        dtype: torch.dtype = self.causal.dtype
+        return dtype
 
     @property
     def width(self) -> int:
@@ -171,9 +178,19 @@ class SharedBase:
 
     def states(self, tokens: Tensor, is_real: Tensor) -> Tensor:
         """Last hidden states under the open scope; rows are padded on the left. (B, T) twice -> (B, T, D)"""
+        return self._read(tokens, is_real.long(), self.positions(is_real))
+
+    def masked_states(self, tokens: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
+        """Last hidden states where a token sees what its row of the additive mask says (tree.py).
+
+        tokens and positions (B, T), mask (B, 1, T, T) -> (B, T, D)
+        """
+        return self._read(tokens, mask, {"position_ids": positions})
+
+    def _read(self, tokens: Tensor, mask: Tensor, places: dict[str, Tensor]) -> Tensor:
         if not self._is_open:
             raise ScopeError("Open a scope first: it says which adapter is meant.")
-        out = self.backbone(input_ids=tokens, attention_mask=is_real.long(), use_cache=False, **self.positions(is_real))
+        out = self.backbone(input_ids=tokens, attention_mask=mask, use_cache=False, **places)
         states: Tensor = out.last_hidden_state
         if states.requires_grad:
             serial = self._serial
@@ -285,6 +302,13 @@ def _lora_config(r: int, alpha: int, targets: str | list[str], has_conv1d: bool)
         bias="none",
         task_type="CAUSAL_LM",
     )
+
+
+def _attention_is_plain(causal: PreTrainedModel) -> bool:
+    """True where a mask of ours is added to the scores as it stands; a sliding window would be lost under it."""
+    config = causal.config
+    has_window = getattr(config, "sliding_window", None) is not None and getattr(config, "use_sliding_window", True)
+    return config._attn_implementation in ("eager", "sdpa") and not has_window
 
 
 @torch.no_grad()

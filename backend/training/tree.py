@@ -1,0 +1,203 @@
+"""Tree rows: what the sequences of a group have in common is read once, their own ends stand side by side behind it.
+
+A group is one prompt with its K answers, each as a whole sequence of token ids. In a tree row the common beginning comes
+first and then the K ends; the position ids of every end go on where the common part stops, and a mask lets a token see
+the common part and its own end only. So every token has the state it would have in a row of its own, the common part is
+computed once, and its gradient is the sum over the answers. Padding sees itself, or its softmax would be 0 / 0.
+
+The mask is an additive float one: a 4-D mask of booleans is right under sdpa and silently wrong under eager attention.
+A base whose attention cannot be told what to see (a sliding window, no position ids) keeps plain rows: one sequence, one
+row, padded on the left. ``ends`` and ``responses`` hide which of the two is used.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from backend.training.data import microbatches, pad_left
+from backend.training.run import Run
+from backend.training.shared_base import SharedBase
+
+Group = Sequence[Sequence[int]]  # token ids of sequences that may begin alike
+
+COMPARED = 3  # groups read both ways before a job trusts tree rows; our choice
+LARGEST_ERROR = {torch.float32: 1e-3, torch.bfloat16: 3e-2}  # of the states, relative; our choice
+
+
+class Rows(NamedTuple):
+    """Groups laid out for one forward: B rows of T tokens hold N sequences of at most L tokens."""
+
+    tokens: Tensor  # (B, T)
+    is_real: Tensor  # (B, T) True where a token is not padding
+    positions: Tensor  # (B, T) place of each token in its own sequence; 0 in the padding
+    mask: Tensor | None  # (B, 1, T, T) added to the attention scores; None: a token sees all before it
+    row: Tensor  # (N,) the row of each sequence
+    columns: Tensor  # (N, L) where the tokens of each sequence stand in it; 0 after its end
+    lengths: Tensor  # (N,) tokens of each sequence
+
+
+def common(group: Group) -> int:
+    """How many tokens all sequences begin with alike; every sequence keeps at least one token of its own."""
+    if len(group) == 1:
+        return 0
+    most = min(len(sequence) for sequence in group) - 1
+    for place, tokens in enumerate(zip(*group, strict=False)):
+        if place == most or len(set(tokens)) > 1:
+            return place
+    return most
+
+
+def size(base: SharedBase, group: Group) -> int:
+    """Tokens the group takes in a tree row; as plain rows, its longest sequence for each of its sequences."""
+    if not base.reads_trees:
+        return len(group) * max(len(sequence) for sequence in group)
+    shared = common(group)
+    return shared + sum(len(sequence) - shared for sequence in group)
+
+
+def parts(base: SharedBase, groups: Sequence[Group], tokens: int, seed: int, step: int) -> list[list[int]]:
+    """Micro-batches of whole groups, as ``data.microbatches`` cuts them."""
+    return microbatches([size(base, group) for group in groups], tokens, seed, step)
+
+
+def by_prompt(tokens: Tensor, is_real: Tensor, responses: int) -> list[list[int]]:
+    """Rows of a trajectory whose prompts are equal, in the order they come. (B, P+R) twice, R = ``responses``"""
+    found: dict[tuple[int, ...], list[int]] = {}
+    prompts, real = tokens[:, :-responses].tolist(), is_real[:, :-responses].tolist()
+    for place, (prompt, are_real) in enumerate(zip(prompts, real, strict=True)):
+        key = tuple(token for token, keep in zip(prompt, are_real, strict=True) if keep)
+        found.setdefault(key, []).append(place)
+    return list(found.values())
+
+
+def tree_rows(
+    groups: Sequence[Group], pad_id: int, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+) -> Rows:
+    """One row per group, padded on the right; the mask has the dtype of the states."""
+    lines: list[list[int]] = []
+    places: list[list[int]] = []
+    branches: list[list[int]] = []  # 0 for the common part, then 1 .. K; -1 for padding
+    rows: list[int] = []
+    columns: list[list[int]] = []
+    for row, group in enumerate(groups):
+        shared = common(group)
+        line, place, branch = list(group[0][:shared]), list(range(shared)), [0] * shared
+        for number, sequence in enumerate(group, 1):
+            rows.append(row)
+            columns.append([*range(shared), *range(len(line), len(line) + len(sequence) - shared)])
+            line += sequence[shared:]
+            place += range(shared, len(sequence))
+            branch += [number] * (len(sequence) - shared)
+        lines.append(line)
+        places.append(place)
+        branches.append(branch)
+    branch_of = _right(branches, -1, device)
+    return Rows(
+        tokens=_right(lines, pad_id, device),
+        is_real=branch_of >= 0,
+        positions=_right(places, 0, device),
+        mask=branch_mask(branch_of, dtype),
+        row=torch.tensor(rows, device=device),
+        columns=_right(columns, 0, device),
+        lengths=torch.tensor([len(column) for column in columns], device=device),
+    )
+
+
+def branch_mask(branch: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """0 where a token (row of the mask) may see another (column), the lowest number elsewhere. (B, T) -> (B, 1, T, T)
+
+    Branch 0 is the common part, -1 padding.
+    """
+    width = branch.shape[1]
+    is_before = torch.ones(width, width, dtype=torch.bool, device=branch.device).tril()
+    seen, seeing = branch[:, None, :], branch[:, :, None]
+    may_see = is_before & ((seen == 0) | (seen == seeing)) & (seeing >= 0)
+    may_see = may_see | torch.eye(width, dtype=torch.bool, device=branch.device)
+    allowed = torch.zeros(may_see.shape, dtype=dtype, device=branch.device)
+    return allowed.masked_fill(~may_see, torch.finfo(dtype).min)[:, None]
+
+
+def plain_rows(groups: Sequence[Group], pad_id: int, device: torch.device | str = "cpu") -> Rows:
+    """One row per sequence, padded on the left."""
+    flat = [list(sequence) for group in groups for sequence in group]
+    padded = pad_left(flat, pad_id, device)
+    width = padded.tokens.shape[1]
+    return Rows(
+        tokens=padded.tokens,
+        is_real=padded.is_real,
+        positions=(padded.is_real.long().cumsum(1) - 1).clamp(min=0),
+        mask=None,
+        row=torch.arange(len(flat), device=device),
+        columns=_right([list(range(width - len(sequence), width)) for sequence in flat], 0, device),
+        lengths=torch.tensor([len(sequence) for sequence in flat], device=device),
+    )
+
+
+def read(base: SharedBase, groups: Sequence[Group], as_trees: bool | None = None) -> tuple[Rows, Tensor]:
+    """The groups laid out as the base reads them, and the states of every token under the open scope. (B, T, D)"""
+    if base.reads_trees if as_trees is None else as_trees:
+        rows = tree_rows(groups, base.pad_id, base.dtype, base.device)
+    else:
+        rows = plain_rows(groups, base.pad_id, base.device)
+    if rows.mask is None:
+        return rows, base.states(rows.tokens, rows.is_real)
+    return rows, base.masked_states(rows.tokens, rows.mask, rows.positions)
+
+
+def ends(base: SharedBase, groups: Sequence[Group]) -> Tensor:
+    """The state of every sequence's last token, group by group. (N, D)"""
+    rows, states = read(base, groups)
+    last = rows.columns.gather(1, rows.lengths[:, None] - 1)[:, 0]
+    return states[rows.row, last]
+
+
+def responses(base: SharedBase, groups: Sequence[Group], counts: Sequence[int]) -> Tensor:
+    """The states that predict the last ``counts[n]`` tokens of sequence n. (N, R, D), R the largest count
+
+    The state before a token predicts it, so a sequence must be longer than its count. After a sequence's count stand
+    states of no meaning, which whoever asks must mask.
+    """
+    rows, states = read(base, groups)
+    return states[rows.row[:, None], before(rows, torch.tensor(counts, device=base.device))]
+
+
+def before(rows: Rows, counts: Tensor) -> Tensor:
+    """Columns of the states that predict the last ``counts`` tokens of every sequence. (N,) -> (N, R)"""
+    first = (rows.lengths - counts)[:, None]  # (N, 1) place of the first token that is predicted
+    asked = first + torch.arange(int(counts.max()), device=first.device)[None] - 1
+    return rows.columns.gather(1, asked.clamp(max=rows.columns.shape[1] - 1))
+
+
+@torch.no_grad()
+def error(base: SharedBase, groups: Sequence[Group]) -> float:
+    """Norm of the difference between states in tree rows and in plain rows, over the norm of the latter."""
+    found = []
+    for as_trees in (True, False):
+        rows, states = read(base, groups, as_trees)
+        every = states[rows.row[:, None], rows.columns].double()  # (N, L, D)
+        is_token = torch.arange(rows.columns.shape[1], device=every.device)[None] < rows.lengths[:, None]
+        found.append(every[is_token])
+    packed, plain = found
+    return float((packed - plain).norm() / plain.norm())
+
+
+def trust(base: SharedBase, adapter: str | None, groups: Sequence[Group], run: Run) -> None:
+    """At the start of a job: read a few of its groups both ways, and keep to plain rows where the states differ."""
+    several = sorted((group for group in groups if len(group) > 1), key=lambda group: -max(map(len, group)))
+    few = several[:: max(1, len(several) // COMPARED)][:COMPARED]  # the longest, and shorter ones
+    if not (base.reads_trees and few):
+        return
+    with base.scope(adapter):
+        found = error(base, few)
+    if not found <= LARGEST_ERROR[base.dtype]:
+        base.reads_trees = False
+        run.message(
+            f"Answers to one prompt are read one by one: read together their states differ by {found:.2g} on this base."
+        )
+
+
+def _right(rows: Sequence[Sequence[int]], fill: int, device: torch.device | str) -> Tensor:
+    width = max(len(row) for row in rows)
+    return torch.tensor([[*row, *[fill] * (width - len(row))] for row in rows], device=device)
