@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-LOCAL_SCORE = 8.0  # squared length of a local head's bias per frequency; 8 puts over half of its attention on one place
+LOCAL_SCORE = 8.0  # squared length of a local head's bias per frequency; 8 puts about half of its attention on one place
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,10 @@ class StarterSettings:
     feed_forward: int = 512
     positions: int = 512
     rope_theta: float = 1000.0
-    steps: int = 5500
+    steps: int = 4800
     batch_tokens: int = 2048
     pool_documents: int = 512  # documents sorted by length together
-    curriculum_steps: int = 2500  # so many of pairs and few-shot prompts alone; then the full mixture
+    curriculum_steps: int = 2200  # so many of pairs and few-shot prompts alone; then the full mixture
     lr: float = 2e-3
     lr_last_share: float = 0.05
     warmup_steps: int = 200

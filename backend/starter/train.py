@@ -143,11 +143,12 @@ def _encode(
     tokenizer: PreTrainedTokenizerFast, rendered: list[tuple[str, bytes]], positions: int
 ) -> list[tuple[list[int], list[int]]]:
     """Token ids and weights; a token has the weight of its first character. What is too long is left out."""
-    encodings = tokenizer._tokenizer.encode_batch([text for text, _ in rendered], add_special_tokens=False)
+    texts = [text for text, _ in rendered]
+    told = tokenizer(texts, add_special_tokens=False, padding=False, truncation=False, return_offsets_mapping=True)
     rows = []
-    for (_, weights), encoding in zip(rendered, encodings, strict=True):
-        if len(encoding.ids) <= positions:
-            rows.append((encoding.ids, [0, *(weights[start] for start, _ in encoding.offsets[1:])]))
+    for (_, weights), ids, offsets in zip(rendered, told["input_ids"], told["offset_mapping"], strict=True):
+        if len(ids) <= positions:
+            rows.append((ids, [0, *(weights[start] for start, _ in offsets[1:])]))
     return rows
 
 
