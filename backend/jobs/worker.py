@@ -14,21 +14,32 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from backend.jobs.folder import BadJob, read_job
 from backend.registry.artifacts import BadArtifact
+from backend.training.checkpoint import OtherRun
 from backend.training.data import BadRows
 from backend.training.job import TRAINERS, NotTheSame
-from backend.training.run import GuardStop, NotFinite, Run, Stopped, TooFewRows
+from backend.training.run import GuardStop, Interrupted, NotFinite, Paused, Run, Stopped, TooFewRows
 from backend.training.settings import BadSettings
 from backend.training.shared_base import UnsupportedBase
 
-DONE, FAILED, CANCELLED = 0, 1, 3  # exit codes
-FOR_PEOPLE = (BadArtifact, BadJob, BadRows, BadSettings, GuardStop, NotFinite, TooFewRows, UnsupportedBase)
+DONE, FAILED, CANCELLED, SET_ASIDE = 0, 1, 3, 4  # exit codes
+FOR_PEOPLE = (
+    BadArtifact,
+    BadJob,
+    BadRows,
+    BadSettings,
+    GuardStop,
+    NotFinite,
+    OtherRun,
+    TooFewRows,
+    UnsupportedBase,
+)
 
 
 def main(folder: Path) -> int:
     _own_process()
     run = Run(folder, _attempt(folder))
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: run.ask_to_stop())
+        signal.signal(number, lambda *_: run.ask_to_end())
     began = time.monotonic()
     try:
         run.event("started", pid=os.getpid())
@@ -41,6 +52,9 @@ def main(folder: Path) -> int:
     except Stopped:
         run.event("cancelled")
         return CANCELLED
+    except (Paused, Interrupted) as aside:
+        run.event("paused" if isinstance(aside, Paused) else "interrupted")
+        return SET_ASIDE
     except Exception as failure:
         run.event("failed", error=sentence(failure), traceback=traceback.format_exc())
         return FAILED

@@ -33,9 +33,8 @@ from safetensors.torch import load as read_tensors
 from safetensors.torch import save as as_bytes
 from torch import Tensor
 
-from backend.training.run import Run, SetAside
+from backend.training.run import CHECKPOINT, Run, SetAside
 
-PREFIX = "checkpoint-"
 TEMPORARY = "tmp-"
 MANIFEST = "MANIFEST.json"
 STATE = "state.json"
@@ -122,6 +121,7 @@ class Checkpoints:
 
     def _write(self) -> None:
         if self.run is not None and self._kept is not None:
+            self.run.flush()
             save(self.run.folder, *self._kept)
             self._kept, self._last_save = None, self._clock()
 
@@ -135,7 +135,7 @@ def save(folder: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], s
     A kill at any moment leaves the whole folder or a ``tmp-`` folder that nothing reads.
     """
     sweep(folder)
-    target = folder / f"{PREFIX}{step:06d}"
+    target = folder / f"{CHECKPOINT}{step:06d}"
     temporary = folder / f"{TEMPORARY}{target.name}"
     temporary.mkdir()
     try:
@@ -207,16 +207,9 @@ def refuse_other(name: str, made_from: Mapping[str, Any], expected: Mapping[str,
     raise OtherRun(f"{name} belongs to another run: {', '.join(told)}. Start a new job.")
 
 
-def clear(folder: Path) -> None:
-    """All checkpoints of a run that needs none any more."""
-    for path in in_order(folder):
-        discard(path)
-    sweep(folder)
-
-
 def in_order(folder: Path) -> list[Path]:
     """Checkpoint folders, oldest first."""
-    return sorted(folder.glob(f"{PREFIX}*"), key=lambda path: (len(path.name), path.name))
+    return sorted(folder.glob(f"{CHECKPOINT}*"), key=lambda path: (len(path.name), path.name))
 
 
 def discard(path: Path) -> None:
@@ -228,7 +221,7 @@ def discard(path: Path) -> None:
 
 def sweep(folder: Path) -> None:
     """Remove what a killed save or removal left behind. A run's folder has one writer, so nothing of it is in use."""
-    for path in folder.glob(f"{TEMPORARY}*{PREFIX}*"):
+    for path in folder.glob(f"{TEMPORARY}*{CHECKPOINT}*"):
         shutil.rmtree(path)
 
 

@@ -17,6 +17,7 @@ from backend.registry import artifacts
 from backend.registry.artifacts import BadArtifact, Manifest, Saved
 from backend.training import ppo, reward
 from backend.training import settings as settings_of
+from backend.training.checkpoint import Checkpoints
 from backend.training.data import Tokens, pad_left, read_comparisons, read_prompts
 from backend.training.run import Run
 from backend.training.settings import PPOSettings, RewardSettings
@@ -37,7 +38,8 @@ def train_reward(job: Job, folder: Path, run: Run) -> tuple[Saved, dict[str, Any
     start = verified(job, job.start) if job.start else None
     rows = read_comparisons(folder / ROWS)
     base = load_base(job.base, settings.base_dtype)
-    trained = reward.train(base, rows, settings, job.seed, run, start=_path(job, job.start))
+    with saves_of(job, settings, run, {"start": start}) as saves:
+        trained = reward.train(base, rows, settings, job.seed, run, start=_path(job, job.start), saves=saves)
     write_held_out(folder, trained.held_out)
     facts = facts_of(job, base, settings_of.as_dict(settings), threads, {"start": start})
 
@@ -69,7 +71,8 @@ def train_ppo(job: Job, folder: Path, run: Run) -> tuple[Saved, dict[str, Any]]:
     else:
         base.add(ppo.ADAPTER, Shape(settings.lora_r, settings.lora_alpha), job.seed)
     judge = reward.load(base, Path(job.models) / job.reward)
-    report = ppo.train(base, judge, rows, settings, job.seed, run)
+    with saves_of(job, settings, run, {"start": start, "reward": judged_by}) as saves:
+        report = ppo.train(base, judge, rows, settings, job.seed, run, saves=saves)
     facts = facts_of(job, base, settings_of.as_dict(settings), threads, {"start": start, "reward": judged_by})
 
     def fill(target: Path) -> None:
@@ -88,6 +91,23 @@ TRAINERS: Mapping[str, Callable[[Job, Path, Run], tuple[Saved, dict[str, Any]]]]
     "reward": train_reward,
     "ppo": train_ppo,
 }
+
+
+def saves_of(
+    job: Job, settings: settings_of.CommonSettings, run: Run, parents: Mapping[str, Manifest | None]
+) -> Checkpoints:
+    """The job's checkpoints, bound to everything that decides its weights."""
+    values = settings_of.as_dict(settings)
+    minutes = values.pop("save_minutes")
+    made_from = {
+        "kind": job.kind,
+        "settings": values,
+        "seed": job.seed,
+        "rows": job.rows_digest,
+        "base": artifacts.fingerprint(base_folder(job.base)),
+        **{name: manifest.digest for name, manifest in parents.items() if manifest},
+    }
+    return Checkpoints(run, made_from, minutes)
 
 
 def keep(job: Job, fill: Callable[[Path], None], reload: Callable[[Path], None], facts: Mapping[str, Any]) -> Saved:

@@ -77,11 +77,21 @@ class Guard:
     """Looks at every step; says once what is odd, ends the run when it is beyond repair. Thresholds are our choice
     where no source is named."""
 
-    def __init__(self, settings: OnPolicySettings) -> None:
+    def __init__(self, settings: OnPolicySettings, state: Mapping[str, Any] | None = None) -> None:
+        """``state``: what ``state()`` gave when the run was interrupted."""
         self.settings = settings
-        self.alarms: list[dict[str, Any]] = []
-        self._first_entropy: float | None = None
-        self._wild_in_a_row = 0
+        state = state or {"alarms": [], "first_entropy": None, "wild_in_a_row": 0}
+        self.alarms: list[dict[str, Any]] = list(state["alarms"])
+        self._first_entropy: float | None = state["first_entropy"]
+        self._wild_in_a_row: int = state["wild_in_a_row"]
+
+    def state(self) -> dict[str, Any]:
+        """All that a look remembers of the looks before it, as JSON."""
+        return {
+            "alarms": list(self.alarms),
+            "first_entropy": self._first_entropy,
+            "wild_in_a_row": self._wild_in_a_row,
+        }
 
     def look(self, told: Mapping[str, float], step: int, run: Run, ratios: Sequence[float] = ()) -> None:
         """``told`` are the step's statistics under TRL's names, ``ratios`` the mean ratio of each update, skipped ones too."""

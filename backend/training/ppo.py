@@ -5,7 +5,7 @@ details of Huang et al. 2024 (arXiv:2403.17031). The policy is base + adapter, t
 off, the value a linear head on the policy's last state, zero at the start.
 
 Left out: whitening of rewards (our scores are normalised already), a value adapter of its own, pretraining gradients
-(InstructGPT's ptx), checkpoints within a run.
+(InstructGPT's ptx).
 """
 
 import math
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from backend.training.checkpoint import NONE, Checkpoints, Live
 from backend.training.data import PromptRow
 from backend.training.draws import cycled, generator
 from backend.training.maths import (
@@ -33,6 +34,7 @@ from backend.training.maths import (
 from backend.training.on_policy import (
     ADAPTER,
     LARGEST_RATIO,
+    Evaluated,
     Guard,
     Prompt,
     compare,
@@ -72,7 +74,13 @@ class Training(NamedTuple):
 
 
 def train(
-    base: SharedBase, judge: Head, rows: Sequence[PromptRow], settings: PPOSettings, seed: int, run: Run
+    base: SharedBase,
+    judge: Head,
+    rows: Sequence[PromptRow],
+    settings: PPOSettings,
+    seed: int,
+    run: Run,
+    saves: Checkpoints = NONE,
 ) -> dict[str, Any]:
     """Trains the adapter "policy", which must be on the base, against the adapter "reward" and its head; the report."""
     s = settings
@@ -83,14 +91,15 @@ def train(
     if not training:
         raise TooFewRows("A PPO job needs at least one prompt in the split 'train'; there is none. Add cases.")
     t = prepare(base, judge, s, seed, run)
-    before = evaluate(base, judge, held_out, s, seed, run)
-    total_steps = max(1, s.total_episodes // s.batch_size)
-    guard = Guard(s)
-    kl_coef, curve = s.kl_coef, []
+    live = Live({"policy": base.weights(ADAPTER), "value_head": list(t.value_head.parameters())}, t.optimizer)
+    first, facts = saves.resume(live)
+    before = Evaluated(**facts["before"]) if facts else evaluate(base, judge, held_out, s, seed, run)
+    guard = Guard(s, facts.get("guard"))
+    kl_coef, curve = facts.get("kl_coef", s.kl_coef), facts.get("curve", [])
+    total_steps, several = max(1, s.total_episodes // s.batch_size), max(1, s.batch_size // s.num_generations)
 
-    for step in range(total_steps):
+    for step in range(first, total_steps):
         # 2. answer a batch of prompts, K answers each
-        several = max(1, s.batch_size // s.num_generations)
         few = [training[i] for i in cycled(len(training), step * several, several, seed, "prompts")]
         answers = sample(
             base, ADAPTER, [p.policy for p in few], s.num_generations, s.response_length, s.temperature, seed, step, run
@@ -121,6 +130,8 @@ def train(
         guard.look(told, step + 1, run, [u.ratio for u in updates])
         if s.kl_target > 0:
             kl_coef = next_kl_coef(kl_coef, told["objective/kl"], s.kl_target, len(asked), s.kl_horizon)
+        carried = {"kl_coef": kl_coef, "curve": curve, "before": before._asdict(), "guard": guard.state()}
+        saves.keep(step + 1, live, carried, now=step + 1 == total_steps)
 
     # 7. held-out prompts, before against after
     after = evaluate(base, judge, held_out, s, seed, run)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from backend.registry.artifacts import BadArtifact
 from backend.training import report
+from backend.training.checkpoint import NONE, Checkpoints, Live
 from backend.training.data import (
     ComparisonRow,
     Pair,
@@ -83,6 +84,7 @@ def train(
     seed: int,
     run: Run,
     start: Path | None = None,
+    saves: Checkpoints = NONE,
 ) -> Trained:
     """Adds the adapter "reward" to the base and trains it. Held out are the splits val and test."""
     s = settings
@@ -110,8 +112,17 @@ def train(
     mean_weight = sum(item.row.weight for item in training) / len(training)
 
     # 3. loop
-    curve: list[dict[str, Any]] = []
-    for step in range(total_steps):
+    def look(epochs: int) -> None:
+        curve.append({"epoch": epochs, **brief(base, head, held_out, s, run)})
+        told = {f"held_out/{k}": v for k, v in curve[-1].items() if k != "epoch"}
+        run.metrics(epochs * steps_per_epoch, total_steps, told)
+
+    live = Live({"reward": base.weights(ADAPTER), "head": [head.weight]}, optimizer)
+    first, facts = saves.resume(live)
+    curve: list[dict[str, Any]] = facts.get("curve", [])
+    if len(curve) < first // steps_per_epoch:  # interrupted while it looked
+        look(first // steps_per_epoch)
+    for step in range(first, total_steps):
         epoch, place = divmod(step, steps_per_epoch)
         size = min(s.batch_size, len(training) - place * s.batch_size)
         batch = [
@@ -122,16 +133,17 @@ def train(
             group["lr"] = s.learning_rate * cosine_share(step, total_steps, s.warmup_share)
         measured = update(base, head, batch, optimizer, weights, mean_weight, s, seed, step, run)
         run.metrics(step + 1, total_steps, {**measured, "epoch": epoch + (place + 1) / steps_per_epoch})
-        if place == steps_per_epoch - 1:
-            curve.append({"epoch": epoch + 1, **brief(base, head, held_out, s, run)})
-            run.metrics(step + 1, total_steps, {f"held_out/{k}": v for k, v in curve[-1].items() if k != "epoch"})
+        is_epoch_end = place == steps_per_epoch - 1
+        saves.keep(step + 1, live, {"curve": curve}, now=is_epoch_end)
+        if is_epoch_end:
+            look(epoch + 1)
 
     # 4. zero mean, unit variance, and what the model is worth
     run.check()
     scores = {True: raw_scores(base, head, held_out, s, run), False: raw_scores(base, head, training, s, run)}
     normalise(head, scores[bool(held_out)])
-    facts = full_report(training, held_out, scores[False], scores[True])
-    told = {**facts, "counts": dict(counts), "curve": curve, "steps": total_steps}
+    found = full_report(training, held_out, scores[False], scores[True])
+    told = {**found, "counts": dict(counts), "curve": curve, "steps": total_steps}
     return Trained(head, told, [scored(item, mine) for item, mine in zip(held_out, scores[True], strict=True)])
 
 

@@ -12,6 +12,8 @@ from typing import Any
 
 EVENTS = "events.jsonl"
 STOP = "stop"
+PAUSE = "pause"
+CHECKPOINT = "checkpoint-"  # begins the names of the folders that training/checkpoint.py writes
 HEARTBEAT_SECONDS = 5.0
 METRICS_SECONDS = 0.5  # at most two points of a curve per second
 
@@ -22,6 +24,14 @@ class Stopped(Exception):
 
 class SetAside(Exception):
     """This run ends before it is done and can go on from its checkpoint; the unfinished step is dropped."""
+
+
+class Paused(SetAside):
+    """Someone asked this run to pause; it goes on when they say so."""
+
+
+class Interrupted(SetAside):
+    """A signal from outside, such as a machine that shuts down; the run goes on as soon as there is a place for it."""
 
 
 class NotFinite(ArithmeticError):
@@ -44,7 +54,7 @@ class Run:
         self.attempt = attempt
         self._clock = clock
         self._lock = threading.Lock()
-        self._must_stop = threading.Event()
+        self._must_end = threading.Event()
         self._waiting: dict[str, Any] | None = None  # the newest point of the curve, not yet written
         self._last_metrics = -math.inf
         self._end_torn_line()
@@ -71,14 +81,23 @@ class Run:
             if self._clock() - self._last_metrics >= METRICS_SECONDS:
                 self._flush()
 
-    def ask_to_stop(self) -> None:
+    def flush(self) -> None:
+        """Write the point that waits; a step that is saved must not lack its point after a kill."""
+        with self._lock:
+            self._flush()
+
+    def ask_to_end(self) -> None:
         """For signal handlers; ``check`` raises at the next micro-batch."""
-        self._must_stop.set()
+        self._must_end.set()
 
     def check(self) -> None:
-        """Call it once per micro-batch."""
-        if self._must_stop.is_set() or (self.folder / STOP).exists():
+        """Call it once per micro-batch. Raises Stopped, Paused or Interrupted when it is time to end."""
+        if (self.folder / STOP).exists():
             raise Stopped("Stopped as asked; nothing of this run was kept.")
+        if (self.folder / PAUSE).exists():
+            raise Paused("Paused as asked.")
+        if self._must_end.is_set():
+            raise Interrupted("Ended by a signal from outside.")
 
     @contextmanager
     def heartbeat(self, seconds: float = HEARTBEAT_SECONDS) -> Iterator[None]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from backend.jobs.runner import tail
-from backend.training.run import EVENTS, Run, Stopped
+from backend.training.run import EVENTS, Interrupted, Paused, Run, Stopped
 
 
 class Clock:
@@ -37,16 +37,18 @@ def test_a_number_that_is_not_finite_leaves_the_line_readable(tmp_path: Path) ->
     assert tail(tmp_path, 0).events[0]["values"] == {"score": 1.0}
 
 
-def test_the_stop_file_and_a_signal_both_stop_the_run(tmp_path: Path) -> None:
+def test_a_signal_interrupts_the_pause_file_pauses_and_the_stop_file_stops(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.check()
-    run.ask_to_stop()
-    with pytest.raises(Stopped):
+    run.ask_to_end()
+    with pytest.raises(Interrupted):
         run.check()
-    other = Run(tmp_path)
+    (tmp_path / "pause").touch()
+    with pytest.raises(Paused):
+        run.check()
     (tmp_path / "stop").touch()
     with pytest.raises(Stopped):
-        other.check()
+        run.check()
 
 
 def test_the_heart_beats_while_the_run_is_busy(tmp_path: Path) -> None:

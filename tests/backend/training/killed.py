@@ -1,0 +1,111 @@
+"""Trainings in processes of their own that kill themselves at a chosen moment, as a power cut would."""
+
+import hashlib
+import json
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from transformers.utils.logging import disable_progress_bar
+
+from backend.jobs.folder import Job, write_job, write_rows
+from backend.registry import artifacts
+from backend.training import job as training_job
+from backend.training import ppo, reward
+from backend.training.run import Run
+from tests.backend.training import tiny
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "reward": {"learning_rate": 1e-2, "num_train_epochs": 2, "batch_size": 8, "min_comparisons": 2},
+    "ppo": {"learning_rate": 1e-2, "total_episodes": 64, "batch_size": 16, "response_length": 4, "eval_cases": 4,
+            "num_mini_batches": 2, "kl_target": 1.0, "kl_horizon": 100},
+}  # fmt: skip
+COMMON = {"lora_r": 4, "lora_alpha": 8, "threads": 1, "save_minutes": 0}
+MOMENTS: dict[str, tuple[Any, str]] = {
+    "fsync": (os, "fsync"),
+    "rename": (os, "rename"),
+    "update": (reward, "update"),
+    "ppo update": (ppo, "update"),
+    "held-out look": (reward, "brief"),
+}
+
+
+class Kill(NamedTuple):
+    """The process ends by SIGKILL at the ``n``-th call of what is named, before or after the call does its work."""
+
+    moment: str
+    n: int
+    is_before: bool = True
+
+
+def prepare(root: Path, kind: str, name: str, judge: str | None = None, **settings: Any) -> Path:
+    """A job's folder. All jobs under one root share its base and its models."""
+    if not (root / "base").exists():
+        tiny.folder(root / "base")
+    folder = root / name
+    folder.mkdir()
+    rows = tiny.separable_rows(30) if kind == "reward" else [tiny.prompt_row(i) for i in range(15)]
+    digest = write_rows(folder, rows)
+    values = {**COMMON, **SETTINGS[kind], **settings}
+    job = Job(job=1, kind=kind, settings=values, seed=0, base=str(root / "base"), models=str(root / f"models-{name}"),
+              rows_digest=digest, reward=judge)  # fmt: skip
+    write_job(folder, job)
+    return folder
+
+
+def train(folder: Path, attempt: int, kill: Kill | None) -> None:
+    """One attempt, in this process; what became of it stands in ``result``."""
+    disable_progress_bar()
+    if kill is not None:
+        _arm(kill)
+    job = Job(**json.loads((folder / "job.json").read_text()))
+    saved, _ = training_job.TRAINERS[job.kind](job, folder, Run(folder, attempt))
+    (folder / "result").write_text(saved.digest)
+
+
+def attempt(folder: Path, number: int = 1, kill: Kill | None = None) -> int | None:
+    """One attempt in a process of its own; its exit code, -9 if it was killed."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.backend.training.killed"])
+    process = context.Process(target=train, args=(folder, number, kill))
+    process.start()
+    process.join(60)
+    return process.exitcode
+
+
+def attempts(folder: Path, kill: Callable[[int], Kill | None], most: int = 60) -> int:
+    """Attempt after attempt until one ends by itself; how many it took. ``kill`` says what befalls each."""
+    for number in range(1, most + 1):
+        code = attempt(folder, number, kill(number))
+        if code != -signal.SIGKILL:
+            assert code == 0
+            return number
+    raise AssertionError(f"{most} attempts did not end the training")
+
+
+def made(folder: Path) -> tuple[str, str]:
+    """SHA-256 of the adapter file, and the digest of the whole model: its report and curve too."""
+    job = json.loads((folder / "job.json").read_text())
+    digest = (folder / "result").read_text()
+    model = Path(job["models"]) / digest[: artifacts.NAME_LENGTH]
+    artifacts.verify(model)
+    return hashlib.sha256((model / "adapter_model.safetensors").read_bytes()).hexdigest(), digest
+
+
+def _arm(kill: Kill) -> None:
+    holder, name = MOMENTS[kill.moment]
+    real, calls = getattr(holder, name), [0]
+
+    def counted(*args: Any, **more: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == kill.n and kill.is_before:
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = real(*args, **more)
+        if calls[0] == kill.n:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    setattr(holder, name, counted)
