@@ -21,7 +21,7 @@ class BadRows(ValueError):
 
 
 class Answer(NamedTuple):
-    completion: int
+    completion: int | None  # None: written by a person
     text: str
     has_ended: bool  # the end token was sampled; False: cut at the limit
 
@@ -38,6 +38,7 @@ class ComparisonRow:
     weight: float = 1.0
     strength: float | None = None
     both_bad: bool = False
+    prompts: list[list[dict[str, str]]] = field(default_factory=list)  # what each answer answered; only DPO reads it
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,27 @@ class PromptRow:
     conversation: list[dict[str, str]]
 
 
-def read_comparisons(path: Path) -> list[ComparisonRow]:
+@dataclass(frozen=True)
+class AnswerRow:
+    """One answer worth learning from, with the prompt it answers."""
+
+    case: int | None  # None: a demonstration
+    split: str
+    messages: list[dict[str, str]]
+    answer: Answer
+    source: str  # demonstration, edited or winner
+
+
+def read_comparisons(path: Path, with_prompts: bool = False) -> list[ComparisonRow]:
+    """``with_prompts``: a row without the prompt of each of its answers is refused."""
+
     def parse(row: dict[str, Any]) -> ComparisonRow:
         answers = [Answer(a["completion"], str(a["text"]), bool(a.get("ended", True))) for a in row["answers"]]
         ranks = [int(rank) for rank in row["ranks"]]
         if len(ranks) != len(answers) or len(answers) < 2:
             raise ValueError("ranks and answers must be two or more, and equally many")
+        if with_prompts and len(row["prompts"]) != len(answers):
+            raise ValueError("there must be a prompt for each answer")
         return ComparisonRow(
             case=row["case"],
             split=row["split"],
@@ -65,6 +81,7 @@ def read_comparisons(path: Path) -> list[ComparisonRow]:
             weight=float(row.get("weight", 1.0)),
             strength=row.get("strength"),
             both_bad=bool(row.get("both_bad", False)),
+            prompts=row["prompts"] if with_prompts else [],
         )
 
     return _read(path, parse)
@@ -72,6 +89,15 @@ def read_comparisons(path: Path) -> list[ComparisonRow]:
 
 def read_prompts(path: Path) -> list[PromptRow]:
     return _read(path, lambda row: PromptRow(row["case"], row["split"], row["messages"], row["conversation"]))
+
+
+def read_answers(path: Path) -> list[AnswerRow]:
+    def parse(row: dict[str, Any]) -> AnswerRow:
+        a = row["answer"]
+        answer = Answer(a["completion"], str(a["text"]), bool(a["ended"]))
+        return AnswerRow(row["case"], row["split"], row["messages"], answer, str(row["source"]))
+
+    return _read(path, parse)
 
 
 def _read(path: Path, parse: Callable[[dict[str, Any]], Row]) -> list[Row]:

@@ -60,6 +60,14 @@ def paired_gain(before: Sequence[float], after: Sequence[float], seed: int, draw
     return Interval(float(gain.mean()), low, high, n)
 
 
+def by_group(values: Sequence[float], groups: Sequence[Hashable]) -> list[float]:
+    """The mean of each group (a case) in the order of their first values: what a bootstrap may draw independently."""
+    members: dict[Hashable, list[float]] = defaultdict(list)
+    for value, group in zip(values, groups, strict=True):
+        members[group].append(value)
+    return [math.fsum(some) / len(some) for some in members.values()]
+
+
 def agreement(differences: Sequence[float], shares: Sequence[float]) -> list[float]:
     """1 where the sign of the difference is the judged one, 0 where not, half where the difference is none.
 

@@ -168,6 +168,62 @@ class PPOSettings(OnPolicySettings):
     lam: float = _setting(0.95, "GAE lambda", "1: no bias, more noise.", 0.0, 1.0, advanced=True)
 
 
+@dataclass(frozen=True, kw_only=True)
+class SFTSettings(CommonSettings):
+    """Supervised fine-tuning on demonstrations, edited answers and winners."""
+
+    learning_rate: float = _setting(
+        3e-3,
+        "Learning rate",
+        "Step size of the adapter. 3e-3 suits the starter model; larger ones take 1e-4.",
+        0.0,
+        1.0,
+    )
+    num_train_epochs: int = _setting(3, "Epochs", "Passes over the answers; more than a few overfit.", 1, 1000)
+    batch_size: int = _setting(16, "Answers per step", "How many answers one step averages.", 1, 4096)
+    warmup_share: float = _setting(0.03, "Warm-up share", "Share of steps in which the rate rises.", 0.0, 1.0)
+    min_answers: int = _setting(
+        20, "Fewest answers", "A job with fewer answers to learn from is refused.", 1, 1_000_000
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DPOSettings(CommonSettings):
+    """Direct preference optimisation: from judged pairs straight to a policy."""
+
+    learning_rate: float = _setting(
+        1e-3,
+        "Learning rate",
+        "Step size of the adapter. 1e-3 suits the starter model; larger ones take 1e-5.",
+        0.0,
+        1.0,
+    )
+    num_train_epochs: int = _setting(1, "Epochs", "Passes over the pairs; more than a few overfit.", 1, 1000)
+    batch_size: int = _setting(16, "Pairs per step", "How many pairs one step averages.", 1, 4096)
+    beta: float = _setting(0.1, "Beta", "Larger keeps the policy closer to where it starts.", 1e-6, 100.0)
+    loss_type: str = _setting(
+        "sigmoid",
+        "Loss",
+        "sigmoid is DPO; ipo aims at a fixed margin per token and overfits less on sure pairs.",
+        choices=("sigmoid", "ipo"),
+    )
+    label_smoothing: float = _setting(
+        0.0, "Label smoothing", "Share of judgements believed to be wrong; only for sigmoid.", 0.0, 0.5, advanced=True
+    )
+    min_pairs: int = _setting(
+        20, "Fewest pairs", "A job with fewer decided pairs to train on is refused.", 1, 1_000_000
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class IFTSettings(OnPolicySettings):
+    """REINFORCE on the learned reward with a leave-one-out baseline."""
+
+    num_generations: int = _setting(
+        4, "Answers per prompt", "Each answer is measured against the others; 1 takes a moving average.", 1, 256
+    )
+
+
 Settings = TypeVar("Settings", bound=CommonSettings)
 
 KINDS: Mapping[str, type[CommonSettings]] = {"reward": RewardSettings, "ppo": PPOSettings}

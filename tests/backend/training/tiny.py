@@ -101,3 +101,17 @@ def prompt_row(case: int) -> dict[str, Any]:
         "messages": [{"role": "system", "content": "hello"}, *turns],
         "conversation": turns,
     }
+
+
+def preference_row(case: int, **more: Any) -> dict[str, Any]:
+    """A pair as DPO reads it: the answer with "good" won, both answer one prompt."""
+    better, worse = said(case + 1, words="good", length=2 + case % 3), said(case + 2, words="bad", length=2 + case % 2)
+    row = reward_row(case, better, worse)
+    return {**row, "prompts": [prompt_row(case)["messages"]] * 2, **more}
+
+
+def answer_row(case: int, **more: Any) -> dict[str, Any]:
+    """Every prompt is answered by "good please" and an end."""
+    row = prompt_row(case)
+    answer = {"completion": case, "text": "good please", "ended": True}
+    return {**{k: row[k] for k in ("case", "split", "messages")}, "answer": answer, "source": "winner", **more}
