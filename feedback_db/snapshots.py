@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from itertools import groupby
+from typing import Any, Literal
 
 from .store import Store, as_json
 from .types import Message, Snapshot
@@ -18,34 +20,69 @@ TRAINABLE = """
     and j.after_reveal = 0 and j.partial = 0 and j.redacted_at is null
 """
 
+OF_SNAPSHOT = "select judgement_id from snapshot_judgements where snapshot_id = ?"
+
 
 def trainable_count(store: Store, project_id: int, after_judgement_id: int = 0) -> int:
     """Judgements a reward model could be trained on, of those newer than ``after_judgement_id``."""
     return store.value(f"select count(*) {TRAINABLE} and j.id > ?", [project_id, after_judgement_id])
 
 
-def freeze_preferences(store: Store, project_id: int, name: str, person_id: int | None) -> Snapshot:
-    """Freeze every trainable judgement of a project; equal rows give an equal digest."""
-    with store.write() as db:
-        members = store.rows(
-            f"select j.id, (select split from cases where id = k.case_id) as split {TRAINABLE} order by j.id",
-            [project_id],
+def freeze_preferences(
+    store: Store, project_id: int, name: str, person_id: int | None, with_prompts: bool = False
+) -> Snapshot:
+    """Freeze every trainable judgement of a project; equal rows give an equal digest.
+
+    ``with_prompts``: each row also holds the rendered prompt of each answer, for a policy that learns from pairs.
+    """
+    filters = {"with_prompts": True} if with_prompts else {}
+    with store.write():
+        snapshot, n = _with_judgements(store, project_id, name, "preference", filters, person_id)
+        return _frozen(store, snapshot, n)
+
+
+def freeze_answers(store: Store, project_id: int, name: str, person_id: int | None) -> Snapshot:
+    """Freeze the answers worth learning from: demonstrations, edited answers, winners. ``n`` counts the answers."""
+    with store.write():
+        filters = {"demonstrations": _demonstrations(store, project_id)}
+        snapshot, _ = _with_judgements(store, project_id, name, "sft", filters, person_id)
+        return _frozen(store, snapshot, len(_answer_rows(store, snapshot)))
+
+
+def answer_count(store: Store, project_id: int) -> int:
+    """How many answers ``freeze_answers`` would freeze now."""
+    judged = _decided(store, f"select j.id {TRAINABLE}", [project_id])
+    return len(judged) + len(_demonstrations(store, project_id))
+
+
+def _with_judgements(
+    store: Store,
+    project_id: int,
+    name: str,
+    kind: Literal["preference", "sft"],
+    filters: dict[str, Any],
+    person_id: int | None,
+) -> tuple[Snapshot, int]:
+    """A snapshot that rests on every trainable judgement, not yet frozen, and how many there are."""
+    members = store.rows(
+        f"select j.id, (select split from cases where id = k.case_id) as split {TRAINABLE} order by j.id", [project_id]
+    )
+    snapshot = store.add(
+        Snapshot(
+            project_id=project_id,
+            name=name,
+            version=_next_version(store, project_id, name),
+            kind=kind,
+            filters=filters,
+            as_of_judgement_id=store.value("select coalesce(max(id), 0) from judgements"),
+            person_id=person_id,
         )
-        snapshot = store.add(
-            Snapshot(
-                project_id=project_id,
-                name=name,
-                version=_next_version(store, project_id, name),
-                kind="preference",
-                as_of_judgement_id=store.value("select coalesce(max(id), 0) from judgements"),
-                person_id=person_id,
-            )
-        )
-        db.conn.executemany(
-            "insert into snapshot_judgements(snapshot_id, position, judgement_id, split) values (?,?,?,?)",
-            [(snapshot.id, position, m["id"], m["split"]) for position, m in enumerate(members)],
-        )
-        return _frozen(store, snapshot, len(members))
+    )
+    store.db.conn.executemany(
+        "insert into snapshot_judgements(snapshot_id, position, judgement_id, split) values (?,?,?,?)",
+        [(snapshot.id, position, m["id"], m["split"]) for position, m in enumerate(members)],
+    )
+    return snapshot, len(members)
 
 
 def freeze_prompts(store: Store, project_id: int, name: str, prompt_ids: list[int], person_id: int | None) -> Snapshot:
@@ -81,7 +118,8 @@ def _frozen(store: Store, snapshot: Snapshot, n: int) -> Snapshot:
 
 def rows_text(store: Store, snapshot: Snapshot) -> str:
     """The snapshot as JSON lines: a function of rows that never change, so it can be written again at any time."""
-    rows = _preference_rows(store, snapshot) if snapshot.kind == "preference" else _prompt_rows(store, snapshot)
+    make = {"preference": _preference_rows, "prompts": _prompt_rows, "sft": _answer_rows}[snapshot.kind]
+    rows = make(store, snapshot)
     return "".join(as_json(row) + "\n" for row in rows)
 
 
@@ -94,32 +132,131 @@ def _preference_rows(store: Store, snapshot: Snapshot) -> list[dict[str, Any]]:
         "join cases c on c.id = k.case_id where s.snapshot_id = ? order by s.position",
         [snapshot.id],
     )
-    items = store.rows(
-        "select i.comparison_id, i.completion_id, t.text, t.finish_reason from comparison_items i "
-        "join completions t on t.id = i.completion_id where i.comparison_id in "
-        "(select j.comparison_id from snapshot_judgements s join judgements j on j.id = s.judgement_id where s.snapshot_id = ?) "
-        "order by i.comparison_id, i.position",
-        [snapshot.id],
-    )
-    answers: dict[int, list[dict[str, Any]]] = {}
-    for item in items:
-        answers.setdefault(item["comparison_id"], []).append(
-            {"completion": item["completion_id"], "text": item["text"], "ended": item["finish_reason"] != "length"}
-        )
+    items = _items(store, OF_SNAPSHOT, [snapshot.id])
+    with_prompts = bool(snapshot.filters.get("with_prompts"))
     return [
         {
             "case": row["case_id"],
             "split": row["split"],
             "conversation": _asked(row),
-            "answers": [answers[row["comparison_id"]][position] for position in json.loads(row["shown"])],
+            "answers": [_answer(items[row["comparison_id"]][i]) for i in json.loads(row["shown"])],
             "ranks": json.loads(row["ranks"]),
             "weight": 1 / row["people"],
             "strength": row["strength"],
             "both_bad": bool(row["both_bad"]),
             "judgements": [row["id"]],
+            **({"prompts": _prompts_of(row, items[row["comparison_id"]])} if with_prompts else {}),
         }
         for row in judged
     ]
+
+
+def _prompts_of(row: Mapping[str, Any], items: list[dict[str, Any]]) -> list[list[Message]]:
+    """The rendered prompt of each answer, in the order in which the answers were shown."""
+    return [json.loads(items[position]["messages"]) for position in json.loads(row["shown"])]
+
+
+def _answer(item: Mapping[str, Any]) -> dict[str, Any]:
+    return {"completion": item["completion_id"], "text": item["text"], "ended": item["finish_reason"] != "length"}
+
+
+def _answer_rows(store: Store, snapshot: Snapshot) -> list[dict[str, Any]]:
+    """Demonstrations first, then one row per edit or decided comparison. The judged ones have their case's split."""
+    splits = dict(snapshot.filters["demonstrations"])
+    demonstrations = store.rows(
+        "select id, input, output from demonstrations where project_id = ? order by id", [snapshot.project_id]
+    )
+    written = [
+        {
+            "case": None,
+            "split": splits[row["id"]],
+            "messages": [{"role": "user", "content": row["input"]}],
+            "answer": {"completion": None, "text": row["output"], "ended": True},
+            "source": "demonstration",
+            "demonstration": row["id"],
+        }
+        for row in demonstrations
+        if row["id"] in splits
+    ]
+    return written + _decided(store, OF_SNAPSHOT, [snapshot.id])
+
+
+def _decided(store: Store, which: str, values: list[Any]) -> list[dict[str, Any]]:
+    """The answers that some judgements (``which`` selects their ids) say are worth learning from.
+
+    An edited answer stands for its comparison. Otherwise the one answer that more than half of the judges put first
+    alone, and did not call bad, does; without such an answer the comparison says nothing here.
+    """
+    judged = store.rows(
+        "select j.id, j.comparison_id, j.shown, j.ranks, j.both_bad, j.edited_text, j.edited_position, c.id as case_id, "
+        'c.split, c."values", c.conversation '
+        "from judgements j join comparisons k on k.id = j.comparison_id join cases c on c.id = k.case_id "
+        f"where j.id in ({which}) order by j.comparison_id, j.id",
+        values,
+    )
+    items = _items(store, which, values)
+    found = []
+    for comparison_id, group in groupby(judged, key=lambda row: row["comparison_id"]):
+        found += _worth_learning(list(group), items.get(comparison_id, []))
+    return found
+
+
+def _worth_learning(judgements: list[dict[str, Any]], items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of one comparison."""
+    first = judgements[0]
+    rest = {"case": first["case_id"], "split": first["split"], "judgements": [row["id"] for row in judgements]}
+    edits = [row for row in judgements if row["edited_text"]]
+    found = []
+    for row in edits:
+        place = row["edited_position"] or 0
+        asked = json.loads(items[place]["messages"]) if place < len(items) else _asked(row)
+        answer = {"completion": None, "text": row["edited_text"], "ended": True}
+        found.append({**rest, "messages": asked, "answer": answer, "source": "edited"})
+    place = None if edits else _winner(judgements)
+    if place is not None:
+        asked = json.loads(items[place]["messages"])
+        found.append({**rest, "messages": asked, "answer": _answer(items[place]), "source": "winner"})
+    return found
+
+
+def _items(store: Store, which: str, values: list[Any]) -> dict[int, list[dict[str, Any]]]:
+    """Comparison id -> its completions in canonical positions, of the comparisons that some judgements are about."""
+    rows = store.rows(
+        "select i.comparison_id, i.completion_id, t.text, t.finish_reason, p.messages from comparison_items i "
+        "join completions t on t.id = i.completion_id join prompts p on p.id = t.prompt_id where i.comparison_id in "
+        f"(select comparison_id from judgements where id in ({which})) order by i.comparison_id, i.position",
+        values,
+    )
+    found: dict[int, list[dict[str, Any]]] = {}
+    for row in rows:
+        found.setdefault(row["comparison_id"], []).append(row)
+    return found
+
+
+def _winner(judgements: Sequence[Mapping[str, Any]]) -> int | None:
+    """The position that more than half of these judgements of one comparison put first alone."""
+    votes: Counter[int] = Counter()
+    for row in judgements:
+        ranks = json.loads(row["ranks"])
+        if ranks.count(min(ranks, default=0)) == 1 and not row["both_bad"]:
+            votes[json.loads(row["shown"])[ranks.index(min(ranks))]] += 1
+    place, count = votes.most_common(1)[0] if votes else (None, 0)
+    return place if 2 * count > len(judgements) else None
+
+
+def _demonstrations(store: Store, project_id: int) -> list[tuple[int, str]]:
+    """Id and split of the worked examples that say what a good answer is.
+
+    Not those with a label, whose input alone does not tell what is asked, nor those that were winners, which the
+    judgements bring in. One that asks what a held-out case asks is held out as well.
+    """
+    rows = store.rows(
+        'select d.id, coalesce((select c.split from cases c, json_each(c."values") v where c.project_id = d.project_id '
+        "and c.split <> 'train' and v.value = d.input limit 1), 'train') as split "
+        "from demonstrations d where d.project_id = ? and d.label is null and d.source <> 'winner' order by d.id",
+        [project_id],
+    )
+    return [(row["id"], row["split"]) for row in rows]
 
 
 def _prompt_rows(store: Store, snapshot: Snapshot) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,20 @@ import transformers
 from backend.jobs.folder import ROWS, BadJob, Job, write_held_out
 from backend.registry import artifacts
 from backend.registry.artifacts import BadArtifact, Manifest, Saved
-from backend.training import ppo, reward
+from backend.training import dpo, ift, ppo, reward, sft
 from backend.training import settings as settings_of
 from backend.training.checkpoint import Checkpoints
-from backend.training.data import Tokens, pad_left, read_comparisons, read_prompts
+from backend.training.data import Tokens, pad_left, read_answers, read_comparisons, read_prompts
+from backend.training.on_policy import ADAPTER
 from backend.training.run import Run
-from backend.training.settings import PPOSettings, RewardSettings
+from backend.training.settings import (
+    DPOSettings,
+    IFTSettings,
+    OnPolicySettings,
+    PPOSettings,
+    RewardSettings,
+    SFTSettings,
+)
 from backend.training.shared_base import Shape, SharedBase, base_folder, load_base
 
 REPORT = "report.json"
@@ -59,37 +67,87 @@ def train_reward(job: Job, folder: Path, run: Run) -> tuple[Saved, dict[str, Any
 
 
 def train_ppo(job: Job, folder: Path, run: Run) -> tuple[Saved, dict[str, Any]]:
-    settings = settings_of.make(PPOSettings, job.settings)
-    threads = set_threads(settings.threads)
+    return follow_reward(job, folder, run, settings_of.make(PPOSettings, job.settings), ppo.train)
+
+
+def train_ift(job: Job, folder: Path, run: Run) -> tuple[Saved, dict[str, Any]]:
+    return follow_reward(job, folder, run, settings_of.make(IFTSettings, job.settings), ift.train)
+
+
+def train_sft(job: Job, folder: Path, run: Run) -> tuple[Saved, dict[str, Any]]:
+    settings = settings_of.make(SFTSettings, job.settings)
+    rows = read_answers(folder / ROWS)
+
+    def learn(base: SharedBase, saves: Checkpoints) -> dict[str, Any]:
+        return sft.train(base, rows, settings, job.seed, run, saves)
+
+    return train_policy(job, run, settings, [row.messages for row in rows], learn)
+
+
+def train_dpo(job: Job, folder: Path, run: Run) -> tuple[Saved, dict[str, Any]]:
+    settings = settings_of.make(DPOSettings, job.settings)
+    rows = read_comparisons(folder / ROWS, with_prompts=True)
+
+    def learn(base: SharedBase, saves: Checkpoints) -> dict[str, Any]:
+        return dpo.train(base, rows, settings, job.seed, run, saves)
+
+    return train_policy(job, run, settings, [row.prompts[0] for row in rows], learn)
+
+
+def follow_reward(
+    job: Job, folder: Path, run: Run, settings: OnPolicySettings, train: Callable[..., dict[str, Any]]
+) -> tuple[Saved, dict[str, Any]]:
+    """A policy that answers prompts and learns from a reward model's scores."""
     if not job.reward:
-        raise BadJob("A PPO job needs a reward model and names none. Train a reward model first.")
-    judged_by, start = verified(job, job.reward), verified(job, job.start) if job.start else None
+        raise BadJob(f"A job of the kind {job.kind} needs a reward model and names none. Train a reward model first.")
+    judged_by, judge_folder = verified(job, job.reward), Path(job.models) / job.reward
     rows = read_prompts(folder / ROWS)
+
+    def learn(base: SharedBase, saves: Checkpoints) -> dict[str, Any]:
+        return train(base, reward.load(base, judge_folder), rows, settings, job.seed, run, saves)
+
+    return train_policy(job, run, settings, [row.messages for row in rows], learn, {"reward": judged_by})
+
+
+def train_policy(
+    job: Job,
+    run: Run,
+    settings: settings_of.CommonSettings,
+    prompts: Sequence[list[dict[str, str]]],
+    learn: Callable[[SharedBase, Checkpoints], dict[str, Any]],
+    teachers: Mapping[str, Manifest] | None = None,
+) -> tuple[Saved, dict[str, Any]]:
+    """Put the adapter "policy" on the base, let ``learn`` train it, save it, and check it on some of the prompts."""
+    threads = set_threads(settings.threads)
+    parents = {"start": verified(job, job.start) if job.start else None, **(teachers or {})}
     base = load_base(job.base, settings.base_dtype)
     if job.start:
-        base.load(ppo.ADAPTER, Path(job.models) / job.start)
+        base.load(ADAPTER, Path(job.models) / job.start)
     else:
-        base.add(ppo.ADAPTER, Shape(settings.lora_r, settings.lora_alpha), job.seed)
-    judge = reward.load(base, Path(job.models) / job.reward)
-    with saves_of(job, settings, run, {"start": start, "reward": judged_by}) as saves:
-        report = ppo.train(base, judge, rows, settings, job.seed, run, saves=saves)
-    facts = facts_of(job, base, settings_of.as_dict(settings), threads, {"start": start, "reward": judged_by})
+        base.add(ADAPTER, Shape(settings.lora_r, settings.lora_alpha), job.seed)
+    with saves_of(job, settings, run, parents) as saves:
+        report = learn(base, saves)
+    facts = facts_of(job, base, settings_of.as_dict(settings), threads, parents)
 
     def fill(target: Path) -> None:
-        base.save(ppo.ADAPTER, target)
-        write_report(target, {"kind": "ppo", **report})
+        base.save(ADAPTER, target)
+        write_report(target, {"kind": job.kind, **report})
 
     def reload(target: Path) -> None:
         base.load("reloaded", target)
-        few = [Tokens(base.tokenizer, base.longest).prefix(row.messages) for row in rows[:PROBE_ROWS]]
-        _must_agree(last_logits(base, ppo.ADAPTER, few), last_logits(base, "reloaded", few))
+        tokens = Tokens(base.tokenizer, base.longest)
+        few = [tokens.cut(tokens.prefix(messages), base.longest) for messages in prompts[:PROBE_ROWS]]
+        _must_agree(last_logits(base, ADAPTER, few), last_logits(base, "reloaded", few))
 
     return keep(job, fill, reload, facts), report
 
 
 TRAINERS: Mapping[str, Callable[[Job, Path, Run], tuple[Saved, dict[str, Any]]]] = {
     "reward": train_reward,
+    "sft": train_sft,
+    "dpo": train_dpo,
     "ppo": train_ppo,
+    "ift": train_ift,
 }
 
 
@@ -129,7 +187,7 @@ def facts_of(
     """What the manifest says beside its files; nothing that changes when the same job runs again."""
     template = getattr(base.tokenizer, "chat_template", None) or ""
     return {
-        "kind": "policy" if job.kind == "ppo" else job.kind,
+        "kind": "reward" if job.kind == "reward" else "policy",
         "base_fingerprint": artifacts.fingerprint(base_folder(job.base)),
         "base": base.name,
         "parents": job.lineage,
