@@ -1,4 +1,4 @@
-"""What admins do with judgements: see whether training is worth it, start a job, watch it, stop it."""
+"""What admins do with judgements: see whether training is worth it, start a job, watch it, pause it, stop it."""
 
 from __future__ import annotations
 
@@ -162,6 +162,22 @@ def stop(store: Store, supervisor: Supervisor, person: Person, job_id: int) -> J
     return job
 
 
+def pause(store: Store, supervisor: Supervisor, person: Person, job_id: int) -> Job:
+    """Ask a job to save and to free the processor; its worker does so within seconds."""
+    access.require(person, "retrain")
+    job = supervisor.pause(store.get(Job, job_id))
+    audit.record(store, person, "pause_job", "job", job_id, {})
+    return job
+
+
+def resume(store: Store, supervisor: Supervisor, person: Person, job_id: int) -> Job:
+    """Queue a paused or failed job again; it goes on from its newest checkpoint, or from the start if it has none."""
+    access.require(person, "retrain")
+    job = supervisor.resume(store.get(Job, job_id))
+    audit.record(store, person, "resume_job", "job", job_id, {})
+    return job
+
+
 def job_list(store: Store, person: Person, project_id: int) -> list[Job]:
     """Newest first."""
     access.require(person, "retrain")
@@ -184,7 +200,7 @@ def job_views(store: Store, person: Person, project_id: int) -> list[JobView]:
             job,
             people.shown_name(store, job.person_id),
             store.get(Snapshot, job.snapshot_id) if job.snapshot_id else None,
-            _seconds_left(job),
+            _seconds_left(store, job),
         )
         for job in job_list(store, person, project_id)
     ]
@@ -201,15 +217,18 @@ def curves(store: Store, person: Person, job_id: int) -> Curves:
     """Everything the page shows of one job; it is in the database, so a closed tab or a restart loses nothing."""
     access.require(person, "retrain")
     job = store.get(Job, job_id)
-    return Curves(job, jobs.metrics(store, job_id), jobs.events(store, job_id), _seconds_left(job))
+    return Curves(job, jobs.metrics(store, job_id), jobs.events(store, job_id), _seconds_left(store, job))
 
 
-def _seconds_left(job: Job) -> float | None:
-    """By the pace so far; None when nothing can be said."""
-    if job.state != "running" or not (job.step and job.total_steps and job.started_at and job.heartbeat_at):
+def _seconds_left(store: Store, job: Job) -> float | None:
+    """By the pace of the attempt under way; None when nothing can be said."""
+    if job.state != "running" or not (job.total_steps and job.started_at and job.heartbeat_at):
+        return None
+    first = jobs.first_step(store, job)
+    if first is None:
         return None
     spent = (job.heartbeat_at - job.started_at) / 1e6
-    return spent / job.step * (job.total_steps - job.step)
+    return spent / (job.step - first + 1) * (job.total_steps - job.step)
 
 
 def _queue(

@@ -58,6 +58,16 @@ def set_state(
         return store.get(Job, job_id)
 
 
+def queue_again(store: Store, job_id: int) -> Job:
+    """A paused or failed job waits again, with as many attempts before it as a new one."""
+    with store.write() as db:
+        db.conn.execute(
+            "update jobs set state = 'queued', error = null, finished_at = null, max_attempts = attempt + 3 where id = ?",
+            [job_id],
+        )
+        return store.get(Job, job_id)
+
+
 def record_events(store: Store, job_id: int, events: list[dict[str, Any]]) -> None:
     """Take in what a worker reported: heartbeats, metrics and messages, in one transaction; taking it in twice changes nothing."""
     with store.write() as db:
@@ -92,12 +102,26 @@ def _record_metrics(store: Store, job_id: int, event: dict[str, Any]) -> None:
 
 
 def metrics(store: Store, job_id: int) -> list[dict[str, Any]]:
-    """Points of the newest attempt: {"name", "step", "value", "at"}."""
+    """Points of all attempts as one curve: {"name", "step", "value", "at"}, no step twice.
+
+    An attempt that went on from a checkpoint replaces what earlier ones said of the steps it did again.
+    """
     return store.rows(
+        "with begun as (select attempt, min(step) as step from metrics where job_id = ? group by attempt) "
         "select n.name, m.step, m.value, m.at from metrics m join metric_names n on n.id = m.name_id "
-        "where m.job_id = ? and m.attempt = (select max(attempt) from metrics where job_id = ?) order by n.name, m.step",
+        "where m.job_id = ? and not exists (select 1 from begun b where b.attempt > m.attempt and (b.step < m.step "
+        "or exists (select 1 from metrics again where again.job_id = m.job_id and again.name_id = m.name_id "
+        "and again.step = m.step and again.attempt = b.attempt))) order by n.name, m.step",
         [job_id, job_id],
     )
+
+
+def first_step(store: Store, job: Job) -> int | None:
+    """The first step of the attempt under way; None before it is done."""
+    step: int | None = store.value(
+        "select min(step) from metrics where job_id = ? and attempt = ?", [job.id, job.attempt]
+    )
+    return step
 
 
 def events(store: Store, job_id: int) -> list[dict[str, Any]]:

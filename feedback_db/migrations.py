@@ -1,10 +1,12 @@
 """Schema changes, in order. Append; never edit one that has shipped."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from sqlite_utils import Database, Migrations
+from sqlite_utils.utils import sqlite3
 
-SCHEMA_VERSION = 1  # = number of steps below; written to user_version, so that older code refuses a newer file
+SCHEMA_VERSION = 2  # = number of steps below; written to user_version, so that older code refuses a newer file
 
 migrations = Migrations("whetstone")
 
@@ -12,3 +14,19 @@ migrations = Migrations("whetstone")
 @migrations()
 def m001_first_tables(db: Database) -> None:
     db.executescript((Path(__file__).parent / "schema" / "001_first_tables.sql").read_text(encoding="utf-8"))
+
+
+@migrations()
+def m002_paused_jobs(db: Database) -> None:
+    for statement in _statements("002_paused_jobs.sql"):
+        db.conn.execute(statement)
+
+
+def _statements(name: str) -> Iterator[str]:
+    """One by one: a script would commit what came before it, and half a step could stay after a crash."""
+    statement = ""
+    for line in (Path(__file__).parent / "schema" / name).read_text(encoding="utf-8").splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""

@@ -13,7 +13,7 @@ from typing import Any, Literal
 Role = Literal["annotator", "engineer", "admin"]
 Split = Literal["train", "val", "test"]
 Stage = Literal["candidate", "live", "retired"]
-JobState = Literal["queued", "running", "cancelling", "done", "failed", "cancelled", "interrupted"]
+JobState = Literal["queued", "running", "paused", "cancelling", "done", "failed", "cancelled", "interrupted"]
 Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
 
 

@@ -3,10 +3,13 @@
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from backend.training.run import CHECKPOINT
 
 JOB = "job.json"
 ROWS = "rows.jsonl"
@@ -68,6 +71,12 @@ def read_job(folder: Path) -> Job:
     if digest != job.rows_digest:
         raise BadJob(f"The job's {ROWS} is not the data that was frozen for it. Start the job again.")
     return job
+
+
+def drop_checkpoints(folder: Path) -> None:
+    """For a job that will not go on: its checkpoints are of no more use."""
+    for path in folder.glob(f"*{CHECKPOINT}*"):
+        shutil.rmtree(path)
 
 
 def _write(path: Path, content: bytes) -> None:

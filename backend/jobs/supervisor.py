@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from backend.jobs import runner
+from backend.jobs.folder import drop_checkpoints
 from backend.registry import artifacts
+from backend.training.run import PAUSE, STOP
 from feedback_db import Store, jobs, models, snapshots
 from feedback_db.store import as_json
 from feedback_db.types import Evaluation, Job, Model, Snapshot
@@ -19,6 +21,7 @@ from feedback_db.types import Evaluation, Job, Model, Snapshot
 log = logging.getLogger(__name__)
 SILENCE_SECONDS = 90  # a living worker that reports nothing for so long hangs
 TERMINAL = ("done", "failed", "cancelled")
+LAST_WORDS = (*TERMINAL, "paused", "interrupted")  # events after which a worker ends
 
 
 class Supervisor:
@@ -49,7 +52,7 @@ class Supervisor:
         """Watch one job until it ends, for programs without pages; ``tell`` is called when its step changes."""
         assert job.id is not None
         told = -1
-        while job.state not in TERMINAL:
+        while job.state not in (*TERMINAL, "paused"):
             self.tick()
             job = self.store.get(Job, job.id)
             if job.step != told:
@@ -63,13 +66,29 @@ class Supervisor:
         with self._lock:
             job_id = job.id or 0
             job = self.store.get(Job, job_id)
-            if job.state in ("queued", "interrupted"):
-                return jobs.set_state(self.store, job_id, "cancelled")
+            if job.state in ("queued", "interrupted", "paused"):
+                return self._cancelled(job_id)
             if job.state == "running":
                 job = jobs.set_state(self.store, job_id, "cancelling")
                 if job.worker:
                     runner.stop(self._folder(job), _handle(job.worker))
             return job
+
+    def pause(self, job: Job) -> Job:
+        """Ask a job to save and end until it is resumed; one that has not begun is paused at once."""
+        with self._lock:
+            job = self.store.get(Job, job.id or 0)
+            if job.state in ("queued", "interrupted"):
+                return jobs.set_state(self.store, job.id or 0, "paused")
+            if job.state == "running":
+                (self._folder(job) / PAUSE).touch()  # the worker looks for it with every micro-batch
+            return job
+
+    def resume(self, job: Job) -> Job:
+        """Queue a paused or failed job again; it goes on from its checkpoint."""
+        with self._lock:
+            job = self.store.get(Job, job.id or 0)
+            return jobs.queue_again(self.store, job.id or 0) if job.state in ("paused", "failed") else job
 
     # ---- one job
 
@@ -94,7 +113,8 @@ class Supervisor:
         """Write the job's folder: its settings and the rows of its snapshot, whose digest must be the frozen one."""
         folder = self._folder(job)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "stop").unlink(missing_ok=True)
+        for asked in (STOP, PAUSE):
+            (folder / asked).unlink(missing_ok=True)
         assert job.snapshot_id is not None
         snapshot = self.store.get(Snapshot, job.snapshot_id)
         rows = snapshots.rows_text(self.store, snapshot).encode()
@@ -140,7 +160,7 @@ class Supervisor:
         events = [event for event in events if event.get("attempt") == job.attempt]
         if events:
             jobs.record_events(self.store, job.id, events)
-        last = next((event for event in events if event["kind"] in TERMINAL), None)
+        last = next((event for event in events if event["kind"] in LAST_WORDS), None)
         if last is not None:
             self._finish(job, last)
         elif not alive:
@@ -158,16 +178,24 @@ class Supervisor:
             self._register(job, event)
         elif event["kind"] == "failed":
             jobs.set_state(self.store, job.id, "failed", error=event["error"])
-        else:
-            if job.state == "running":  # the worker was told to stop by a signal from outside
+        elif event["kind"] == "cancelled":
+            if job.state == "running":  # it was silent, was told to stop, and heard it after all
                 jobs.set_state(self.store, job.id, "cancelling")
-            jobs.set_state(self.store, job.id, "cancelled")
+            self._cancelled(job.id)
+        else:  # it saved and ended, because somebody paused it or because a signal came from outside
+            self._lost(job)
+
+    def _cancelled(self, job_id: int) -> Job:
+        drop_checkpoints(self.runs_dir / str(job_id))
+        return jobs.set_state(self.store, job_id, "cancelled")
 
     def _lost(self, job: Job) -> None:
-        """The worker is gone without a last word."""
+        """The worker is gone before its work was done; its checkpoints, if it saved any, are in its folder."""
         assert job.id is not None
         if job.state == "cancelling":
-            jobs.set_state(self.store, job.id, "cancelled")
+            self._cancelled(job.id)
+        elif (self._folder(job) / PAUSE).exists():
+            jobs.set_state(self.store, job.id, "paused")
         elif job.attempt < job.max_attempts:
             jobs.set_state(self.store, job.id, "interrupted")
         else:
@@ -223,6 +251,7 @@ class Supervisor:
             if kind == "reward" and model.stage != "live":  # it answers nobody: the newest one is the current one
                 models.move(self.store, model, "live", reason=f"trained by job {job.id}", person_id=job.person_id)
             jobs.set_state(self.store, job.id, "done", output_model_id=model.id)
+        drop_checkpoints(self._folder(job))
 
 
 def _handle(worker: str) -> runner.Handle:

@@ -205,6 +205,135 @@ def test_stopping_a_waiting_job_cancels_it_at_once(
     assert retraining.stop(store, supervisor, admin, job.id or 0).state == "cancelled"
 
 
+def checkpoint_in(supervisor: Supervisor, job: Job) -> Path:
+    folder = supervisor.runs_dir / str(job.id) / "checkpoint-000004"
+    folder.mkdir()
+    (folder / "state.json").write_text("{}")
+    return folder
+
+
+def test_a_paused_job_waits_for_a_person_and_goes_on_with_new_attempts(
+    store: Store, admin: Person, judged: Project, supervisor: Supervisor
+) -> None:
+    job = reward_job(store, admin, judged, supervisor)
+    folder = supervisor.runs_dir / str(job.id)
+    assert retraining.pause(store, supervisor, admin, job.id or 0).state == "running" and (folder / "pause").exists()
+    saved = checkpoint_in(supervisor, job)
+    report(supervisor, job, "paused")
+    for _ in range(3):
+        supervisor.tick()
+    assert store.get(Job, job.id or 0).state == "paused"
+    assert retraining.resume(store, supervisor, admin, job.id or 0).state == "queued"
+    supervisor.tick()
+    again = store.get(Job, job.id or 0)
+    assert (again.state, again.attempt, again.max_attempts) == ("running", 2, 4)
+    assert saved.exists() and not (folder / "pause").exists()
+    assert [act["action"] for act in store.rows("select action from audit_events order by id desc limit 2")] == [
+        "resume_job",
+        "pause_job",
+    ]
+
+
+def test_a_waiting_job_is_paused_at_once_and_another_one_runs(
+    store: Store, admin: Person, judged: Project, supervisor: Supervisor
+) -> None:
+    first, second = (retraining.train_reward(store, admin, judged.id or 0, changes={}) for _ in range(2))
+    assert retraining.pause(store, supervisor, admin, first.id or 0).state == "paused"
+    supervisor.tick()
+    assert [store.get(Job, job.id or 0).state for job in (first, second)] == ["paused", "running"]
+    assert retraining.stop(store, supervisor, admin, first.id or 0).state == "cancelled"
+
+
+def test_a_worker_killed_after_a_pause_was_asked_stays_paused_and_a_stop_drops_its_checkpoints(
+    store: Store, admin: Person, judged: Project, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "start", lambda folder: GONE)
+    job = reward_job(store, admin, judged, supervisor)
+    retraining.pause(store, supervisor, admin, job.id or 0)
+    saved = checkpoint_in(supervisor, job)
+    supervisor.tick()
+    assert store.get(Job, job.id or 0).state == "paused" and saved.exists()
+    retraining.stop(store, supervisor, admin, job.id or 0)
+    assert store.get(Job, job.id or 0).state == "cancelled" and not saved.exists()
+
+
+def test_a_worker_ended_by_a_signal_is_started_again_with_its_checkpoints(
+    store: Store, admin: Person, judged: Project, supervisor: Supervisor
+) -> None:
+    job = reward_job(store, admin, judged, supervisor)
+    saved = checkpoint_in(supervisor, job)
+    report(supervisor, job, "interrupted")
+    supervisor.tick()
+    again = store.get(Job, job.id or 0)
+    assert (again.state, again.attempt) == ("running", 2) and saved.exists()
+
+
+def test_a_failed_job_can_be_resumed_and_a_done_one_keeps_no_checkpoints(
+    store: Store, admin: Person, judged: Project, supervisor: Supervisor
+) -> None:
+    job = reward_job(store, admin, judged, supervisor)
+    checkpoint_in(supervisor, job)
+    report(supervisor, job, "failed", error="The disk is full.")
+    supervisor.tick()
+    assert store.get(Job, job.id or 0).error == "The disk is full."
+    resumed = retraining.resume(store, supervisor, admin, job.id or 0)
+    assert (resumed.state, resumed.error, resumed.finished_at) == ("queued", None, None)
+    supervisor.tick()
+    again = store.get(Job, job.id or 0)
+    saved = an_artifact(supervisor)
+    report(supervisor, again, "done", artifact=saved.folder, digest=saved.digest, report={"n": 0})
+    supervisor.tick()
+    assert store.get(Job, job.id or 0).state == "done"
+    assert not list((supervisor.runs_dir / str(job.id)).glob("checkpoint-*"))
+    assert retraining.resume(store, supervisor, admin, job.id or 0).state == "done"
+
+
+def test_curves_of_several_attempts_have_no_step_twice(
+    store: Store, admin: Person, judged: Project, supervisor: Supervisor
+) -> None:
+    """The second attempt goes on after step 4, the third after step 5."""
+    job = reward_job(store, admin, judged, supervisor)
+    told = [
+        (1, [(1, {"loss": 1.1}), (3, {"loss": 1.3}), (4, {"loss": 1.4}), (4, {"held": 4.0}), (7, {"loss": 1.7})]),
+        (2, [(4, {"held": 4.5}), (5, {"loss": 2.5}), (6, {"loss": 2.6}), (8, {"loss": 2.8}), (8, {"held": 8.0})]),
+        (3, [(6, {"loss": 3.6})]),
+    ]
+    for attempt, points in told:
+        events = [
+            {"at": 10 * attempt + n, "attempt": attempt, "kind": "metrics", "step": step, "total_steps": 9, "values": v}
+            for n, (step, v) in enumerate(points)
+        ]
+        jobs.record_events(store, job.id or 0, events)
+    found = [(p["name"], p["step"], p["value"]) for p in retraining.curves(store, admin, job.id or 0).points]
+    assert found == [
+        ("held", 4, 4.5),
+        *[("loss", step, value) for step, value in ((1, 1.1), (3, 1.3), (4, 1.4), (5, 2.5), (6, 3.6))],
+    ]
+
+
+def test_the_time_left_follows_the_pace_of_the_attempt_under_way(
+    store: Store, admin: Person, judged: Project, supervisor: Supervisor
+) -> None:
+    job = reward_job(store, admin, judged, supervisor)
+    store.db.conn.execute(
+        "update jobs set step = 60, total_steps = 100, attempt = 2, started_at = 0 where id = ?", [job.id]
+    )
+    assert retraining.curves(store, admin, job.id or 0).seconds_left is None
+    for step in (51, 60):
+        event = {
+            "at": 20_000_000,
+            "attempt": 2,
+            "kind": "metrics",
+            "step": step,
+            "total_steps": 100,
+            "values": {"a": 1},
+        }
+        jobs.record_events(store, job.id or 0, [event])
+    store.db.conn.execute("update jobs set started_at = 1 where id = ?", [job.id])
+    left = retraining.curves(store, admin, job.id or 0).seconds_left
+    assert left == pytest.approx(80, rel=1e-6)  # ten steps took 20 seconds, forty are left
+
+
 def test_rows_that_changed_since_the_freeze_start_no_job(
     store: Store, admin: Person, judged: Project, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -295,6 +424,8 @@ def test_only_admins_retrain_and_promote(store: Store, project: Project, supervi
         lambda: retraining.train_reward(store, person, 1, changes={}),
         lambda: retraining.run_ppo(store, person, 1, changes={}),
         lambda: retraining.stop(store, supervisor, person, 1),
+        lambda: retraining.pause(store, supervisor, person, 1),
+        lambda: retraining.resume(store, supervisor, person, 1),
         lambda: retraining.job_list(store, person, 1),
         lambda: retraining.curves(store, person, 1),
         lambda: promoting.promote(store, supervisor.models_dir, person, 1, reason=""),

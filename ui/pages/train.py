@@ -1,4 +1,4 @@
-"""The train page: is training worth it, start a job, watch it, stop it. All of it is in the database: a closed tab loses nothing."""
+"""The train page: is training worth it, start a job, watch it, pause it, stop it. All of it is in the database: a closed tab loses nothing."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from backend.training.settings import KINDS
 from ui.context import Ui
 from ui.pages.train_form import JobForm, changes, command_of, job_form
 from ui.pages.train_view import (
+    can_pause,
+    can_resume,
     can_stop,
     groups_of,
     jobs_shown,
@@ -40,7 +42,7 @@ class Watch(NamedTuple):
     groups: list[Any]
     plots: list[Any]
     samples: Any
-    stop: Any
+    buttons: list[Any]  # pause, resume, stop
     seen: Any  # what was drawn last: a plot that is drawn again for nothing flickers
 
 
@@ -71,7 +73,10 @@ def _watch(ui: Ui) -> Watch:
     job = gr.State(None)
     with gr.Row(elem_classes=["wh-tight", "wh-middle"]):
         run = drawn("run", scale=6)
-        stop = gr.Button(label("train.stop"), size="sm", visible=False, elem_id="stop", scale=0, min_width=110)
+        buttons = [
+            gr.Button(label(f"train.{act}"), size="sm", visible=False, elem_id=act, scale=0, min_width=110)
+            for act in ("pause", "resume", "stop")
+        ]
     groups, plots = [], []
     with gr.Row(elem_classes="wh-tight"):
         for n in range(PLOTS):
@@ -81,7 +86,7 @@ def _watch(ui: Ui) -> Watch:
                     gr.LinePlot(x="step", y="value", color="curve", height=260, visible=False, elem_id=f"plot-{n}")
                 )
     samples = drawn("samples")
-    return Watch(job, run, groups, plots, samples, stop, gr.State(None))
+    return Watch(job, run, groups, plots, samples, buttons, gr.State(None))
 
 
 def _events(
@@ -96,7 +101,7 @@ def _events(
     timer: Any,
 ) -> None:
     quiet: dict[str, Any] = {"show_progress": "hidden", "queue": False}
-    picture = [watch.job, watch.run, *watch.groups, *watch.plots, watch.samples, watch.stop, watch.seen]
+    picture = [watch.job, watch.run, *watch.groups, *watch.plots, watch.samples, *watch.buttons, watch.seen]
     chances = [cards, *(form.start for form in forms), *(form.despite for form in forms)]
     whole = [*chances, jobs, *picture]
 
@@ -130,6 +135,16 @@ def _events(
     def choose_group(job_id: int | None, *groups: str | None) -> list[Any]:
         return _picture(ui, job_id, list(groups), None)
 
+    def pause_job(project_id: int | None, job_id: int | None) -> list[Any]:
+        paused = retraining.pause(ui.store, ui.jobs, ui.guard.person(), job_id or 0)
+        told = drawing(note(ui.guard.say("train.pausing", id=paused.id), "warn"))
+        return [told, *_whole(ui, project_id or 0, paused.id)]
+
+    def resume_job(project_id: int | None, job_id: int | None) -> list[Any]:
+        resumed = retraining.resume(ui.store, ui.jobs, ui.guard.person(), job_id or 0)
+        told = drawing(note(ui.guard.say("train.resumed", id=resumed.id), "ok"))
+        return [told, *_whole(ui, project_id or 0, resumed.id)]
+
     def stop_job(project_id: int | None, job_id: int | None) -> list[Any]:
         stopped = retraining.stop(ui.store, ui.jobs, ui.guard.person(), job_id or 0)
         told = drawing(note(ui.guard.say("train.stopping", id=stopped.id), "warn"))
@@ -144,7 +159,8 @@ def _events(
     ticking.success(None, None, timer, js=f"() => {EVERY_SECONDS}", api_name="train_tick_found")
     for group in watch.groups:
         group.input(choose_group, [watch.job, *watch.groups], picture, api_name="train_curve", **quiet)
-    watch.stop.click(stop_job, [project, watch.job], [status, *whole], api_name="stop_job")
+    for button, act in zip(watch.buttons, (pause_job, resume_job, stop_job), strict=True):
+        button.click(act, [project, watch.job], [status, *whole], api_name=act.__name__)
     for form, place in zip(forms, commands, strict=True):
         _form_events(ui, form, place, project, status, whole)
 
@@ -208,10 +224,10 @@ def _command(ui: Ui, kind: str, project_id: int, changed: dict[str, Any], seed: 
 
 
 def _picture(ui: Ui, job_id: int | None, groups: list[str | None], seen: Any) -> list[Any]:
-    """One job: its id, state, curves, samples, whether it can be stopped, and what was drawn."""
+    """One job: its id, state, curves, samples, whether it can be paused, resumed, stopped, and what was drawn."""
     if job_id is None:
         hidden = [gr.update(visible=False)] * (2 * PLOTS)
-        return [None, drawing(), *hidden, drawing(), gr.update(visible=False), {}]
+        return [None, drawing(), *hidden, drawing(), *[gr.update(visible=False)] * 3, {}]
     curves = retraining.curves(ui.store, ui.guard.person(), job_id)
     known = groups_of(curves)
     chosen = [group if group in known else (known[n] if n < len(known) else None) for n, group in enumerate(groups)]
@@ -220,8 +236,9 @@ def _picture(ui: Ui, job_id: int | None, groups: list[str | None], seen: Any) ->
     choices = [(ui.guard.say(f"train.group.{group}"), group) for group in known]
     pickers = [gr.update(choices=choices, value=group, visible=group is not None) for group in chosen]
     plots = [gr.skip() if before and before[n] == data[n] else _plot(ui, data[n]) for n in range(PLOTS)]
-    stop = gr.update(visible=can_stop(curves.job))
-    return [job_id, run_shown(ui, curves), *pickers, *plots, samples_shown(ui, curves), stop, {"data": data}]
+    may = (can_pause(curves.job), can_resume(curves.job), can_stop(curves.job))
+    buttons = [gr.update(visible=allowed) for allowed in may]
+    return [job_id, run_shown(ui, curves), *pickers, *plots, samples_shown(ui, curves), *buttons, {"data": data}]
 
 
 def _plot(ui: Ui, columns: dict[str, list[Any]]) -> Any:

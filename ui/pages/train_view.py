@@ -11,7 +11,15 @@ from ui.context import Ui
 from ui.views import drawn
 from ui.views.words import clipped, clock, duration, figure, share, spread
 
-TONES = {"done": "ok", "failed": "bad", "running": "info", "queued": "info", "cancelling": "warn", "cancelled": "warn"}
+TONES = {
+    "done": "ok",
+    "failed": "bad",
+    "running": "info",
+    "queued": "info",
+    "paused": "warn",
+    "cancelling": "warn",
+    "cancelled": "warn",
+}
 SAMPLES = 6  # newest sample answers shown
 GROUPS: dict[str, tuple[str, ...]] = {  # curves that share a unit share a picture
     "accuracy": ("accuracy", "held_out/accuracy"),
@@ -135,7 +143,9 @@ def _progress(ui: Ui, curves: Curves) -> str:
 def samples_shown(ui: Ui, curves: Curves) -> dict[str, Any]:
     """The newest answers the policy gave while it trained."""
     say = ui.guard.say
-    told = [json.loads(event["facts"]) for event in curves.events if event["kind"] == "sample"][-SAMPLES:]
+    samples = [json.loads(event["facts"]) for event in curves.events if event["kind"] == "sample"]
+    once = {(one.get("step"), one.get("case"), one.get("text")): one for one in samples}  # a step may be done again
+    told = list(once.values())[-SAMPLES:]
     return drawn.drawing(
         drawn.heading(say("train.samples")) if told else None,
         drawn.messages(
@@ -172,8 +182,16 @@ def points_of(curves: Curves, group: str | None) -> dict[str, list[Any]]:
     }
 
 
-def can_stop(job: Job | None) -> bool:
-    return job is not None and job.state in ("queued", "running", "interrupted")
+def can_pause(job: Job) -> bool:
+    return job.state in ("queued", "running", "interrupted")
+
+
+def can_resume(job: Job) -> bool:
+    return job.state in ("paused", "failed")
+
+
+def can_stop(job: Job) -> bool:
+    return job.state in ("queued", "running", "interrupted", "paused")
 
 
 def watched(jobs: list[JobView], wanted: int | None) -> int | None:

@@ -37,7 +37,7 @@ SETTINGS_ZH = {
     "tokens_per_microbatch": ("每次前向的词元数", "一次前向的填充词元数:内存与速度的权衡。"),
     "base_dtype": ("基座权重", "bfloat16 内存减半,处理器支持时更快。"),
     "threads": ("线程数", "0 表示最多四个核。线程数相同才保证权重一致。"),
-    "save_minutes": ("检查点间隔（分钟）", "被中断的任务从最近的检查点继续。0 表示每步之后都保存。"),
+    "save_minutes": ("检查点间隔(分钟)", "被中断的任务从最近的检查点继续。0 表示每步之后都保存。"),
 }
 
 
@@ -104,6 +104,7 @@ STRINGS = {
     "train.to_model": ("model {id}", "模型 {id}"),
     "train.state.queued": ("queued", "排队中"),
     "train.state.running": ("running", "运行中"),
+    "train.state.paused": ("paused", "已暂停"),
     "train.state.cancelling": ("stopping", "停止中"),
     "train.state.done": ("done", "完成"),
     "train.state.failed": ("failed", "失败"),
@@ -120,6 +121,16 @@ STRINGS = {
         "已请求停止任务 {id},其所学内容将丢弃。",
     ),
     "train.stop": ("Stop job", "停止任务"),
+    "train.pause": ("Pause job", "暂停任务"),
+    "train.resume": ("Resume job", "继续任务"),
+    "train.pausing": (
+        "Job {id} was asked to pause. It saves its last whole step and frees the processor.",
+        "已请求暂停任务 {id},它会保存最近完成的一步并释放处理器。",
+    ),
+    "train.resumed": (
+        "Job {id} is queued again. It goes on from its last checkpoint.",
+        "任务 {id} 已重新排队,将从最近的检查点继续。",
+    ),
     "train.curve": ("Curve", "曲线"),
     "train.step": ("step", "步"),
     "train.group.accuracy": ("Accuracy", "准确率"),

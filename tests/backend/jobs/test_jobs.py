@@ -18,6 +18,7 @@ from backend.jobs.folder import BadJob, Job, read_job, write_job, write_rows
 from backend.registry import artifacts
 from backend.training import job as training_job
 from backend.training import settings as settings_of
+from backend.training.checkpoint import Checkpoints
 from backend.training.run import NotFinite
 from tests.backend.training import tiny
 
@@ -263,21 +264,50 @@ def test_a_model_that_is_not_the_same_after_loading_is_thrown_away(
     assert not list((tmp_path / "models").iterdir())
 
 
-def test_a_killed_worker_leaves_no_model_and_the_next_attempt_makes_the_same(
+def ends_after(step: int, end: Callable[[], None]) -> Callable[..., None]:
+    """``Checkpoints.keep`` in a process to which this happens after that step."""
+    keep = Checkpoints.keep
+
+    def keep_and_end(saves: Checkpoints, number: int, *args: Any, **more: Any) -> None:
+        keep(saves, number, *args, **more)
+        if number == step:
+            end()
+
+    return keep_and_end
+
+
+def test_a_worker_paused_then_ended_by_a_signal_then_killed_goes_on_each_time_and_makes_the_same_model(
     tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = {**REWARD, "num_train_epochs": 2}
+    settings = {**REWARD, "num_train_epochs": 20}
     whole = job_folder(tmp_path, base, "reward", tiny.separable_rows(40), settings)
-    killed = job_folder(tmp_path, base, "reward", tiny.separable_rows(40), settings, number=2)
-    handle = runner.start(killed)
-    wait_for(lambda: bool(runner.tail(killed, 0).events))
+    digest = in_this_process(whole, monkeypatch)["digest"]
+    early = job_folder(tmp_path, base, "reward", tiny.separable_rows(40), settings, number=2)
+    job = json.loads((early / "job.json").read_text())
+    ends: list[tuple[Callable[[], None], str]] = [
+        ((early / "pause").touch, "paused"),
+        (lambda: os.kill(os.getpid(), signal.SIGTERM), "interrupted"),
+    ]
+    for attempt, (end, last_word) in enumerate(ends, start=1):
+        write_job(early, Job(**{**job, "attempt": attempt}))
+        with monkeypatch.context() as patch:
+            patch.setattr(Checkpoints, "keep", ends_after(5 * attempt, end))
+            assert in_this_process(early, monkeypatch)["kind"] == last_word
+        assert sorted(path.name for path in early.glob("checkpoint-*"))[-1:] == [f"checkpoint-{5 * attempt:06d}"]
+        (early / "pause").unlink(missing_ok=True)
+
+    write_job(early, Job(**{**job, "attempt": 3}))
+    before = set(early.glob("checkpoint-*"))
+    handle = runner.start(early)
+    wait_for(lambda: bool(set(early.glob("checkpoint-*")) - before))
     os.kill(handle.pid, signal.SIGKILL)
     wait_for(lambda: not runner.is_alive(*handle))
-    assert runner.tail(killed, 0).events[-1]["kind"] != "done"
-    job = json.loads((killed / "job.json").read_text())
-    write_job(killed, Job(**{**job, "attempt": 2}))
-    digests = [in_this_process(folder, monkeypatch)["digest"] for folder in (whole, killed)]
-    assert digests[0] == digests[1] and last_event(killed)["attempt"] == 2
+    assert last_event(early)["kind"] != "done"
+
+    write_job(early, Job(**{**job, "attempt": 4}))
+    assert in_this_process(early, monkeypatch)["digest"] == digest
+    told = [event["attempt"] for event in runner.tail(early, 0).events if "Goes on after" in event.get("text", "")]
+    assert told == [2, 3, 4]
 
 
 def test_a_job_survives_its_folder(tmp_path: Path, base: Path) -> None:

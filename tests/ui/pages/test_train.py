@@ -25,6 +25,10 @@ def shown(outputs: list[Any], kind: str) -> list[dict[str, Any]]:
     return [part for value in outputs if isinstance(value, dict) and "parts" in value for part in parts(value, kind)]
 
 
+def visible(buttons: list[Any]) -> list[bool]:
+    return [button["visible"] for button in buttons]
+
+
 def test_a_page_that_is_opened_anew_finds_jobs_curves_and_readiness(tab: Tab, studio: Studio) -> None:
     outputs = tab.call("train_open")
     cards = {card["label"]: card for card in shown(outputs, "cards")[0]["items"]}
@@ -48,7 +52,7 @@ def test_sample_answers_of_a_chosen_job_are_text(tab: Tab, studio: Studio) -> No
     assert shown(outputs, "messages")[0]["items"][0]["text"].endswith(HOSTILE)
 
 
-def test_a_double_click_is_one_job_and_stop_ends_it(tab: Tab, studio: Studio) -> None:
+def test_a_double_click_is_one_job_that_is_paused_resumed_and_stopped(tab: Tab, studio: Studio) -> None:
     defaults = [option.default for option in options(KINDS["reward"])]
     before = studio.store.value("select count(*) from jobs")
     for _ in range(2):
@@ -58,7 +62,15 @@ def test_a_double_click_is_one_job_and_stop_ends_it(tab: Tab, studio: Studio) ->
     assert f"Job {job.id} (reward) is queued" in parts(outputs[0], "note")[0]["text"]
     assert (job.seed, job.settings) == (5, {**job.settings, "learning_rate": defaults[0]})
     tab.call("train_job", studio.project.id, event={"id": job.id})
+    paused = tab.call("pause_job", studio.project.id, None)
+    assert studio.store.get(Job, job.id or 0).state == "paused"
+    assert "asked to pause" in parts(paused[0], "note")[0]["text"]
+    assert visible(paused[-4:-1]) == [False, True, True]  # pause, resume, stop
+    resumed = tab.call("resume_job", studio.project.id, None)
+    assert studio.store.get(Job, job.id or 0).state == "queued"
+    assert "queued again" in parts(resumed[0], "note")[0]["text"] and visible(resumed[-4:-1]) == [True, False, True]
     stopped = tab.call("stop_job", studio.project.id, None)
+    assert visible(stopped[-4:-1]) == [False, False, False]
     assert studio.store.get(Job, job.id or 0).state == "cancelled"
     assert "asked to stop" in parts(stopped[0], "note")[0]["text"]
 

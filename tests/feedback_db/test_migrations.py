@@ -1,0 +1,86 @@
+"""Every step of the schema starts from the one before it with rows in it, and loses none."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlite_utils import Database
+
+from feedback_db import Store, jobs, migrations
+from feedback_db.types import Job
+
+
+def file_before(path: Path, step: str) -> None:
+    """A file as the program left it before this step, with a job that rows of four tables point at."""
+    conn = sqlite3.connect(path, isolation_level=None)
+    conn.execute("pragma foreign_keys=on")
+    migrations.migrations.apply(Database(conn), stop_before=step)
+    conn.execute("pragma user_version=1")
+    conn.executescript(
+        """
+        begin;
+        insert into projects(id, name, label_form, created_at) values (1, 'p', '{}', 1);
+        insert into jobs(id, project_id, kind, state, settings, settings_digest, attempt, step, key, error, created_at)
+          values (7, 1, 'reward', 'running', '{"a":1}', x'00', 2, 40, 'click', null, 5),
+                 (8, 1, 'ppo', 'failed', '{}', x'01', 3, 9, null, 'no', 6);
+        insert into models(id, name, kind, base, base_fingerprint, adapter, digest, job_id, source, stage, created_at)
+          values (1, 'm', 'reward', 'b', zeroblob(32), 'f', zeroblob(32), 7, 'trained', 'candidate', 1);
+        insert into job_events(job_id, at, kind) values (7, 1, 'started');
+        insert into metric_names(id, name) values (1, 'loss');
+        insert into metrics(job_id, name_id, step, attempt, value, at) values (7, 1, 1, 1, 0.5, 1);
+        insert into evaluations(model_id, job_id, kind, settings, result, n, created_at) values (1, 7, 'reward', '{}', '{}', 0, 1);
+        commit;
+        """
+    )
+    conn.close()
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    path = tmp_path / "feedback.db"
+    file_before(path, "m002_paused_jobs")
+    return path
+
+
+def test_jobs_and_all_that_points_at_them_survive_the_step_that_allows_a_pause(old: Path) -> None:
+    conn = sqlite3.connect(old)
+    before = conn.execute("select * from jobs order by id").fetchall()
+    with pytest.raises(sqlite3.IntegrityError):
+        conn.execute("update jobs set state = 'paused' where id = 7")
+    conn.close()
+    store = Store(old)
+    assert store.db.conn.execute("select * from jobs order by id").fetchall() == before
+    assert store.rows("pragma foreign_key_check") == []
+    assert [event["kind"] for event in jobs.events(store, 7)] == ["started"] and len(jobs.metrics(store, 7)) == 1
+    assert store.get(Job, 8).error == "no" and jobs.with_key(store, "click") is not None
+    with pytest.raises(sqlite3.IntegrityError):
+        store.db.conn.execute("delete from jobs where id = 7")  # rows still point at it
+    assert jobs.set_state(store, 7, "paused").state == "paused"
+    with pytest.raises(sqlite3.IntegrityError, match="illegal job transition"):
+        jobs.set_state(store, 7, "running")
+    store.close()
+
+
+def test_a_step_that_breaks_off_leaves_the_file_as_it_was(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    statements = migrations._statements
+
+    def cut(name: str) -> Iterator[str]:
+        for statement in statements(name):
+            yield statement
+            if "DROP TABLE jobs;" in statement:
+                raise OSError("the disk is full")
+
+    monkeypatch.setattr(migrations, "_statements", cut)
+    with pytest.raises(OSError, match="full"):
+        Store(old)
+    conn = sqlite3.connect(old)
+    assert conn.execute("select count(*) from jobs").fetchone()[0] == 2
+    assert conn.execute("pragma user_version").fetchone()[0] == 1
+    conn.close()
+    monkeypatch.undo()
+    store = Store(old)
+    assert store.get(Job, 7).attempt == 2 and store.value("pragma user_version") == 2
+    store.close()
