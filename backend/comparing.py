@@ -174,17 +174,12 @@ def make_comparisons(
     model_id: int,
     sampling: SamplingSettings = SamplingSettings(),
     overlap: int = 1,
-    at_once: int = AT_ONCE,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> Made:
-    """Two answers of one model to each (template id, case id), each pair as a comparison.
-
-    ``at_once`` 1 gives the same texts to the last letter in every run: what shares a batch with a prompt changes its
-    rounding, and once in thousands of answers that changes a sampled token.
-    """
+    """Two answers of one model to each (template id, case id), each pair as a comparison."""
     access.require(person, "compare")
     reason = "asked for by an engineer"
-    return _make(store, engine, requests, model_id, sampling, overlap, person.id, reason, progress, at_once)
+    return _make(store, engine, requests, model_id, sampling, overlap, person.id, reason, progress)
 
 
 def generate(
@@ -273,7 +268,6 @@ def _make(
     person_id: int | None,
     reason: str,
     progress: Callable[[int, int], None],
-    at_once: int = AT_ONCE,
 ) -> Made:
     client = engine.client()
     model = store.get(Model, model_id)
@@ -294,7 +288,7 @@ def _make(
 
     made: list[Comparison] = []
     alike = 0
-    with ThreadPoolExecutor(at_once, thread_name_prefix="compare") as pool:
+    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="compare") as pool:
         both = zip(asked, pool.map(answered, asked), strict=True)  # in order: equal seeds, equal rows
         for done, ((prompt, seed), answers) in enumerate(both, 1):
             comparison = _keep_pair(store, prompt, model, kept_sampling, seed, answers, overlap, reason)

@@ -12,6 +12,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -64,7 +65,7 @@ def _loop(house: opening.House, seed: int, began: float) -> dict[str, Any]:
     base = models.live(store, "policy")
     assert base is not None and base.id is not None
     asked = _requests(store, project_id)
-    made = comparing.make_comparisons(store, house.engine, admin, requests=asked, model_id=base.id, at_once=1)
+    made = comparing.make_comparisons(store, house.engine, admin, requests=asked, model_id=base.id)
     _say(began, f"{len(made.comparisons)} comparisons of the base's own answers ({made.alike} pairs were alike)")
 
     judgements = _judge_all(store, annotator, project_id, seed)
@@ -230,9 +231,8 @@ def _rule_scores(house: opening.House, cases: list[tuple[Template, Case]], model
         )
         return sum(_rule((case.values or {})["input"], answer.text) for answer in answers) / SAMPLES
 
-    return [
-        score(prompt, case) for prompt, (_, case) in zip(asked, cases, strict=True)
-    ]  # one by one: the same in every run
+    with ThreadPoolExecutor(comparing.AT_ONCE) as pool:
+        return list(pool.map(score, asked, [case for _, case in cases]))
 
 
 def _bootstrap(values: list[float], seed: int) -> Interval:

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
@@ -18,13 +18,16 @@ from peft import LoraConfig, PeftModel, set_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, GenerationConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, Cache, GenerationConfig
 
 from backend.registry import artifacts
 
 log = logging.getLogger(__name__)
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+ALIGNED = (
+    16  # tokens of a scored text are padded to a multiple: its numbers do not depend on its company then (rows.py)
+)
 UNSUPPORTED_LORA = (
     "modules_to_save",
     "layer_replication",
@@ -39,14 +42,6 @@ class ModelProblem(Exception):
     """Something about a model that whoever chose it can put right."""
 
 
-class Batch(NamedTuple):
-    """Left-padded rows of tokens."""
-
-    tokens: torch.Tensor  # (B, T)
-    is_real: torch.Tensor  # (B, T), long
-    position: torch.Tensor  # (B, T)
-
-
 class Base:
     """One causal language model with its tokenizer. Used by one thread; only the tokenizer side may be shared."""
 
@@ -56,12 +51,14 @@ class Base:
         self.name = name
         self.digest = digest
         self.device = next(model.parameters()).device
+        self.dtype = next(model.parameters()).dtype
+        self.layers = int(model.config.get_text_config().num_hidden_layers)
         self.vocabulary = int(model.get_output_embeddings().weight.shape[0])
         self.context = _context_of(model.config, tokenizer)
         self.end_tokens = _end_tokens(model, tokenizer)
         self.pad_token = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
         accepted = inspect.signature(model.forward).parameters
-        self._takes_position = "position_ids" in accepted
+        self.takes_position = "position_ids" in accepted
         self._takes_logits_to_keep = "logits_to_keep" in accepted
         self._adapter_limit = adapter_limit
         self._adapters: OrderedDict[str, None] = OrderedDict()
@@ -104,32 +101,22 @@ class Base:
 
     # forward passes
 
-    def batch(self, rows: Sequence[Sequence[int]]) -> Batch:
-        longest = max(len(row) for row in rows)
-        tokens = torch.full((len(rows), longest), self.pad_token, dtype=torch.long)
-        is_real = torch.zeros_like(tokens)
-        for at, row in enumerate(rows):
-            tokens[at, longest - len(row) :] = torch.tensor(row, dtype=torch.long)
-            is_real[at, longest - len(row) :] = 1
-        position = (is_real.cumsum(-1) - 1).clamp(min=0)
-        return Batch(tokens.to(self.device), is_real.to(self.device), position.to(self.device))
-
-    def new_cache(self) -> DynamicCache:
-        return DynamicCache(config=self.model.config)
-
-    def logits(self, batch: Batch, cache: DynamicCache | None, *, last_only: bool = True) -> torch.Tensor:
-        """Float32 logits of the next token (B, V) or of every position (B, T, V). `is_real` spans cache and batch."""
-        extra: dict[str, Any] = {"position_ids": batch.position} if self._takes_position else {}
-        if last_only and self._takes_logits_to_keep:
+    def forward(self, tokens: torch.Tensor, mask: torch.Tensor, position: torch.Tensor, cache: Cache) -> torch.Tensor:
+        """Read tokens (B, T) into the cache; float32 logits after the last one, (B, V). The mask spans cache and tokens."""
+        extra: dict[str, Any] = {"position_ids": position} if self.takes_position else {}
+        if self._takes_logits_to_keep:
             extra["logits_to_keep"] = 1
-        output = self.model(
-            input_ids=batch.tokens,
-            attention_mask=batch.is_real,
-            past_key_values=cache,
-            use_cache=cache is not None,
-            **extra,
-        )
-        return output.logits[:, -1].float() if last_only else output.logits.float()
+        output = self.model(input_ids=tokens, attention_mask=mask, past_key_values=cache, use_cache=True, **extra)
+        return output.logits[:, -1].float()
+
+    def logits(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
+        """Float32 logits at every token, (B, T, V); rows are padded at the right, where padding is seen by nobody."""
+        longest = -(-max(len(row) for row in rows) // ALIGNED) * ALIGNED
+        tokens = torch.full((len(rows), min(longest, max(self.context, *map(len, rows)))), self.pad_token)
+        for at, row in enumerate(rows):
+            tokens[at, : len(row)] = torch.tensor(row, dtype=torch.long)
+        logits: torch.Tensor = self.model(input_ids=tokens.to(self.device), use_cache=False).logits
+        return logits.float()
 
     # adapters
 

@@ -2,7 +2,7 @@
 
 A group is a batch of rows of one model. Requests of one model that wait together start together; a prompt is read once
 for all its samples, and for all requests that share it. Groups of different models take turns, one token each, so two
-models stream side by side. A group of a model that is already running joins its rows where the cache allows it.
+models stream side by side. Rows that start while their model is running join its rows where its cache allows it (rows.py).
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from transformers.cache_utils import DynamicCache, DynamicLayer
 
-from .model import Base, Batch, ModelProblem
+from .model import Base, ModelProblem
 from .resolver import Resolved
+from .rows import FixedRows, PaddedRows, can_be_fixed
 from .sampling import Sampling, choose, settings_of, uniforms
 from .text import TextStream
 
@@ -127,18 +127,21 @@ class _Row:
 
 @dataclass(eq=False)
 class _Group:
-    """Rows of one model with their cache. `last` are the tokens that were chosen but not yet read by the model."""
+    """Rows of one model with what the model has read of them. `last` are the tokens that were chosen but not yet read."""
 
     model: Resolved
     rows: list[_Row]
-    cache: DynamicCache
-    is_real: torch.Tensor  # (B, T) long: the cache's columns that hold a token of the row
-    position: torch.Tensor  # (B, 1) of the token read last
-    last: torch.Tensor  # (B, 1)
+    held: FixedRows | PaddedRows
+    last: torch.Tensor  # (B,)
 
-    @property
-    def can_join(self) -> bool:
-        return all(type(layer) is DynamicLayer for layer in self.cache.layers)
+    def keep(self, kept: list[int]) -> None:
+        """Only these rows stay."""
+        if len(kept) == len(self.rows):
+            return
+        self.rows = [self.rows[at] for at in kept]
+        self.last = self.last[torch.tensor(kept, dtype=torch.long, device=self.last.device)]
+        if kept:
+            self.held.keep(kept)
 
 
 class Scheduler:
@@ -154,6 +157,7 @@ class Scheduler:
         self.base = base
         self.row_limit = row_limit
         self.waiting_limit = waiting_limit
+        self._can_be_fixed = can_be_fixed(base)
         self._waiting: deque[_Job] = deque()
         self._groups: list[_Group] = []
         self._changed = threading.Condition()
@@ -280,34 +284,29 @@ class Scheduler:
         while by_length:
             size = max(1, SCORED_LOGITS // (len(by_length[-1].tokens) * self.base.vocabulary))
             part, by_length = by_length[-size:], by_length[:-size]
-            batch = self.base.batch([job.tokens for job in part])
-            logps = self.base.logits(batch, None, last_only=False).log_softmax(-1)  # (B, T, V)
+            logps = self.base.logits([job.tokens for job in part]).log_softmax(-1)  # (B, T, V)
             for row, job in zip(logps, part, strict=True):
-                own = row[-len(job.tokens) :]
+                own = row[: len(job.tokens)]
                 wanted = job.ticket.request.top_logps or 0
                 listed = _token_logps(own[:-1], torch.tensor(job.tokens[1:], device=own.device), wanted)
                 job.ticket.emit(PromptScores(job.prompt, [TokenLogp(job.tokens[0], None, []), *listed]))
 
     def _prefill(self, model: Resolved, jobs: list[_Job]) -> None:
+        """Read each prompt once; its rows join those of the same model, and the group's next step writes their first token."""
         prompts = list(dict.fromkeys(tuple(job.tokens) for job in jobs))
-        batch = self.base.batch(prompts)
-        cache = self.base.new_cache()
-        logits = self.base.logits(batch, cache)
         rows = [self._row(job, sample) for job in jobs for sample in range(job.ticket.request.n)]
         sources = [prompts.index(tuple(job.tokens)) for job in jobs for _ in range(job.ticket.request.n)]
-        chosen = torch.tensor(sources, device=self.base.device)
-        cache.batch_select_indices(chosen)
-        group = _Group(
-            model, rows, cache, batch.is_real[chosen], batch.position[chosen, -1:], batch.tokens[chosen, -1:]
-        )
-        self._advance(group, logits[chosen])
-        if not group.rows:
+        if not self._can_be_fixed:
+            padded = PaddedRows(self.base, prompts, sources)
+            self._groups.append(_Group(model, rows, padded, padded.last))
             return
-        host = next((other for other in self._groups if other.model.digest == model.digest and other.can_join), None)
-        if host is not None and group.can_join:
-            _join(host, group)
-        else:
-            self._groups.append(group)
+        host = next((group for group in self._groups if group.model.digest == model.digest), None)
+        if host is None:
+            held = FixedRows(self.base)
+            self._groups.append(_Group(model, rows, held, held.add(prompts, sources)))
+        elif isinstance(host.held, FixedRows):
+            host.last = torch.cat([host.last, host.held.add(prompts, sources)])
+            host.rows = host.rows + rows
 
     def _row(self, job: _Job, sample: int) -> _Row:
         request = job.ticket.request
@@ -315,14 +314,12 @@ class Scheduler:
         return _Row(job.ticket, job.prompt * request.n + sample, text, uniforms(request.seed, sample))
 
     def _step(self, group: _Group) -> None:
-        _keep(group, [at for at, row in enumerate(group.rows) if not row.ticket.is_cancelled])
+        group.keep([at for at, row in enumerate(group.rows) if not row.ticket.is_cancelled])
         if not group.rows:
             return
         started = time.monotonic()
-        group.is_real = torch.cat([group.is_real, torch.ones_like(group.last)], 1)
-        group.position = group.position + 1
         with self.base.scope(group.model.digest if group.model.adapter else None):
-            logits = self.base.logits(Batch(group.last, group.is_real, group.position), group.cache)
+            logits = group.held.step(group.last)
         rows = len(group.rows)
         self._advance(group, logits)
         self._steps.append((rows, time.monotonic() - started))
@@ -336,8 +333,8 @@ class Scheduler:
         listed = _token_logps(logits.log_softmax(-1), tokens, max(wanted)) if wanted else itertools.repeat(None)
         for row, token, logp in zip(group.rows, tokens.tolist(), listed, strict=False):
             self._hand_on(row, token, logp)
-        group.last = tokens.unsqueeze(1)
-        _keep(group, [at for at, row in enumerate(group.rows) if not row.has_ended])
+        group.last = tokens
+        group.keep([at for at, row in enumerate(group.rows) if not row.has_ended])
 
     def _hand_on(self, row: _Row, token: int, logp: TokenLogp | None) -> None:
         request = row.ticket.request
@@ -381,37 +378,3 @@ def _token_logps(logps: torch.Tensor, tokens: torch.Tensor, top: int) -> list[To
     ids, values = best.indices.tolist(), best.values.tolist()
     tops = [list(zip(row_ids, row_values, strict=True)) for row_ids, row_values in zip(ids, values, strict=True)]
     return [TokenLogp(token, logp, listed) for token, logp, listed in zip(tokens.tolist(), chosen, tops, strict=True)]
-
-
-def _keep(group: _Group, kept: list[int]) -> None:
-    """Only these rows stay; columns of the cache that no row uses any more are cut off at the left."""
-    if len(kept) == len(group.rows):
-        return
-    group.rows = [group.rows[at] for at in kept]
-    if not kept:
-        return
-    chosen = torch.tensor(kept, device=group.last.device)
-    group.cache.batch_select_indices(chosen)
-    group.is_real, group.position, group.last = group.is_real[chosen], group.position[chosen], group.last[chosen]
-    unused = int(group.is_real.any(0).int().argmax())
-    if unused and group.can_join:
-        group.is_real = group.is_real[:, unused:]
-        for layer in group.cache.layers:
-            layer.keys, layer.values = layer.keys[:, :, unused:], layer.values[:, :, unused:]
-
-
-def _join(host: _Group, guest: _Group) -> None:
-    """Put the guest's rows below the host's; the shorter cache is padded at the left with columns nobody looks at."""
-    length = max(host.is_real.shape[1], guest.is_real.shape[1])
-
-    def padded(tensor: torch.Tensor, axis_from_right: int) -> torch.Tensor:
-        missing = length - tensor.shape[-1 - axis_from_right]
-        return torch.nn.functional.pad(tensor, [0, 0] * axis_from_right + [missing, 0]) if missing else tensor
-
-    for mine, other in zip(host.cache.layers, guest.cache.layers, strict=True):
-        mine.keys = torch.cat([padded(mine.keys, 1), padded(other.keys, 1)])
-        mine.values = torch.cat([padded(mine.values, 1), padded(other.values, 1)])
-    host.is_real = torch.cat([padded(host.is_real, 0), padded(guest.is_real, 0)])
-    host.position = torch.cat([host.position, guest.position])
-    host.last = torch.cat([host.last, guest.last])
-    host.rows = host.rows + guest.rows

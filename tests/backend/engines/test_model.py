@@ -21,7 +21,7 @@ Load = Callable[[], Base]
 
 def logits_of(base: Base, name: str | None) -> torch.Tensor:
     with torch.inference_mode(), base.scope(name):
-        return base.logits(base.batch([[5, 6, 7, 8], [9, 10]]), None, last_only=False)
+        return base.logits([[5, 6, 7, 8], [9, 10]])[:, :4]
 
 
 def add(base: Base, resolved: Resolved) -> str:
@@ -48,7 +48,7 @@ def test_an_adapter_gives_the_logits_that_peft_gives(load: Load, adapters: dict[
     reference.load_adapter(adapters["model-1"].adapter, "default")
     with torch.inference_mode():
         expected = reference(input_ids=torch.tensor([[5, 6, 7, 8]])).logits
-    assert torch.allclose(logits_of(base, one)[0], expected[0], atol=1e-6)
+    assert torch.allclose(logits_of(base, one)[0], expected[0], atol=1e-5)
 
 
 def test_adapters_of_different_shape_share_one_base(

@@ -84,12 +84,12 @@ def test_a_seed_gives_the_same_text_whatever_else_is_in_the_batch(scheduler: Sch
     base, draw = scheduler.base, random.Random(1)
     models = [None, adapters["model-1"], adapters["model-2"]]
     requests = [
-        request(base, draw_prompt(draw), models[at % 3], seed=at, n=1 + at % 3, top_logps=0) for at in range(12)
+        request(base, draw_prompt(draw), models[at % 3], seed=at, n=1 + at % 3, top_logps=0) for at in range(50)
     ]
     alone = [Asked(scheduler, item).texts() for item in requests]
     assert len({text for texts in alone for text in texts}) > 12
     scheduler.waiting_limit = 100
-    order = list(range(12))
+    order = list(range(50))
     for _ in range(2):
         draw.shuffle(order)
         together = {at: Asked(scheduler, requests[at]) for at in order}
