@@ -97,7 +97,7 @@ def _verb(
 
 
 def _training_verb(verbs: Any) -> None:
-    """``train reward`` and ``train ppo``; their options are the fields of the settings."""
+    """``train reward``, ``train ppo`` and so on; their options are the fields of the settings."""
     train = verbs.add_parser("train", help="train a model and wait for it").add_subparsers(
         required=True, metavar="KIND"
     )
@@ -106,7 +106,9 @@ def _training_verb(verbs: Any) -> None:
         parser.set_defaults(kind=kind)
         parser.add_argument("--project", default=starting.SAMPLE)
         parser.add_argument("--seed", type=int, default=0)
-        parser.add_argument("--despite", default="", help="why to go on with a weak reward model")
+        parser.add_argument(
+            "--despite", default="", help="why to go on with a weak reward model; for kinds that follow one"
+        )
         for option in options(settings):
             flag = "--" + option.name.replace("_", "-")
             parser.add_argument(
@@ -169,12 +171,9 @@ def _train(args: argparse.Namespace, settings: Settings) -> int:
         project = _project(house.store, args.project)
         assert project.id is not None
         person = _operator(house.store)
-        if args.kind == "reward":
-            job = retraining.train_reward(house.store, person, project.id, changes=changes, seed=args.seed)
-        else:
-            job = retraining.run_ppo(
-                house.store, person, project.id, changes=changes, seed=args.seed, despite=args.despite
-            )
+        job = retraining.train(
+            house.store, person, project.id, args.kind, changes=changes, seed=args.seed, despite=args.despite
+        )
         job = house.jobs.run_to_end(job, _say_step)
     print(json.dumps({"job": job.id, "state": job.state, "model_id": job.output_model_id, "error": job.error}))
     return 0 if job.state == "done" else 1

@@ -14,6 +14,8 @@ from feedback_db import Store, audit, comparisons, jobs, models, people, snapsho
 from feedback_db.store import as_json
 from feedback_db.types import Evaluation, Job, Model, Person, Project, Snapshot
 
+FOLLOW_REWARD = ("ppo", "ift")  # kinds that learn from a reward model's scores
+
 
 class NotReady(Problem):
     """A job cannot start yet; the message says what is missing and what to do."""
@@ -25,54 +27,79 @@ class Readiness(NamedTuple):
     judgements: int  # trainable ones
     new: int  # of these, given since the newest reward model's snapshot
     minimum: int
-    prompts: int  # distinct prompts PPO would train on
+    demonstrations: int  # worked examples SFT would learn from, beside what was judged
+    prompts: int  # distinct prompts PPO and IFT would train on
     reward: Model | None
     report: Mapping[str, Any] | None  # of the reward model
     policy: Model | None
-    reward_refusal: NotReady | None  # why a reward job cannot start; None when it can
-    ppo_refusal: NotReady | None
+    refusals: Mapping[str, NotReady]  # kind of job -> why it cannot start; a kind that can is not in it
 
 
 def readiness(store: Store, person: Person, project_id: int) -> Readiness:
     """How many judgements there are, what the current reward model is worth, and what may be started."""
     access.require(person, "retrain")
-    minimum = training.RewardSettings().min_comparisons
-    count = snapshots.trainable_count(store, project_id)
-    reward = models.live(store, "reward", project_id)
+    count, shown = snapshots.trainable_count(store, project_id), len(snapshots.demonstrations(store, project_id))
+    reward, policy = models.live(store, "reward", project_id), models.live(store, "policy")
     report = _report(store, reward)
-    asked = comparisons.asked_prompts(store, project_id)
-    reward_refusal = ppo_refusal = None
-    if count < minimum:
-        reward_refusal = NotReady(
-            f"A reward model needs {minimum} judgements; there are {count}. Label more first.",
-            "few_judgements",
-            minimum=minimum,
-            count=count,
-        )
-    policy = models.live(store, "policy")
-    if reward is not None and policy is not None and reward.base_fingerprint != policy.base_fingerprint:
-        ppo_refusal = NotReady(
+    asked = len(comparisons.asked_prompts(store, project_id))
+    follows = {kind: _cannot_follow(kind.upper(), reward, policy, asked) for kind in FOLLOW_REWARD}
+    learns = {"reward": _too_few_to_judge(count), "sft": _too_few_answers(count + shown), "dpo": _too_few_pairs(count)}
+    return Readiness(
+        judgements=count,
+        new=snapshots.trainable_count(store, project_id, _seen_by(store, reward)),
+        minimum=training.RewardSettings().min_comparisons,
+        demonstrations=shown,
+        prompts=asked,
+        reward=reward,
+        report=report.result if report else None,
+        policy=policy,
+        refusals={kind: why for kind, why in {**learns, **follows}.items() if why is not None},
+    )
+
+
+def _too_few_to_judge(count: int) -> NotReady | None:
+    minimum = training.RewardSettings().min_comparisons
+    if count >= minimum:
+        return None
+    told = f"A reward model needs {minimum} judgements; there are {count}. Label more first."
+    return NotReady(told, "few_judgements", minimum=minimum, count=count)
+
+
+def _too_few_answers(count: int) -> NotReady | None:
+    minimum = training.SFTSettings().min_answers
+    if count >= minimum:
+        return None
+    told = (
+        f"SFT needs {minimum} answers to learn from: demonstrations, edited or preferred ones; there are at most {count}. "
+        "Label more, or write demonstrations."
+    )
+    return NotReady(told, "few_answers", minimum=minimum, count=count)
+
+
+def _too_few_pairs(count: int) -> NotReady | None:
+    minimum = training.DPOSettings().min_pairs
+    if count >= minimum:
+        return None
+    told = f"DPO needs {minimum} judged pairs; there are {count}. Label more first."
+    return NotReady(told, "few_pairs", minimum=minimum, count=count)
+
+
+def _cannot_follow(method: str, reward: Model | None, policy: Model | None, prompts: int) -> NotReady | None:
+    """Why a policy cannot be trained on the reward model's scores."""
+    if reward is None:
+        told = f"{method} needs a reward model. Train one from the judgements first."
+        return NotReady(told, "no_reward_model", method=method)
+    if policy is not None and reward.base_fingerprint != policy.base_fingerprint:
+        return NotReady(
             f"{reward.name} was trained on the base {reward.base}; {policy.base} is served now. Train a reward model on it.",
             "other_base",
             name=reward.name,
             base=reward.base,
             served=policy.base,
         )
-    elif reward is None:
-        ppo_refusal = NotReady("PPO needs a reward model. Train one from the judgements first.", "no_reward_model")
-    elif not asked:
-        ppo_refusal = NotReady("PPO needs prompts: send comparisons to labelling first.", "no_prompts")
-    return Readiness(
-        judgements=count,
-        new=snapshots.trainable_count(store, project_id, _seen_by(store, reward)),
-        minimum=minimum,
-        prompts=len(asked),
-        reward=reward,
-        report=report.result if report else None,
-        policy=policy,
-        reward_refusal=reward_refusal,
-        ppo_refusal=ppo_refusal,
-    )
+    if not prompts:
+        return NotReady(f"{method} needs prompts: send comparisons to labelling first.", "no_prompts", method=method)
+    return None
 
 
 def project_name(store: Store, person: Person, project_id: int) -> str:
@@ -84,20 +111,8 @@ def project_name(store: Store, person: Person, project_id: int) -> str:
 def train_reward(
     store: Store, person: Person, project_id: int, *, changes: Mapping[str, Any], seed: int = 0, key: str | None = None
 ) -> Job:
-    """Freeze the judgements and queue a reward job. ``key``: one click is one job, however often it is sent.
-
-    Raises NotReady, training.BadSettings.
-    """
-    access.require(person, "retrain")
-    settings = training.make(training.RewardSettings, changes)
-    with store.write():
-        if known := _known(store, key):
-            return known
-        refusal = readiness(store, person, project_id).reward_refusal
-        if refusal is not None:
-            raise refusal
-        snapshot = snapshots.freeze_preferences(store, project_id, "preferences", person.id)
-        return _queue(store, person, "reward", settings, project_id=project_id, snapshot=snapshot, seed=seed, key=key)
+    """Freeze the judgements and queue a reward job; see ``train``."""
+    return train(store, person, project_id, "reward", changes=changes, seed=seed, key=key)
 
 
 def run_ppo(
@@ -110,48 +125,71 @@ def run_ppo(
     key: str | None = None,
     despite: str = "",
 ) -> Job:
-    """Queue a PPO job on the prompts people were asked about, with the current reward model.
+    """Queue a PPO job on the prompts people were asked about, with the current reward model; see ``train``."""
+    return train(store, person, project_id, "ppo", changes=changes, seed=seed, key=key, despite=despite)
 
-    A reward model that is not better than guessing by length or by majority is refused, unless ``despite`` gives the
-    reason for going on; the reason is kept with the job. Raises NotReady, training.BadSettings.
+
+def train(
+    store: Store,
+    person: Person,
+    project_id: int,
+    kind: str,
+    *,
+    changes: Mapping[str, Any],
+    seed: int = 0,
+    key: str | None = None,
+    despite: str = "",
+) -> Job:
+    """Freeze what a job of this kind learns from and queue it. ``key``: one click is one job, however often it is sent.
+
+    A policy goes on from the live one. PPO and IFT follow the current reward model: one that is not better than guessing
+    by length or by majority is refused, unless ``despite`` gives the reason for going on; the reason is kept with the
+    job. Raises NotReady, training.BadSettings.
     """
     access.require(person, "retrain")
-    settings = training.make(training.PPOSettings, changes)
+    settings = training.make(training.KINDS[kind], changes)
     with store.write():
         if known := _known(store, key):
             return known
         ready = readiness(store, person, project_id)
-        if ready.ppo_refusal is not None:
-            raise ready.ppo_refusal
-        if ready.report is not None and ready.report["verdict"] != "usable" and not despite.strip():
+        if kind in ready.refusals:
+            raise ready.refusals[kind]
+        follows, reason = kind in FOLLOW_REWARD, despite.strip()
+        if follows and ready.report is not None and ready.report["verdict"] != "usable" and not reason:
             raise NotReady(
-                "The reward model is not shown to be better than guessing, so PPO would chase noise. "
+                "The reward model is not shown to be better than guessing, so a policy that follows it would chase noise. "
                 "Label more and train it again, or give a reason to go on.",
                 "weak_reward_model",
             )
-        prompt_ids = [p.id for p, _ in comparisons.asked_prompts(store, project_id) if p.id is not None]
-        snapshot = snapshots.freeze_prompts(store, project_id, "prompts", prompt_ids, person.id)
         job = _queue(
             store,
             person,
-            "ppo",
+            kind,
             settings,
             project_id=project_id,
-            snapshot=snapshot,
+            snapshot=_freeze(store, person, project_id, kind),
             seed=seed,
             key=key,
-            start=ready.policy if ready.policy and ready.policy.adapter else None,
-            reward=ready.reward,
-            despite=bool(despite.strip()),
+            start=ready.policy if kind != "reward" and ready.policy and ready.policy.adapter else None,
+            reward=ready.reward if follows else None,
+            despite=follows and bool(reason),
         )
-        if despite.strip() and job.id is not None:
-            said = {
-                "kind": "message",
-                "at": store.now(),
-                "text": f"Goes on with a weak reward model: {despite.strip()}",
-            }
+        if follows and reason and job.id is not None:
+            said = {"kind": "message", "at": store.now(), "text": f"Goes on with a weak reward model: {reason}"}
             jobs.record_events(store, job.id, [said])
         return job
+
+
+def _freeze(store: Store, person: Person, project_id: int, kind: str) -> Snapshot:
+    """What a job of this kind may see."""
+    if kind == "reward":
+        return snapshots.freeze_preferences(store, project_id, "preferences", person.id)
+    if kind == "dpo":
+        return snapshots.freeze_preferences(store, project_id, "pairs with prompts", person.id, with_prompts=True)
+    if kind == "sft":
+        return snapshots.freeze_answers(store, project_id, "answers", person.id)
+    prompt_ids = [p.id for p, _ in comparisons.asked_prompts(store, project_id) if p.id is not None]
+    return snapshots.freeze_prompts(store, project_id, "prompts", prompt_ids, person.id)
 
 
 def stop(store: Store, supervisor: Supervisor, person: Person, job_id: int) -> Job:

@@ -44,15 +44,9 @@ def freeze_preferences(
 def freeze_answers(store: Store, project_id: int, name: str, person_id: int | None) -> Snapshot:
     """Freeze the answers worth learning from: demonstrations, edited answers, winners. ``n`` counts the answers."""
     with store.write():
-        filters = {"demonstrations": _demonstrations(store, project_id)}
+        filters = {"demonstrations": demonstrations(store, project_id)}
         snapshot, _ = _with_judgements(store, project_id, name, "sft", filters, person_id)
         return _frozen(store, snapshot, len(_answer_rows(store, snapshot)))
-
-
-def answer_count(store: Store, project_id: int) -> int:
-    """How many answers ``freeze_answers`` would freeze now."""
-    judged = _decided(store, f"select j.id {TRAINABLE}", [project_id])
-    return len(judged) + len(_demonstrations(store, project_id))
 
 
 def _with_judgements(
@@ -163,7 +157,7 @@ def _answer(item: Mapping[str, Any]) -> dict[str, Any]:
 def _answer_rows(store: Store, snapshot: Snapshot) -> list[dict[str, Any]]:
     """Demonstrations first, then one row per edit or decided comparison. The judged ones have their case's split."""
     splits = dict(snapshot.filters["demonstrations"])
-    demonstrations = store.rows(
+    shown = store.rows(
         "select id, input, output from demonstrations where project_id = ? order by id", [snapshot.project_id]
     )
     written = [
@@ -175,7 +169,7 @@ def _answer_rows(store: Store, snapshot: Snapshot) -> list[dict[str, Any]]:
             "source": "demonstration",
             "demonstration": row["id"],
         }
-        for row in demonstrations
+        for row in shown
         if row["id"] in splits
     ]
     return written + _decided(store, OF_SNAPSHOT, [snapshot.id])
@@ -244,7 +238,7 @@ def _winner(judgements: Sequence[Mapping[str, Any]]) -> int | None:
     return place if 2 * count > len(judgements) else None
 
 
-def _demonstrations(store: Store, project_id: int) -> list[tuple[int, str]]:
+def demonstrations(store: Store, project_id: int) -> list[tuple[int, str]]:
     """Id and split of the worked examples that say what a good answer is.
 
     Not those with a label, whose input alone does not tell what is asked, nor those that were winners, which the

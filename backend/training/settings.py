@@ -226,7 +226,13 @@ class IFTSettings(OnPolicySettings):
 
 Settings = TypeVar("Settings", bound=CommonSettings)
 
-KINDS: Mapping[str, type[CommonSettings]] = {"reward": RewardSettings, "ppo": PPOSettings}
+KINDS: Mapping[str, type[CommonSettings]] = {
+    "reward": RewardSettings,
+    "ppo": PPOSettings,
+    "ift": IFTSettings,
+    "dpo": DPOSettings,
+    "sft": SFTSettings,
+}
 
 
 def options(kind: type[CommonSettings]) -> list[Option]:

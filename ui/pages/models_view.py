@@ -48,6 +48,8 @@ def key_figure(ui: Ui, report: Mapping[str, Any]) -> str:
     """The one number a model is judged by, with its interval and n."""
     if report.get("accuracy"):
         return ui.guard.say("models.accuracy", figure=percent(report["accuracy"]))
+    if report.get("loss"):
+        return ui.guard.say("models.fall", figure=interval(report["loss"]["fall"]))
     held_out = report.get("held_out")
     return ui.guard.say("models.gain", figure=interval(held_out["gain"])) if held_out else "–"
 
@@ -78,22 +80,27 @@ def detail_shown(ui: Ui, detail: Detail) -> dict[str, Any]:
 
 
 def _tone(report: Mapping[str, Any]) -> str:
-    return "ok" if report.get("verdict") in ("usable", "gained") else "warn"
+    return "ok" if report.get("verdict") in ("usable", "gained", "loss_fell") else "warn"
 
 
 def _report_facts(ui: Ui, report: Mapping[str, Any]) -> list[tuple[str, drawn.Cell]]:
     say = ui.guard.say
     rows: list[tuple[str, drawn.Cell]] = []
     if "accuracy" in report:
-        baselines = report.get("baselines", {})
+        rows.append((say("models.held_out_accuracy"), percent(report["accuracy"])))
         rows += [
-            (say("models.held_out_accuracy"), percent(report["accuracy"])),
-            (say("models.baseline_length"), percent(baselines.get("length"))),
-            (say("models.baseline_position"), percent(baselines.get("position"))),
-            (say("models.train_accuracy"), percent(report.get("train_accuracy"))),
+            (say(f"models.baseline_{name}"), percent(found)) for name, found in report.get("baselines", {}).items()
         ]
+        rows.append((say("models.train_accuracy"), percent(report.get("train_accuracy"))))
+        if report.get("margin"):
+            rows.append((say("models.margin"), interval(report["margin"])))
         if report.get("calibration_error") is not None:
             rows.append((say("models.calibration"), figure(report["calibration_error"])))
+    if loss := report.get("loss"):
+        rows += [
+            (say("models.loss_fall"), interval(loss["fall"])),
+            (say("models.loss"), f"{figure(loss['before'])} → {figure(loss['after'])} (n = {loss['n']})"),
+        ]
     if held_out := report.get("held_out"):
         kl = held_out.get("kl", {})
         rows += [

@@ -12,6 +12,7 @@ from backend.training.settings import KINDS
 from ui.context import Ui
 from ui.pages.train_form import JobForm, changes, command_of, job_form
 from ui.pages.train_view import (
+    about_shown,
     can_pause,
     can_resume,
     can_stop,
@@ -54,10 +55,11 @@ def page(ui: Ui) -> None:
             cards = drawn("readiness", scale=8)
         with gr.Row(equal_height=False):
             with gr.Column(scale=5, min_width=380, elem_classes="wh-panel"):
-                forms, commands = [], []
+                forms, abouts, commands = [], [], []
                 with gr.Tabs():
                     for kind in KINDS:
                         with gr.Tab(label(f"train.tab.{kind}"), elem_id=f"tab-{kind}"):
+                            abouts.append(drawn(f"about-{kind}"))
                             forms.append(job_form(ui, kind))
                             commands.append(drawn(f"command-{kind}"))
                 status = drawn("train-status")
@@ -65,7 +67,7 @@ def page(ui: Ui) -> None:
                 jobs = drawn("jobs")
                 watch = _watch(ui)
     timer = gr.Timer(EVERY_SECONDS, active=False)
-    _events(ui, project, cards, forms, commands, status, jobs, watch, timer)
+    _events(ui, project, [cards, *abouts], forms, commands, status, jobs, watch, timer)
 
 
 def _watch(ui: Ui) -> Watch:
@@ -92,7 +94,7 @@ def _watch(ui: Ui) -> Watch:
 def _events(
     ui: Ui,
     project: Any,
-    cards: Any,
+    told: list[Any],  # the cards, and what is said of each kind of job
     forms: list[JobForm],
     commands: list[Any],
     status: Any,
@@ -102,7 +104,7 @@ def _events(
 ) -> None:
     quiet: dict[str, Any] = {"show_progress": "hidden", "queue": False}
     picture = [watch.job, watch.run, *watch.groups, *watch.plots, watch.samples, *watch.buttons, watch.seen]
-    chances = [cards, *(form.start for form in forms), *(form.despite for form in forms)]
+    chances = [*told, *(form.start for form in forms), *(form.despite for form in forms)]
     whole = [*chances, jobs, *picture]
 
     def open_page(request: gr.Request) -> list[Any]:
@@ -173,10 +175,7 @@ def _form_events(ui: Ui, form: JobForm, place: Any, project: Any, status: Any, w
 
     def start(project_id: int | None, key: str, seed: float | None, despite: str, *values: Any) -> list[Any]:
         asked: dict[str, Any] = {"changes": changes(form.kind, values), "seed": int(seed or 0), "key": key or None}
-        if form.kind == "reward":
-            job = retraining.train_reward(ui.store, ui.guard.person(), project_id or 0, **asked)
-        else:
-            job = retraining.run_ppo(ui.store, ui.guard.person(), project_id or 0, **asked, despite=despite or "")
+        job = retraining.train(ui.store, ui.guard.person(), project_id or 0, form.kind, **asked, despite=despite or "")
         told = drawing(note(ui.guard.say("train.started", id=job.id, kind=job.kind), "ok"))
         return [told, *_whole(ui, project_id or 0, job.id)]
 
@@ -204,11 +203,11 @@ def _chances(ui: Ui, project_id: int) -> list[Any]:
     """The cards, which jobs may start, and where a reason is asked for."""
     ready = retraining.readiness(ui.store, ui.guard.person(), project_id)
     is_weak = ready.report is not None and ready.report.get("verdict") != "usable"
-    refusals = {"reward": ready.reward_refusal, "ppo": ready.ppo_refusal}
     return [
         readiness_shown(ui, ready),
-        *(gr.update(interactive=not refusals[kind]) for kind in KINDS),
-        *(gr.update(visible=kind == "ppo" and is_weak) for kind in KINDS),
+        *(about_shown(ui, ready, kind) for kind in KINDS),
+        *(gr.update(interactive=kind not in ready.refusals) for kind in KINDS),
+        *(gr.update(visible=kind in retraining.FOLLOW_REWARD and is_weak) for kind in KINDS),
     ]
 
 

@@ -18,7 +18,7 @@ class JobForm(NamedTuple):
     kind: str
     fields: list[Any]
     seed: Any
-    despite: Any  # why to go on with a weak reward model; only PPO has it
+    despite: Any  # why to go on with a weak reward model; asked of the kinds that follow one
     start: Any
     key: Any  # hidden: names the click, so that a double click is one job
 

@@ -22,8 +22,10 @@ TONES = {
 }
 SAMPLES = 6  # newest sample answers shown
 GROUPS: dict[str, tuple[str, ...]] = {  # curves that share a unit share a picture
-    "accuracy": ("accuracy", "held_out/accuracy"),
-    "loss": ("loss", "held_out/log_loss"),
+    "accuracy": ("accuracy", "rewards/accuracies", "held_out/accuracy"),
+    "loss": ("loss", "held_out/log_loss", "held_out/loss"),
+    "margin": ("rewards/margins", "held_out/margin"),
+    "rewards": ("rewards/chosen", "rewards/rejected"),
     "score": ("objective/scores", "objective/rlhf_reward"),
     "kl": ("objective/kl",),
     "entropy": ("objective/entropy",),
@@ -62,7 +64,15 @@ def readiness_shown(ui: Ui, ready: Readiness) -> dict[str, Any]:
             else "",
             "warn",
         ),
-        drawn.note(_refusal(ui, ready), "warn"),
+    )
+
+
+def about_shown(ui: Ui, ready: Readiness, kind: str) -> dict[str, Any]:
+    """What a kind of job learns from, and why it cannot start."""
+    refusal = ready.refusals.get(kind)
+    return drawn.drawing(
+        drawn.note(ui.guard.say(f"train.about.{kind}", judgements=ready.judgements, shown=ready.demonstrations)),
+        drawn.note(ui.text.problem(refusal, ui.guard.language()), "warn") if refusal else None,
     )
 
 
@@ -74,12 +84,6 @@ def _reward_card(ui: Ui, ready: Readiness) -> tuple[str, str, str]:
     accuracy = (ready.report or {}).get("accuracy")
     hint = say("train.reward_hint", spread=spread(accuracy), name=ready.reward.name)
     return say("train.reward"), share(accuracy["value"]) if accuracy else "–", hint if accuracy else ready.reward.name
-
-
-def _refusal(ui: Ui, ready: Readiness) -> str:
-    """Why a job cannot start: the first thing to put right."""
-    refusal = ready.reward_refusal or ready.ppo_refusal
-    return ui.text.problem(refusal, ui.guard.language()) if refusal else ""
 
 
 def _rule(length: dict[str, Any]) -> str:

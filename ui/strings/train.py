@@ -4,8 +4,22 @@ from backend.training.settings import KINDS, options
 
 SETTINGS_ZH = {
     "reward.learning_rate": ("学习率", "适配器与输出头的步长。3e-3 适合内置模型,更大的模型用 1e-4。"),
-    "ppo.learning_rate": ("学习率", "适配器与价值头的步长。"),
+    "ppo.learning_rate": ("学习率", "适配器与价值头的步长。3e-3 适合内置模型,更大的模型用 1e-5。"),
+    "ift.learning_rate": ("学习率", "适配器的步长。3e-3 适合内置模型,更大的模型用 1e-5。"),
+    "dpo.learning_rate": ("学习率", "适配器的步长。1e-3 适合内置模型,更大的模型用 1e-5。"),
+    "sft.learning_rate": ("学习率", "适配器的步长。3e-3 适合内置模型,更大的模型用 1e-4。"),
     "num_train_epochs": ("轮数", "遍历评判的次数;过多会过拟合。"),
+    "dpo.num_train_epochs": ("轮数", "遍历答案对的次数;过多会过拟合。"),
+    "sft.num_train_epochs": ("轮数", "遍历回答的次数;过多会过拟合。"),
+    "dpo.batch_size": ("每步答案对数", "每步平均的答案对数量。"),
+    "sft.batch_size": ("每步回答数", "每步平均的回答数量。"),
+    "ift.batch_size": ("每步回合数", "每次更新前采样的回答数。"),
+    "beta": ("Beta", "越大,策略越接近起点。"),
+    "loss_type": ("损失", "sigmoid 即 DPO;ipo 以每词元固定差距为目标,对确定的答案对不易过拟合。"),
+    "label_smoothing": ("标签平滑", "认为判错的评判比例;仅用于 sigmoid。"),
+    "min_pairs": ("最少答案对数", "可训练的答案对少于此数时拒绝任务。"),
+    "min_answers": ("最少回答数", "可学习的回答少于此数时拒绝任务。"),
+    "ift.num_generations": ("每提示回答数", "每个回答与其余回答相比较;1 表示使用移动平均。"),
     "reward.batch_size": ("每步比较数", "每步平均的比较数量。"),
     "ppo.batch_size": ("每步回合数", "每次更新前采样的回答数。"),
     "warmup_share": ("预热比例", "学习率上升阶段所占的步数比例。"),
@@ -55,14 +69,52 @@ STRINGS = {
     **_settings(),
     "train.tab.reward": ("Reward model", "奖励模型"),
     "train.tab.ppo": ("PPO", "PPO"),
+    "train.tab.ift": ("IFT", "IFT"),
+    "train.tab.dpo": ("DPO", "DPO"),
+    "train.tab.sft": ("SFT", "SFT"),
+    "train.about.reward": (
+        "Learns to score answers from {judgements} judgements. PPO and IFT follow its scores.",
+        "从 {judgements} 个评判中学习给回答打分。PPO 与 IFT 依据其得分训练。",
+    ),
+    "train.about.ppo": (
+        (
+            "Proximal policy optimisation: the policy answers prompts and follows the reward model's scores in clipped steps, "
+            "with a value for every token."
+        ),
+        "近端策略优化:策略回答提示,依据奖励模型的得分以裁剪步长更新,并为每个词元估计价值。",
+    ),
+    "train.about.ift": (
+        (
+            "REINFORCE on the learned reward: the policy answers each prompt several times, and each answer is measured "
+            "against the others. Simpler than PPO, with fewer settings."
+        ),
+        "基于所学奖励的 REINFORCE:策略对每个提示作答数次,每个回答与其余回答相比较。比 PPO 更简单,设置更少。",
+    ),
+    "train.about.dpo": (
+        (
+            "Direct preference optimisation: learns straight from {judgements} judged comparisons, without a reward model. "
+            "It sees no new answers while it trains, so read some before you promote it."
+        ),
+        "直接偏好优化:无需奖励模型,直接从 {judgements} 个已评判的比较中学习。训练时不产生新回答,上线前请先查看一些。",
+    ),
+    "train.about.sft": (
+        (
+            "Supervised fine-tuning: learns to write like {shown} demonstrations and the edited and winning answers of "
+            "{judgements} judgements. The usual first step."
+        ),
+        "监督微调:学习 {shown} 个示例,以及 {judgements} 个评判中修改过的回答与胜出的回答。通常是第一步。",
+    ),
     "train.start.reward": ("Train reward model", "训练奖励模型"),
     "train.start.ppo": ("Run PPO", "运行 PPO"),
+    "train.start.ift": ("Run IFT", "运行 IFT"),
+    "train.start.dpo": ("Run DPO", "运行 DPO"),
+    "train.start.sft": ("Run SFT", "运行 SFT"),
     "train.advanced": ("Advanced settings", "高级设置"),
     "train.seed": ("Seed", "种子"),
     "train.despite": ("Reason to go on with a weak reward model", "奖励模型较弱仍继续的理由"),
     "train.despite_hint": (
-        "The reward model is not shown to be better than guessing; without a reason PPO does not start.",
-        "奖励模型尚未证明优于猜测;不填写理由则不会启动 PPO。",
+        "The reward model is not shown to be better than guessing; without a reason the job does not start.",
+        "奖励模型尚未证明优于猜测;不填写理由则不会启动任务。",
     ),
     "train.command": ("The same from a terminal", "等效的终端命令"),
     "train.judgements": ("Judgements", "评判"),
@@ -70,9 +122,9 @@ STRINGS = {
     "train.new": ("New", "新增"),
     "train.new_hint": ("since the last reward model", "自上次奖励模型以来"),
     "train.prompts": ("Prompts", "提示"),
-    "train.prompts_hint": ("PPO would train on", "可供 PPO 训练"),
+    "train.prompts_hint": ("PPO and IFT would train on", "可供 PPO 与 IFT 训练"),
     "train.policy": ("Live policy", "已上线策略"),
-    "train.policy_hint": ("PPO goes on from here", "PPO 从这里继续"),
+    "train.policy_hint": ("training goes on from here", "训练从这里继续"),
     "train.reward": ("Reward model", "奖励模型"),
     "train.reward_hint": ("95 %: {spread}; {name} on held-out cases", "95 %:{spread};{name},留出用例"),
     "train.reward_none": ("train one first", "请先训练"),
@@ -135,6 +187,8 @@ STRINGS = {
     "train.step": ("step", "步"),
     "train.group.accuracy": ("Accuracy", "准确率"),
     "train.group.loss": ("Loss", "损失"),
+    "train.group.margin": ("Margin of the implicit reward", "隐式奖励的差距"),
+    "train.group.rewards": ("Implicit rewards", "隐式奖励"),
     "train.group.score": ("Score", "得分"),
     "train.group.kl": ("KL to the base, nats per answer", "与基座的 KL,每回答奈特"),
     "train.group.entropy": ("Entropy, nats per token", "熵,每词元奈特"),

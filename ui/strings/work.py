@@ -25,24 +25,35 @@ STRINGS = {
         "A reward model needs {minimum} judgements; there are {count}. Label more first.",
         "训练奖励模型需要 {minimum} 个评判,目前有 {count} 个。请先继续标注。",
     ),
+    "problem.few_pairs": (
+        "DPO needs {minimum} judged pairs; there are {count}. Label more first.",
+        "DPO 需要 {minimum} 个已评判的答案对,目前有 {count} 个。请先继续标注。",
+    ),
+    "problem.few_answers": (
+        (
+            "SFT needs {minimum} answers to learn from: demonstrations, edited or preferred ones; there are at most {count}. "
+            "Label more, or write demonstrations."
+        ),
+        "SFT 需要 {minimum} 个可学习的回答(示例、修改过的或胜出的回答),目前最多 {count} 个。请继续标注或编写示例。",
+    ),
     "problem.no_reward_model": (
-        "PPO needs a reward model. Train one from the judgements first.",
-        "PPO 需要奖励模型,请先用评判训练一个。",
+        "{method} needs a reward model. Train one from the judgements first.",
+        "{method} 需要奖励模型,请先用评判训练一个。",
     ),
     "problem.other_base": (
         "{name} was trained on the base {base}; {served} is served now. Train a reward model on it.",
         "{name} 是在底座 {base} 上训练的,现在使用的是 {served}。请在其上训练奖励模型。",
     ),
     "problem.no_prompts": (
-        "PPO needs prompts: send comparisons to labelling first.",
-        "PPO 需要提示:请先将比较送去标注。",
+        "{method} needs prompts: send comparisons to labelling first.",
+        "{method} 需要提示:请先将比较送去标注。",
     ),
     "problem.weak_reward_model": (
         (
-            "The reward model is not shown to be better than guessing, so PPO would chase noise. "
+            "The reward model is not shown to be better than guessing, so a policy that follows it would chase noise. "
             "Label more and train it again, or give a reason to go on."
         ),
-        "奖励模型尚未证明优于猜测,PPO 只会追逐噪声。请继续标注并重新训练,或填写继续的理由。",
+        "奖励模型尚未证明优于猜测,依据它训练的策略只会追逐噪声。请继续标注并重新训练,或填写继续的理由。",
     ),
     "problem.no_base": (
         "There is no base model yet. Start the app once, so that it registers its base.",
