@@ -5,12 +5,15 @@ Bradley & Terry 1952; Ouyang et al. 2022 (arXiv:2203.02155) eq. 1: per compariso
 m the margin asked of strong preferences. The score is read at the last token, which is the end token if the answer
 ended, so an answer without its end scores differently. The head is drawn from N(0, 1/sqrt(D + 1)) (Stiennon et al. 2020).
 
-Left out: ensembles, the ties model of Rao & Kupper, shared prefixes between the answers of a case.
+The answers of a comparison share a tree row where the base allows it (tree.py): the case is read once.
+
+Left out: ensembles, the ties model of Rao & Kupper.
 """
 
 import math
 from collections import Counter
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,14 +22,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from backend.registry.artifacts import BadArtifact
-from backend.training import report
+from backend.training import report, tree
 from backend.training.checkpoint import NONE, Checkpoints, Live
 from backend.training.data import (
     ComparisonRow,
     Pair,
     Tokens,
-    microbatches,
-    pad_left,
     pairs_of,
 )
 from backend.training.draws import cycled, generator
@@ -66,10 +67,6 @@ class Item(NamedTuple):
     pairs: list[Pair]
     margin: float
 
-    @property
-    def length(self) -> int:
-        return max(len(sequence) for sequence in self.sequences)
-
 
 class Trained(NamedTuple):
     head: Head
@@ -104,6 +101,7 @@ def train(
         base.add(ADAPTER, Shape(s.lora_r, s.lora_alpha), seed)
     else:
         base.load(ADAPTER, start)
+    tree.trust(base, ADAPTER, [item.sequences for item in items], run)
     head = new_head(base, seed)
     weights = [*base.weights(ADAPTER), head.weight]
     optimizer = torch.optim.AdamW(weights, lr=s.learning_rate, weight_decay=0.0, eps=1e-8)
@@ -200,7 +198,7 @@ def update(
     optimizer.zero_grad()
     total_loss, hits, pairs = 0.0, 0.0, 0
     with base.scope(ADAPTER), fast_matmul():
-        for part in item_parts(batch, s.tokens_per_microbatch, seed, step):
+        for part in tree.parts(base, [item.sequences for item in batch], s.tokens_per_microbatch, seed, step):
             run.check()
             few = [batch[i] for i in part]
             losses, differences = comparison_losses(few, score_items(base, head, few))
@@ -221,15 +219,9 @@ def update(
     return {"loss": total_loss, "accuracy": hits / pairs if pairs else math.nan, "grad_norm": norm}
 
 
-def item_parts(items: Sequence[Item], tokens: int, seed: int, step: int) -> list[list[int]]:
-    widest = max((len(item.sequences) for item in items), default=1)
-    return microbatches([item.length for item in items], tokens, seed, step, width=widest)
-
-
 def score_items(base: SharedBase, head: Head, items: Sequence[Item]) -> Tensor:
     """Raw scores of all answers of the items in order, under the open scope. (answers,)"""
-    padded = pad_left([sequence for item in items for sequence in item.sequences], base.pad_id, base.device)
-    return head.raw(base.states(padded.tokens, padded.is_real)[:, -1])
+    return head.raw(tree.ends(base, [item.sequences for item in items]))
 
 
 def comparison_losses(items: Sequence[Item], scores: Tensor) -> tuple[Tensor, Tensor]:
@@ -255,16 +247,24 @@ def cosine_share(step: int, total_steps: int, warmup_share: float, floor: float 
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * done))
 
 
-@torch.no_grad()
 def score_sequences(
     base: SharedBase, head: Head, sequences: Sequence[Sequence[int]], tokens: int, adapter: str = ADAPTER
 ) -> Tensor:
     """Raw scores of token sequences in their order, on the CPU. (N,)"""
-    scores = torch.zeros(len(sequences))
+    return score_groups(base, head, [[sequence] for sequence in sequences], tokens, adapter)
+
+
+@torch.no_grad()
+def score_groups(
+    base: SharedBase, head: Head, groups: Sequence[tree.Group], tokens: int, adapter: str = ADAPTER
+) -> Tensor:
+    """Raw scores of the sequences of groups that begin alike, group by group, on the CPU. (N,)"""
+    starts = [0, *accumulate(len(group) for group in groups)]
+    scores = torch.zeros(starts[-1])
     with base.scope(adapter):
-        for part in microbatches([len(sequence) for sequence in sequences], tokens, seed=0, step=0):
-            padded = pad_left([sequences[i] for i in part], base.pad_id, base.device)
-            scores[part] = head.raw(base.states(padded.tokens, padded.is_real)[:, -1]).cpu()
+        for part in tree.parts(base, groups, tokens, seed=0, step=0):
+            places = [place for i in part for place in range(starts[i], starts[i + 1])]
+            scores[places] = head.raw(tree.ends(base, [groups[i] for i in part])).cpu()
     return scores
 
 
@@ -272,9 +272,9 @@ def raw_scores(
     base: SharedBase, head: Head, items: Sequence[Item], settings: RewardSettings, run: Run
 ) -> list[list[float]]:
     """Per item the raw scores of its answers."""
-    flat = [sequence for item in items for sequence in item.sequences]
     run.check()
-    scores = iter(score_sequences(base, head, flat, settings.tokens_per_microbatch).tolist())
+    groups = [item.sequences for item in items]
+    scores = iter(score_groups(base, head, groups, settings.tokens_per_microbatch).tolist())
     return [[next(scores) for _ in item.sequences] for item in items]
 
 

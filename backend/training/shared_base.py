@@ -30,6 +30,7 @@ from transformers import (
 from transformers.pytorch_utils import Conv1D
 
 from backend.registry.artifacts import BadArtifact
+from backend.training import lora
 from backend.training.draws import generator
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -224,7 +225,7 @@ class SharedBase:
                 self.peft = get_peft_model(self.causal, config, adapter_name=name)
             else:
                 self.peft.add_adapter(name, config)
-        self.peft.eval()
+        lora.install(self.peft.eval())
 
     def _state(self, name: str) -> dict[str, Tensor]:
         return dict(get_peft_model_state_dict(self._wrapped(), adapter_name=name, save_embedding_layers=False))
