@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
+
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ROOT / "backend" / "training"
 TESTS = ROOT / "tests" / "backend" / "training"
@@ -141,6 +143,39 @@ TREE_FAULTS = [
 ]  # fmt: skip
 
 
+CHECKPOINT_FAULTS = [
+    Fault("moments start anew", '    live.optimizer.load_state_dict({"state": state, "param_groups": found.state["optimizer"]["groups"]})\n', ""),
+    Fault("weights start anew", "                weight.copy_(saved[name])\n", "                pass\n"),
+    Fault("shapes are not compared", "[tuple(weight.shape) for weight in some]:", "[tuple(saved[name].shape) for name in sorted(saved)]:"),
+    Fault("weights are kept by reference", 'detach().to("cpu", copy=True)', 'detach().to("cpu")'),
+    Fault("lists are kept by reference", "list(fact) if isinstance(fact, list) else fact", "fact"),
+    Fault("only the newest stays", "KEPT = 2 ", "KEPT = 1 "),
+    Fault("the newest by the alphabet", "key=lambda path: (len(path.name), path.name)", "key=lambda path: path.name"),
+    Fault("the oldest first", "for path in reversed(in_order(folder)):", "for path in in_order(folder):"),
+    Fault("bytes are not compared", 'if files[name] != {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}:', "if False:"),
+    Fault("a damaged one stays", "            discard(path)\n            continue", "            continue"),
+    Fault("a damaged one is skipped in silence", '            tell(f"{path.name} is skipped: {reason}.")\n', ""),
+    Fault("a missing file is not called missing", "except FileNotFoundError as missing:", "except NotADirectoryError as missing:"),
+    Fault("another run's checkpoint is taken", '        refuse_other(path.name, found.state["expected"], expected)\n', ""),
+    Fault("only what the checkpoint names is compared", "for key in sorted({*made_from, *expected})", "for key in sorted(made_from)"),
+    Fault("files are not synced", "        os.fsync(stream.fileno())\n", ""),
+    Fault("the folder is not synced before its name", "        _sync(temporary)\n", ""),
+    Fault("the name is not synced", "        _sync(folder)\n", ""),
+    Fault("the manifest is not last", "{**contents, MANIFEST: as_json(files)}", "{MANIFEST: as_json(files), **contents}"),
+    Fault("the same step is not replaced", "            discard(target)\n", "            pass\n"),
+    Fault("half a save stays in the way", '    sweep(folder)\n    target = ', "    target = "),
+    Fault("half a save stays after a resume", "    sweep(folder)\n    for path", "    for path"),
+    Fault("seconds for minutes", "self.seconds = 60 * minutes", "self.seconds = minutes"),
+    Fault("one second late", "self._clock() - self._last_save >= self.seconds", "self._clock() - self._last_save > self.seconds"),
+    Fault("the clock is never set back", "self._kept, self._last_save = None, self._clock()", "self._kept = None"),
+    Fault("now is not heard", "if now or self._clock()", "if self._clock()"),
+    Fault("a pause writes nothing", "        if isinstance(error, SetAside):\n            self._write()", "        pass"),
+    Fault("every end writes", "if isinstance(error, SetAside):", "if error is not None:"),
+    Fault("the point of the step waits", "            self.run.flush()\n", ""),
+    Fault("another number of threads is not told", 'if found.state["process"] != here:', "if False:"),
+]  # fmt: skip
+
+
 class Suite(NamedTuple):
     """A file of backend/training, the file of tests beside it, and what is done to it. Its tests take no arguments."""
 
@@ -152,7 +187,7 @@ class Suite(NamedTuple):
         return SOURCES / f"{self.name}.py"
 
 
-SUITES = [Suite("maths", FAULTS), Suite("tree", TREE_FAULTS)]
+SUITES = [Suite("maths", FAULTS), Suite("tree", TREE_FAULTS), Suite("checkpoint", CHECKPOINT_FAULTS)]
 
 
 def noticed_by(suite: Suite, mutated: types.ModuleType) -> str:
@@ -168,7 +203,7 @@ def noticed_by(suite: Suite, mutated: types.ModuleType) -> str:
         for name, test in tests.items():
             try:
                 test()
-            except Exception:
+            except (Exception, pytest.fail.Exception):
                 return name
     return ""
 
