@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 import gradio as gr
@@ -91,3 +92,18 @@ def test_the_command_says_only_what_differs_and_the_same_settings_come_of_it() -
     assert command_of("ppo", "it's mine", changed, 3, "") == (
         "python app.py train ppo --project 'it'\"'\"'s mine' --kl-coef 0.2 --seed 3"
     )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_says_what_it_learns_from_and_starts(tab: Tab, studio: Studio, kind: str) -> None:
+    told = [note["text"] for note in shown(tab.call("train_open"), "note")]
+    about = studio.ui.text.strings[f"train.about.{kind}"][0].split("{")[0].split(":")[0]
+    assert sum(text.startswith(about) for text in told) == 1
+    defaults = [option.default for option in options(KINDS[kind])]
+    outputs = tab.call(f"start_{kind}", studio.project.id, uuid.uuid4().hex, 0, "", *defaults)
+    job = studio.store.find(Job, order_by="id desc")[0]
+    assert (job.kind, job.state) == (kind, "queued")
+    assert f"Job {job.id} ({kind}) is queued" in parts(outputs[0], "note")[0]["text"]
+    assert (job.reward_model_id is None) is (kind not in ("ppo", "ift"))
+    tab.call("train_job", studio.project.id, event={"id": job.id})
+    tab.call("stop_job", studio.project.id, job.id)
