@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-LOCAL_SCORE = 8.0  # squared length of a local head's bias per frequency; 8 puts about half of its attention on one place
+# Squared length of a local head's bias per frequency; 8 puts about half of its attention on one place.
+LOCAL_SCORE = 8.0
 
 
 @dataclass(frozen=True)

@@ -119,7 +119,7 @@ def test_the_committed_service_figures_reach_the_bars(figures):
         assert row["ended"]["value"] >= 0.95
         assert row["repeating"]["value"] <= 0.05
         assert 0.3 <= row["polite"]["value"] <= 0.6
-        assert 0.4 <= row["right"]["value"] <= 0.75
+        assert 0.4 <= row["right"]["value"] <= 0.8
         assert row["distinct_per_question"] >= 5
 
 
