@@ -6,7 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from backend.training.data import Tokens, pad_left
+from backend.training import tree
+from backend.training.data import Tokens
 from backend.training.maths import token_logp
 from backend.training.shared_base import SharedBase
 
@@ -21,9 +22,9 @@ class Written(NamedTuple):
 
 
 class AnswerLogp(NamedTuple):
-    """Answers stand at the right, as long as the longest of them."""
+    """Answers stand at the left, R as long as the longest of them."""
 
-    logp: Tensor  # (B, R)
+    logp: Tensor  # (B, R), 0 after an answer's end
     is_answer: Tensor  # (B, R) True at the answer's tokens, the end token included
 
 
@@ -39,11 +40,21 @@ def written(tokens: Tokens, prefix: Sequence[int], answers: Sequence[list[int]])
     return [Written(both[: -len(answer)], answer) for both, answer in zip(joined, answers, strict=True)]
 
 
-def answer_logp(base: SharedBase, some: Sequence[Written]) -> AnswerLogp:
-    """Under the open scope; the output layer is asked at the answers' positions only."""
-    padded = pad_left([one.prefix + one.answer for one in some], base.pad_id, base.device)
-    lengths = torch.tensor([len(one.answer) for one in some], device=base.device)
-    width = int(lengths.max())
-    states = base.states(padded.tokens, padded.is_real)[:, -width - 1 : -1]  # the state before a token predicts it
-    is_answer = torch.arange(width, device=base.device)[None] >= width - lengths[:, None]
-    return AnswerLogp(token_logp(base.logits(states), padded.tokens[:, -width:]), is_answer)
+def groups_of(some: Sequence[Written], together: int = 1) -> list[list[list[int]]]:
+    """Whole sequences; ``together`` answers in a row have one prompt, which is then read once (tree.py)."""
+    whole = [one.prefix + one.answer for one in some]
+    return [whole[start : start + together] for start in range(0, len(whole), together)]
+
+
+def answer_logp(base: SharedBase, some: Sequence[Written], together: int = 1) -> AnswerLogp:
+    """Under the open scope; the output layer, which is wide, is asked at the answers' tokens only."""
+    counts = [len(one.answer) for one in some]
+    states = tree.predicting(base, groups_of(some, together), counts)  # (B, R, D)
+    is_answer = torch.arange(max(counts))[None] < torch.tensor(counts)[:, None]
+    is_answer = is_answer.to(base.device)
+    tokens = torch.tensor(
+        [token for one in some for token in one.answer], device=base.device
+    )  # (M,) all answers' tokens
+    found = token_logp(base.logits(states[is_answer])[None], tokens[None])[0]
+    logp = torch.zeros(is_answer.shape, device=base.device).masked_scatter(is_answer, found)
+    return AnswerLogp(logp, is_answer)

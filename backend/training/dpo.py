@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from backend.training import report
-from backend.training.answers import Written, answer_logp, written
+from backend.training import report, tree
+from backend.training.answers import Written, answer_logp, groups_of, written
 from backend.training.checkpoint import NONE, Checkpoints, Live
-from backend.training.data import ComparisonRow, Tokens, microbatches, pairs_of
+from backend.training.data import ComparisonRow, Tokens, pairs_of
 from backend.training.draws import cycled
 from backend.training.maths import dpo_loss, ipo_loss, sum_over
 from backend.training.on_policy import ADAPTER
@@ -38,10 +38,6 @@ class Item(NamedTuple):
     weight: float
     chosen: Written
     rejected: Written
-
-    @property
-    def length(self) -> int:
-        return max(self.chosen.length, self.rejected.length)
 
 
 class Sums(NamedTuple):
@@ -70,6 +66,7 @@ def train(
             f"A DPO job needs {s.min_pairs} pairs with a winner in the split 'train', both answers to one prompt; "
             f"there are {len(training)}. Label more, or lower 'Fewest pairs'."
         )
+    tree.trust(base, ADAPTER, groups_of(answers_of(items), 2), run)
     reference, held_reference = log_sums(base, training, s, run), log_sums(base, held_out, s, run)
 
     # 2. what is trained
@@ -137,9 +134,13 @@ def encode(base: SharedBase, rows: Sequence[ComparisonRow], settings: DPOSetting
 
 
 def pair_sums(base: SharedBase, items: Sequence[Item]) -> Sums:
-    """Under the open scope, both answers of every pair in one pass."""
-    logp, is_answer = answer_logp(base, [item.chosen for item in items] + [item.rejected for item in items])
-    return Sums(*sum_over(logp, is_answer).chunk(2))
+    """Under the open scope, both answers of every pair behind their one prompt."""
+    return Sums(*sum_over(*answer_logp(base, answers_of(items), together=2)).view(-1, 2).unbind(1))
+
+
+def answers_of(items: Sequence[Item]) -> list[Written]:
+    """Chosen, rejected, chosen, rejected ..."""
+    return [answer for item in items for answer in (item.chosen, item.rejected)]
 
 
 @torch.no_grad()
@@ -147,7 +148,7 @@ def log_sums(base: SharedBase, items: Sequence[Item], settings: DPOSettings, run
     """The policy as it is now on all pairs."""
     found = Sums(*(torch.zeros(len(items), device=base.device) for _ in Sums._fields))
     with base.scope(ADAPTER), fast_matmul():
-        for part in microbatches([item.length for item in items], settings.tokens_per_microbatch, 0, 0, width=2):
+        for part in tree.parts(base, groups_of(answers_of(items), 2), settings.tokens_per_microbatch, 0, 0):
             run.check()
             for whole, some in zip(found, pair_sums(base, [items[i] for i in part]), strict=True):
                 whole[part] = some
@@ -181,7 +182,7 @@ def update(
     loss_sum, rewards = 0.0, Sums(*(torch.zeros(len(batch)) for _ in Sums._fields))
     optimizer.zero_grad()
     with base.scope(ADAPTER), fast_matmul():
-        for part in microbatches([item.length for item in batch], s.tokens_per_microbatch, seed, step, width=2):
+        for part in tree.parts(base, groups_of(answers_of(batch), 2), s.tokens_per_microbatch, seed, step):
             run.check()
             few = [batch[i] for i in part]
             now = pair_sums(base, few)

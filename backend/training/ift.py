@@ -18,8 +18,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from backend.training import tree
 from backend.training.checkpoint import NONE, Checkpoints, Live
-from backend.training.data import PromptRow, microbatches
+from backend.training.data import PromptRow
 from backend.training.draws import cycled
 from backend.training.maths import (
     answer_reward,
@@ -38,8 +39,10 @@ from backend.training.on_policy import (
     compare,
     encode,
     evaluate,
+    response_states,
     score_answers,
     tell_samples,
+    trust,
     verdict,
 )
 from backend.training.reward import Head
@@ -79,6 +82,7 @@ def train(
     held_out = [prompt for prompt in prompts if prompt.split != "train"][: s.eval_cases]
     if not training:
         raise TooFewRows("An IFT job needs at least one prompt in the split 'train'; there is none. Add cases.")
+    trust(base, training, s, run)
     t = prepare(base, s, seed, run)
     live = Live({"policy": t.weights}, t.optimizer)
     first, facts = saves.resume(live)
@@ -138,15 +142,14 @@ def prepare(base: SharedBase, settings: IFTSettings, seed: int, run: Run) -> Tra
 def groups_of(t: Training, path: Trajectory, step: int) -> list[list[int]]:
     """Rows of each micro-batch; the K answers to a prompt stay together, since each is the others' baseline."""
     count = t.settings.num_generations
-    lengths = path.is_real.sum(1).view(-1, count).amax(1).tolist()
-    parts = microbatches(lengths, t.settings.tokens_per_microbatch, t.seed, step, width=count)
+    groups = [tree.rows_of(path.tokens, path.is_real, range(i, i + count)) for i in range(0, len(path.score), count)]
+    parts = tree.parts(t.base, groups, t.settings.tokens_per_microbatch, t.seed, step)
     return [[place * count + k for place in part for k in range(count)] for part in parts]
 
 
 def response_logits(t: Training, few: Trajectory) -> Tensor:
     """Logits at the response positions, under the open scope, temperature applied. (B, R, V)"""
-    width = few.is_response.shape[1]
-    return t.base.logits(t.base.states(few.tokens, few.is_real)[:, -width - 1 : -1]) / t.settings.temperature
+    return t.base.logits(response_states(t.base, few)) / t.settings.temperature
 
 
 def response_tokens(few: Trajectory) -> Tensor:

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from backend.training import report
-from backend.training.data import PromptRow, Tokens, microbatches
+from backend.training import report, tree
+from backend.training.data import PromptRow, Tokens
 from backend.training.maths import exact_kl, final_score, sum_over
 from backend.training.reward import Head, score_sequences
 from backend.training.rollout import Sampled, Trajectory, lay_out, sample
@@ -55,8 +55,21 @@ def encode(
     return prompts, {"prompts": len(prompts), **tokens.counts}
 
 
-def parts_of(path: Trajectory, tokens: int, seed: int, step: int) -> list[list[int]]:
-    return microbatches(path.is_real.sum(1).tolist(), tokens, seed, step)
+def parts_of(base: SharedBase, path: Trajectory, tokens: int, seed: int, step: int) -> list[list[int]]:
+    """Rows of each micro-batch; answers to one prompt stay together."""
+    return tree.trajectory_parts(base, path.tokens, path.is_real, path.is_response.shape[1], tokens, seed, step)
+
+
+def response_states(base: SharedBase, path: Trajectory) -> Tensor:
+    """The states that predict the response tokens, under the open scope. (B, R, D)"""
+    return tree.trajectory_states(base, path.tokens, path.is_real, path.is_response.shape[1])
+
+
+def trust(base: SharedBase, prompts: Sequence[Prompt], settings: OnPolicySettings, run: Run) -> None:
+    """Whether the answers to one prompt can be read together is tried with beginnings of prompts in their place."""
+    ends = [prompt.policy[: settings.response_length] for prompt in prompts[: max(2, settings.num_generations)]]
+    groups = [[prompt.policy + end for end in ends] for prompt in prompts]
+    tree.trust(base, ADAPTER, groups, run)
 
 
 @torch.no_grad()
@@ -164,14 +177,13 @@ def evaluate(
     answers = sample(base, ADAPTER, policy_ids, 1, s.response_length, s.temperature, seed, 0, run, "evaluate")
     path = lay_out(base, policy_ids, answers)
     kl = torch.zeros(len(prompts))
-    for part in parts_of(path, s.tokens_per_microbatch, seed, 0):
+    for part in parts_of(base, path, s.tokens_per_microbatch, seed, 0):
         run.check()
         few = path.take(part)
-        width = few.is_response.shape[1]
         logits = []
         for adapter in (ADAPTER, None):
             with base.scope(adapter):
-                logits.append(base.logits(base.states(few.tokens, few.is_real)[:, -width - 1 : -1]) / s.temperature)
+                logits.append(base.logits(response_states(base, few)) / s.temperature)
         kl[part] = sum_over(exact_kl(*logits), few.is_response).cpu()
     lengths = [len(answer.tokens) for answer in answers]
     scores = score_answers(base, judge, prompts, answers, s).tolist()

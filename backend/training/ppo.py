@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from backend.training import tree
 from backend.training.checkpoint import NONE, Checkpoints, Live
 from backend.training.data import PromptRow
 from backend.training.draws import cycled, generator
@@ -43,6 +44,7 @@ from backend.training.on_policy import (
     parts_of,
     score_answers,
     tell_samples,
+    trust,
     verdict,
 )
 from backend.training.reward import Head
@@ -90,6 +92,7 @@ def train(
     held_out = [prompt for prompt in prompts if prompt.split != "train"][: s.eval_cases]
     if not training:
         raise TooFewRows("A PPO job needs at least one prompt in the split 'train'; there is none. Add cases.")
+    trust(base, training, s, run)
     t = prepare(base, judge, s, seed, run)
     live = Live({"policy": base.weights(ADAPTER), "value_head": list(t.value_head.parameters())}, t.optimizer)
     first, facts = saves.resume(live)
@@ -162,7 +165,7 @@ def look(
     base: SharedBase, value_head: nn.Linear, tokens: Tensor, is_real: Tensor, responses: int, temperature: float
 ) -> Look:
     """Log-probabilities, values and entropies of the last ``responses`` tokens, under the open scope."""
-    states = base.states(tokens, is_real)[:, -responses - 1 : -1]  # the state before a token predicts it
+    states = tree.trajectory_states(base, tokens, is_real, responses)
     logits = base.logits(states) / temperature
     with torch.no_grad():
         spread = entropy(logits)
@@ -180,7 +183,7 @@ def inspect_answers(t: Training, asked: Sequence[Prompt], answers: Sequence[Samp
     entropies = torch.zeros_like(path.values)
     for adapter in (ADAPTER, None):
         with t.base.scope(adapter), fast_matmul():
-            for part in parts_of(path, s.tokens_per_microbatch, t.seed, 0):
+            for part in parts_of(t.base, path, s.tokens_per_microbatch, t.seed, 0):
                 t.run.check()
                 few = path.take(part)
                 width = few.is_response.shape[1]
@@ -226,7 +229,7 @@ def update(
     sums = torch.zeros(6)
     t.optimizer.zero_grad()
     with t.base.scope(ADAPTER), fast_matmul():
-        for part in parts_of(chosen, s.tokens_per_microbatch, t.seed, step):
+        for part in parts_of(t.base, chosen, s.tokens_per_microbatch, t.seed, step):
             t.run.check()
             few = chosen.take(part)
             width = few.is_response.shape[1]

@@ -250,8 +250,9 @@ def cosine_share(step: int, total_steps: int, warmup_share: float, floor: float 
 def score_sequences(
     base: SharedBase, head: Head, sequences: Sequence[Sequence[int]], tokens: int, adapter: str = ADAPTER
 ) -> Tensor:
-    """Raw scores of token sequences in their order, on the CPU. (N,)"""
-    return score_groups(base, head, [[sequence] for sequence in sequences], tokens, adapter)
+    """Raw scores of token sequences in their order, on the CPU; neighbours that begin alike are read together. (N,)"""
+    groups = tree.neighbours(sequences, tokens) if base.reads_trees else [[sequence] for sequence in sequences]
+    return score_groups(base, head, groups, tokens, adapter)
 
 
 @torch.no_grad()

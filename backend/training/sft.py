@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from backend.training import report
-from backend.training.answers import Written, answer_logp, written
+from backend.training import report, tree
+from backend.training.answers import Written, answer_logp, groups_of, written
 from backend.training.checkpoint import NONE, Checkpoints, Live
-from backend.training.data import AnswerRow, Tokens, microbatches
+from backend.training.data import AnswerRow, Tokens
 from backend.training.draws import cycled
 from backend.training.maths import sft_loss, sum_over
 from backend.training.on_policy import ADAPTER
@@ -123,7 +123,7 @@ def update(
     loss_sum = 0.0
     optimizer.zero_grad()
     with base.scope(ADAPTER), fast_matmul():
-        for part in microbatches([one.length for one in batch], s.tokens_per_microbatch, seed, step):
+        for part in tree.parts(base, groups_of(batch), s.tokens_per_microbatch, seed, step):
             run.check()
             loss = sft_loss(*answer_logp(base, [batch[i] for i in part]), total)
             torch.autograd.backward(loss)
@@ -140,7 +140,7 @@ def losses(base: SharedBase, items: Sequence[Item], settings: SFTSettings, run: 
     """Per item the mean loss of its answer's tokens, in nats per token."""
     found = torch.zeros(len(items))
     with base.scope(ADAPTER):
-        for part in microbatches([item.text.length for item in items], settings.tokens_per_microbatch, 0, 0):
+        for part in tree.parts(base, groups_of([i.text for i in items]), settings.tokens_per_microbatch, 0, 0):
             run.check()
             logp, is_answer = answer_logp(base, [items[i].text for i in part])
             found[part] = (-sum_over(logp, is_answer) / is_answer.sum(1)).cpu()

@@ -7,7 +7,7 @@ computed once, and its gradient is the sum over the answers. Padding sees itself
 
 The mask is an additive float one: a 4-D mask of booleans is right under sdpa and silently wrong under eager attention.
 A base whose attention cannot be told what to see (a sliding window, no position ids) keeps plain rows: one sequence, one
-row, padded on the left. ``ends`` and ``responses`` hide which of the two is used.
+row, padded on the left. ``ends`` and ``predicting`` hide which of the two is used.
 """
 
 from collections.abc import Sequence
@@ -60,6 +60,54 @@ def size(base: SharedBase, group: Group) -> int:
 def parts(base: SharedBase, groups: Sequence[Group], tokens: int, seed: int, step: int) -> list[list[int]]:
     """Micro-batches of whole groups, as ``data.microbatches`` cuts them."""
     return microbatches([size(base, group) for group in groups], tokens, seed, step)
+
+
+def rows_of(tokens: Tensor, is_real: Tensor, rows: Sequence[int]) -> list[list[int]]:
+    """Token ids of these rows without their padding."""
+    return [tokens[row][is_real[row]].tolist() for row in rows]
+
+
+def trajectory_parts(
+    base: SharedBase, tokens: Tensor, is_real: Tensor, responses: int, most: int, seed: int, step: int
+) -> list[list[int]]:
+    """Micro-batches of the rows of a trajectory; answers to one prompt stay together as far as ``most`` tokens reach."""
+    several = max(1, (most - (tokens.shape[1] - responses)) // responses) if base.reads_trees else 1
+    groups = [
+        group[start : start + several]
+        for group in by_prompt(tokens, is_real, responses)
+        for start in range(0, len(group), several)
+    ]
+    cut = parts(base, [rows_of(tokens, is_real, group) for group in groups], most, seed, step)
+    return [[row for place in part for row in groups[place]] for part in cut]
+
+
+def trajectory_states(base: SharedBase, tokens: Tensor, is_real: Tensor, responses: int) -> Tensor:
+    """The states that predict the response tokens of a trajectory's rows, which stand in its last ``responses`` columns
+    from the left. (B, P+R) twice -> (B, R, D); what stands after a response's end has no meaning."""
+    groups = by_prompt(tokens, is_real, responses)
+    if not base.reads_trees or len(groups) == len(tokens):
+        return base.states(tokens, is_real)[:, -responses - 1 : -1]
+    order = [row for group in groups for row in group]
+    counts = is_real[:, -responses:].sum(1)[order].tolist()
+    states = predicting(base, [rows_of(tokens, is_real, group) for group in groups], counts)
+    missing = responses - states.shape[1]  # columns that are padding in all of the rows
+    states = torch.nn.functional.pad(states, (0, 0, 0, missing)) if missing else states
+    return states[torch.tensor(order, device=states.device).argsort()]
+
+
+def neighbours(sequences: Sequence[Sequence[int]], most: int) -> list[list[Sequence[int]]]:
+    """Sequences that follow one another and begin alike for half their length or more, in groups of ``most`` tokens."""
+    found: list[list[Sequence[int]]] = []
+    taken = 0
+    for sequence in sequences:
+        alike = common([found[-1][0], sequence]) if found else 0
+        if 2 * alike >= len(sequence) and taken + len(sequence) - alike <= most:
+            found[-1].append(sequence)
+            taken += len(sequence) - alike
+        else:
+            found.append([sequence])
+            taken = len(sequence)
+    return found
 
 
 def by_prompt(tokens: Tensor, is_real: Tensor, responses: int) -> list[list[int]]:
@@ -153,7 +201,7 @@ def ends(base: SharedBase, groups: Sequence[Group]) -> Tensor:
     return states[rows.row, last]
 
 
-def responses(base: SharedBase, groups: Sequence[Group], counts: Sequence[int]) -> Tensor:
+def predicting(base: SharedBase, groups: Sequence[Group], counts: Sequence[int]) -> Tensor:
     """The states that predict the last ``counts[n]`` tokens of sequence n. (N, R, D), R the largest count
 
     The state before a token predicts it, so a sequence must be longer than its count. After a sequence's count stand

@@ -90,8 +90,7 @@ def test_prompt_tokens_are_read_and_never_predicted(tmp_path: Path) -> None:
     weights = base.weights("policy")
     sft.update(base, some, torch.optim.SGD(weights, lr=0.0), weights, SFTSettings(), 0, 0, run_of(tmp_path))
     moved = seen[0].grad.abs().sum(-1) > 0  # type: ignore[union-attr]
-    answers = sorted(moved.sum(1).tolist())
-    assert moved.shape == (2, 3) and answers == [1, 3]
+    assert moved.shape == (4,) and bool(moved.all())
     other = [Written([2, 11, 3], one.answer) for one in some]
     with torch.no_grad(), base.scope("policy"):
         assert not torch.allclose(answer_logp(base, other).logp, answer_logp(base, some).logp)

@@ -98,11 +98,11 @@ def test_tree_rows_give_the_states_of_plain_rows() -> None:
     for base in bases():
         assert base.reads_trees
         with torch.no_grad(), base.scope("policy"):
-            packed = tree.ends(base, GROUPS), tree.responses(base, GROUPS, COUNTS)
+            packed = tree.ends(base, GROUPS), tree.predicting(base, GROUPS, COUNTS)
             alone = [base.states(torch.tensor([s]), torch.ones(1, len(s), dtype=torch.bool))[0] for s in flat(GROUPS)]
             assert tree.error(base, GROUPS) < 1e-6 and base.reads_trees
             plainly(base)
-            plain = tree.ends(base, GROUPS), tree.responses(base, GROUPS, COUNTS)
+            plain = tree.ends(base, GROUPS), tree.predicting(base, GROUPS, COUNTS)
         assert packed[1].shape == (8, 6, base.width)
         for n, (states, count) in enumerate(zip(alone, COUNTS, strict=True)):
             for last, predicting in (packed, plain):
@@ -137,7 +137,7 @@ def test_the_gradient_of_predicting_states_is_that_of_plain_rows() -> None:
         found = []
         for base.reads_trees in (True, False):
             with base.scope("policy"):
-                states = tree.responses(base, GROUPS, COUNTS)
+                states = tree.predicting(base, GROUPS, COUNTS)
                 found.append(gradients(base, (states * draw_like(states))[is_counted].sum()))
         assert (found[0] - found[1]).norm() < 1e-5 * found[1].norm()
 
@@ -218,3 +218,30 @@ def test_a_base_in_bfloat16_is_trusted_and_a_leak_is_still_seen() -> None:
     with torch.no_grad(), base.scope("policy"):
         assert tree.ends(base, GROUPS).dtype == torch.bfloat16
         assert tree.error(base, GROUPS) < 0.01
+
+
+def test_a_trajectorys_rows_share_their_prompt_and_keep_their_places() -> None:
+    rows = [[0, 0, 2, 9, 3, 6, 1, 0], [2, 5, 4, 9, 3, 7, 8, 1], [0, 0, 2, 9, 3, 8, 6, 7], [0, 0, 2, 9, 3, 6, 0, 0]]
+    tokens = torch.tensor(rows)
+    is_real = torch.tensor([[token != 0 for token in row] for row in rows])
+    for base in bases():
+        with torch.no_grad(), base.scope("policy"):
+            together = tree.trajectory_states(base, tokens, is_real, 3)
+            plain = base.states(tokens, is_real)[:, -4:-1]
+            narrow = tree.trajectory_states(base, tokens[[0, 3]], is_real[[0, 3]], 3)
+        where = is_real[:, -3:]
+        assert together.shape == plain.shape and narrow.shape[1] == 3
+        torch.testing.assert_close(together[where], plain[where], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(narrow[where[[0, 3]]], plain[[0, 3]][where[[0, 3]]], rtol=1e-5, atol=1e-5)
+        for most, count in ((4096, 1), (11, 3), (8, 4)):
+            cut = tree.trajectory_parts(base, tokens, is_real, 3, most, 0, 0)
+            assert sorted(row for part in cut for row in part) == [0, 1, 2, 3]
+            assert len(cut) == count
+        alone = tree.trajectory_parts(plainly(base), tokens, is_real, 3, 8, 0, 0)
+        assert sorted(alone) == [[0], [1], [2], [3]]
+
+
+def test_neighbours_that_begin_alike_are_grouped_and_no_group_is_too_large() -> None:
+    one, two, three, other = [1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5, 7], [1, 2, 3, 9, 9, 9], [1, 8, 8, 8, 8]
+    assert tree.neighbours([one, two, three, other, one], 100) == [[one, two, three], [other], [one]]
+    assert tree.neighbours([one, two, three], 7) == [[one, two], [three]]
