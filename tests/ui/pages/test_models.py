@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import pytest
 
+from backend import retraining
 from feedback_db import models
 from feedback_db.types import Job, Model
 from tests.ui.house import token_for
-from tests.ui.pages.studio import Studio, Tab, parts
+from tests.ui.pages.studio import Studio, Tab, build, judge, parts, run_job
+from ui.web import create_app
 
 
 @pytest.fixture
@@ -53,3 +56,56 @@ def test_promote_and_roll_back_ask_change_the_stage_and_say_what_they_did(tab: T
     assert said.startswith(f"{live.name} is live in place of {waiting.name}.")
     with pytest.raises(gr.Error, match="live already"):
         tab.call("promote", None, "")
+
+
+FALL = {"value": 0.4, "low": 0.3, "high": 0.5, "n": 30}
+LEARNT = {
+    "sft": (
+        {"n": 40, "loss": {"n": 40, "before": 0.9, "after": 0.5, "fall": FALL}, "verdict": "loss_fell"},
+        "loss fall 0.4 (0.3–0.5, n = 30)",
+        {
+            "Fall of the held-out loss, nats per token": "0.4 (0.3–0.5, n = 30)",
+            "Held-out loss, before → after": "0.9 → 0.5 (n = 40)",
+        },
+        "The held-out loss fell; the interval of its fall lies above zero.",
+    ),
+    "dpo": (
+        {
+            "n": 120,
+            "accuracy": {"value": 0.81, "low": 0.73, "high": 0.87, "n": 120},
+            "train_accuracy": {"value": 0.9, "low": 0.8, "high": 0.95, "n": 300},
+            "margin": FALL,
+            "baselines": {"length": {"value": 0.56, "low": 0.47, "high": 0.65, "n": 120, "rule": "shorter wins"}},
+            "verdict": "usable",
+        },
+        "accuracy 81 % (73–87, n = 120)",
+        {
+            "Held-out accuracy": "81 % (73–87, n = 120)",
+            "Baseline: length alone": "56 % (47–65, n = 120)",
+            "Accuracy in training": "90 % (80–95, n = 300)",
+            "Margin of the implicit reward": "0.4 (0.3–0.5, n = 30)",
+        },
+        "Held-out accuracy is above every baseline.",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", LEARNT)
+def test_a_policy_that_learnt_without_a_reward_model_shows_what_it_is_worth(tmp_path: Path, kind: str) -> None:
+    house = build(tmp_path)
+    judge(house, 24)
+    report, figure, expected, verdict = LEARNT[kind]
+    job = retraining.train(house.store, house.admin, house.project.id or 0, kind, changes={})
+    made = run_job(house, job, 3, report)
+    assert made is not None and made.kind == "policy"
+    tab = Tab(create_app(house.ui), "/admin", token_for(house, house.admin))  # type: ignore[arg-type]
+    tab.call("models_open")
+    outputs = tab.call("models_choose", event={"id": made.id})
+    shown = [part for value in outputs if isinstance(value, dict) and "parts" in value for part in value["parts"]]
+    rows = [(name, cell) for part in shown if part["t"] == "facts" for name, cell in part["rows"]]
+    learnt = dict(rows[: len(expected)])
+    assert learnt == expected and rows[len(expected)][0] == "Parent"
+    assert verdict in [part["text"] for part in shown if part["t"] == "note"]
+    table = next(part for part in shown if part["t"] == "table")
+    assert figure in next(row["cells"] for row in table["rows"] if row["id"] == made.id)
+    house.store.close()
