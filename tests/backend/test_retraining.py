@@ -244,6 +244,17 @@ def test_a_waiting_job_is_paused_at_once_and_another_one_runs(
     assert retraining.stop(store, supervisor, admin, first.id or 0).state == "cancelled"
 
 
+def test_a_program_without_pages_does_not_wait_for_a_paused_job(
+    store: Store, admin: Person, judged: Project, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = reward_job(store, admin, judged, supervisor)
+    retraining.pause(store, supervisor, admin, job.id or 0)
+    report(supervisor, job, "paused")
+    monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail("it waits") if seconds == 9 else None)
+    supervisor.tick()
+    assert supervisor.run_to_end(store.get(Job, job.id or 0), lambda _: None, every_seconds=9).state == "paused"
+
+
 def test_a_worker_killed_after_a_pause_was_asked_stays_paused_and_a_stop_drops_its_checkpoints(
     store: Store, admin: Person, judged: Project, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -316,20 +327,20 @@ def test_the_time_left_follows_the_pace_of_the_attempt_under_way(
 ) -> None:
     job = reward_job(store, admin, judged, supervisor)
     store.db.conn.execute(
-        "update jobs set step = 60, total_steps = 100, attempt = 2, started_at = 0 where id = ?", [job.id]
+        "update jobs set step = 60, total_steps = 100, attempt = 2, started_at = 1 where id = ?", [job.id]
     )
-    assert retraining.curves(store, admin, job.id or 0).seconds_left is None
-    for step in (51, 60):
+    for attempt, step in ((1, 1), (1, 60), (2, 51), (2, 60)):
+        if (attempt, step) == (2, 51):
+            assert retraining.curves(store, admin, job.id or 0).seconds_left is None
         event = {
             "at": 20_000_000,
-            "attempt": 2,
+            "attempt": attempt,
             "kind": "metrics",
             "step": step,
             "total_steps": 100,
             "values": {"a": 1},
         }
         jobs.record_events(store, job.id or 0, [event])
-    store.db.conn.execute("update jobs set started_at = 1 where id = ?", [job.id])
     left = retraining.curves(store, admin, job.id or 0).seconds_left
     assert left == pytest.approx(80, rel=1e-6)  # ten steps took 20 seconds, forty are left
 
