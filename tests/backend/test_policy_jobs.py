@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,15 +69,41 @@ def no_demonstrations(store: Store) -> None:
 # ---- what a job may see
 
 
-def test_a_pair_for_dpo_brings_the_prompt_of_each_answer(store: Store, judged: Project) -> None:
-    plain = snapshots.freeze_preferences(store, judged.id or 0, "a", None)
-    made = snapshots.freeze_preferences(store, judged.id or 0, "b", None, with_prompts=True)
-    assert made.kind == "preference" and made.digest != plain.digest and made.n == plain.n == 20
+def across_prompts(store: Store, engine: ScriptedEngine, annotator: Person, project: Project, count: int) -> None:
+    """Judged pairs whose answers have different prompts of one case, as two templates side by side give them."""
+    comparing.refill(store, engine, project_id=project.id or 0, target=count)
+    for comparison in store.find(Comparison, "status = 'open'"):
+        one = comparisons.completions_of(store, comparison.id or 0)[0]
+        prompt = comparisons.prompt_of(store, one.id or 0)
+        said = ({"role": "user", "content": f"otherwise {comparison.id}"},)
+        other = store.add(replace(prompt, id=None, template_id=None, messages=said, digest=uuid.uuid4().bytes * 2))
+        two = store.add(replace(one, id=None, prompt_id=other.id or 0, text=f"another {comparison.id}"))
+        store.db.conn.execute("update comparisons set status = 'retired' where id = ?", [comparison.id])
+        made = replace(comparison, id=None, reason="two templates")
+        comparisons.add_comparison(store, made, [one.id or 0, two.id or 0])
+    for _ in range(count):
+        desk = labelling.next_desk(store, annotator, project.id or 0)
+        assert desk is not None
+        answer = labelling.Answer(ranks=(1, 2), seconds=1.0)
+        labelling.submit(store, annotator, desk.assignment, uuid.uuid4().bytes, answer)
+
+
+def test_a_pair_for_dpo_brings_the_prompt_of_each_answer(
+    store: Store, engine: ScriptedEngine, annotator: Person, project: Project
+) -> None:
+    across_prompts(store, engine, annotator, project, 8)
+    plain = snapshots.freeze_preferences(store, project.id or 0, "a", None)
+    made = snapshots.freeze_preferences(store, project.id or 0, "b", None, with_prompts=True)
+    assert made.kind == "preference" and made.digest != plain.digest and made.n == plain.n == 8
+    first = set()
     for row, bare in zip(rows_of(store, made), rows_of(store, plain), strict=True):
+        assert row["prompts"][0] != row["prompts"][1]
+        first.add(row["prompts"][0][0]["content"].startswith("otherwise"))
         for answer, messages in zip(row["answers"], row["prompts"], strict=True):
             asked = comparisons.prompt_of(store, answer["completion"])
             assert messages == [dict(message) for message in asked.messages]
         assert {name: value for name, value in row.items() if name != "prompts"} == bare
+    assert first == {True, False}  # either stood on the left
 
 
 def test_the_winner_of_a_decided_comparison_is_an_answer_to_learn(
