@@ -11,6 +11,9 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before transformers is imported: no job reaches the network
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Threads of torch that wait must not spin: beside another busy process that halves both. Measured on two cores, two trainings
+# at once: 2.2 steps/s each against 1.1; alone 2.3 against 2.7.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from backend.jobs.folder import BadJob, read_job
 from backend.registry.artifacts import BadArtifact

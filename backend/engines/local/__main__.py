@@ -18,6 +18,8 @@ from types import FrameType
 
 from starlette.types import ASGIApp
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: waiting threads leave the processor to a training
+
 from ..process import EngineFile, one_spelling, process_started_at, remove_engine_file, write_engine_file
 
 log = logging.getLogger("backend.engines.local")
