@@ -3,18 +3,30 @@
 import argparse
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from bench import report, start
 
-MEASUREMENTS: dict[str, Callable[[bool], list[report.Row]]] = {"start": start.measure}
+
+def training(args: argparse.Namespace) -> list[report.Row]:
+    from bench import training as beside  # it imports torch, which the other measurements do without
+
+    return beside.measure(args.quick, args.pairs)
+
+
+MEASUREMENTS: dict[str, Callable[[argparse.Namespace], list[report.Row]]] = {
+    "start": lambda args: start.measure(args.quick),
+    "training": training,
+}
 
 
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("name", choices=sorted(MEASUREMENTS), help="what to measure")
     parser.add_argument("--quick", action="store_true", help="fewer repeats: a first look, with wide intervals")
+    parser.add_argument("--pairs", type=Path, help="training: preference pairs, one {chosen, rejected} per line, gzip")
     args = parser.parse_args(argv)
-    return report.publish(args.name, MEASUREMENTS[args.name](args.quick))
+    return report.publish(args.name, MEASUREMENTS[args.name](args))
 
 
 if __name__ == "__main__":

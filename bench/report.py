@@ -34,15 +34,25 @@ class Row:
 
 def row(work: str, against: str, ours: Sequence[float], theirs: Sequence[float] | float, at_most: float) -> Row:
     """A row whose ratio is of medians and should be small; the interval is a bootstrap over the repeats."""
-    other = [theirs] if isinstance(theirs, int | float) else list(theirs)
-    ratio = statistics.median(ours) / statistics.median(other)
+    ratio, low, high = _ratio(ours, [theirs] if isinstance(theirs, int | float) else theirs)
+    return Row(work, against, round(ratio, 3), round(low, 3), round(high, 3), f"<= {at_most:g}", ratio <= at_most)
+
+
+def at_least(work: str, against: str, ours: Sequence[float], theirs: Sequence[float], reach: float) -> Row:
+    """A row whose ratio should be large, such as one of speeds; otherwise as ``row``."""
+    ratio, low, high = _ratio(ours, theirs)
+    return Row(work, against, round(ratio, 3), round(low, 3), round(high, 3), f">= {reach:g}", ratio >= reach)
+
+
+def _ratio(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float, float]:
+    """Ratio of the medians, and its 95 % bootstrap interval."""
+    ratio = statistics.median(ours) / statistics.median(theirs)
     rng = Random(0)
     drawn = sorted(
-        statistics.median(rng.choices(ours, k=len(ours))) / statistics.median(rng.choices(other, k=len(other)))
+        statistics.median(rng.choices(ours, k=len(ours))) / statistics.median(rng.choices(theirs, k=len(theirs)))
         for _ in range(DRAWS)
     )
-    low, high = drawn[int(0.025 * DRAWS)], drawn[int(0.975 * DRAWS) - 1]
-    return Row(work, against, round(ratio, 3), round(low, 3), round(high, 3), f"<= {at_most:g}", ratio <= at_most)
+    return ratio, drawn[int(0.025 * DRAWS)], drawn[int(0.975 * DRAWS) - 1]
 
 
 def publish(name: str, rows: Sequence[Row], facts: dict[str, Any] | None = None) -> int:

@@ -221,6 +221,7 @@ def set_threads(wanted: int) -> int:
     threads = wanted or min(os.cpu_count() or 1, 4)
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # nothing here reads it
     return threads
 
 

@@ -15,6 +15,13 @@ def test_a_ratio_is_of_medians_and_lies_in_its_interval():
     assert not report.row("work", "limit", [6.0], 5.0, at_most=1).ok
 
 
+def test_a_speed_should_be_large():
+    row = report.at_least("work", "peer", [4.0, 5.0, 6.0], [1.0, 2.0, 2.0], reach=2.5)
+    assert (row.ratio, row.reach, row.ok) == (2.5, ">= 2.5", True)
+    assert row.low <= row.ratio <= row.high
+    assert not report.at_least("work", "peer", [2.0], [1.0], reach=2.5).ok
+
+
 def test_the_last_line_is_the_contract_and_a_dated_copy_is_kept(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(report, "RESULTS", tmp_path / "results")
     rows = [report.row("work", "peer", [1.0], [2.0], at_most=1)]

@@ -1,0 +1,196 @@
+"""Our side of the training measurement: the same order, the same rows, the same line of JSON as bench/peers/trl_side.py."""
+
+import json
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors.torch import load_file
+
+from backend.training import dpo, ift, job, on_policy, ppo, reward, sft, tree
+from backend.training.answers import answer_logp, written
+from backend.training.data import Answer, AnswerRow, ComparisonRow, PromptRow, Tokens
+from backend.training.run import Run
+from backend.training.settings import DPOSettings, IFTSettings, PPOSettings, RewardSettings, SFTSettings
+from backend.training.shared_base import Shape, SharedBase, load_base
+from bench import workload
+
+COMPARED, RESPONSE, SEVERAL = 8, 32, 4  # as the peers' side has them
+DTYPES = {"default": "float32", "best": "bfloat16"}
+SHAPE = Shape(16, 32)
+
+
+class Order(NamedTuple):
+    """What is measured; both sides get the same."""
+
+    method: str
+    setting: str  # default: our defaults; best: the base in bfloat16
+    size: str
+    folder: str
+    amount: int  # pairs, answers or episodes
+    batch: int  # of them per optimizer step
+    threads: int
+
+
+class Told(NamedTuple):
+    """``loss`` is what the parity compares: of the first rows, before any step."""
+
+    loss: float
+    seconds: float
+    cpu_seconds: float  # of all threads; what a neighbour on the machine takes is not in it
+    units: int
+
+
+class Watch:
+    def __init__(self) -> None:
+        self._wall, self._cpu = time.perf_counter(), time.process_time()
+
+    def told(self, loss: float, units: int) -> Told:
+        return Told(loss, time.perf_counter() - self._wall, time.process_time() - self._cpu, units)
+
+
+def prepared(order: Order, adapter: str) -> tuple[SharedBase, list[dict[str, Any]], Run]:
+    base = load_base(f"{order.folder}/base-{order.size}", DTYPES[order.setting])
+    base.add(adapter, SHAPE, seed=0)
+    return base, workload.rows(Path(order.folder), order.amount), Run(Path(tempfile.mkdtemp()))
+
+
+def head_of(order: Order, base: SharedBase) -> reward.Head:
+    """The scalar head that the peers' reward model has."""
+    head = reward.new_head(base, 0)
+    state = load_file(f"{order.folder}/reward-{order.size}/model.safetensors")
+    with torch.no_grad():
+        head.weight.copy_(state["score.weight"])
+    return head
+
+
+def batches(order: Order, items: list[Any]) -> list[list[int]]:
+    return [list(range(i, min(i + order.batch, len(items)))) for i in range(0, len(items), order.batch)]
+
+
+def comparisons(rows: list[dict[str, Any]]) -> list[ComparisonRow]:
+    return [
+        ComparisonRow(
+            case=i,
+            split="train",
+            conversation=[{"role": "user", "content": row["texts"][0]}],
+            answers=[Answer(2 * i + k, text, True) for k, text in enumerate(row["texts"][1:])],
+            ranks=[1, 2],
+            prompts=[[{"role": "user", "content": row["texts"][0]}]] * 2,
+        )
+        for i, row in enumerate(rows)
+    ]
+
+
+def prompts(rows: list[dict[str, Any]]) -> list[PromptRow]:
+    turns = [[{"role": "user", "content": row["texts"][0]}] for row in rows]
+    return [PromptRow(i, "train", turn, turn) for i, turn in enumerate(turns)]
+
+
+def first_logp(base: SharedBase, adapter: str, rows: list[dict[str, Any]]) -> list[torch.Tensor]:
+    """Log-probabilities of the first rows' chosen answers, one tensor of tokens each."""
+    tokens = Tokens(base.tokenizer, 1024)
+    some = [written(tokens, row["prompt"], [row["chosen"]]) for row in rows[:COMPARED]]
+    with torch.no_grad(), base.scope(adapter):
+        logp, is_answer = answer_logp(base, [one[0] for one in some if one])
+    return [values[where] for values, where in zip(logp, is_answer, strict=True)]
+
+
+def measure_reward(order: Order) -> Told:
+    base, rows, run = prepared(order, reward.ADAPTER)
+    settings = RewardSettings()
+    head = head_of(order, base)
+    items, _ = reward.encode(base, comparisons(rows), settings)
+    with torch.no_grad(), base.scope(reward.ADAPTER):
+        losses, _ = reward.comparison_losses(items[:COMPARED], reward.score_items(base, head, items[:COMPARED]))
+    weights = [*base.weights(reward.ADAPTER), head.weight]
+    optimizer = torch.optim.AdamW(weights, lr=1e-4, weight_decay=0.0)
+    watch = Watch()
+    tree.trust(base, reward.ADAPTER, [item.sequences for item in items], run)
+    for step, part in enumerate(batches(order, items)):
+        reward.update(base, head, [items[i] for i in part], optimizer, weights, 1.0, settings, 0, step, run)
+    return watch.told(float(losses.mean()), len(items))
+
+
+def measure_sft(order: Order) -> Told:
+    base, rows, run = prepared(order, on_policy.ADAPTER)
+    settings = SFTSettings()
+    given = [
+        AnswerRow(
+            i, "train", [{"role": "user", "content": row["texts"][0]}], Answer(i, row["texts"][1], True), "winner"
+        )
+        for i, row in enumerate(rows)
+    ]
+    items, _ = sft.encode(base, given, settings)
+    loss = -float(torch.cat(first_logp(base, on_policy.ADAPTER, rows)).mean())
+    weights = base.weights(on_policy.ADAPTER)
+    optimizer = torch.optim.AdamW(weights, lr=1e-4, weight_decay=0.0)
+    watch = Watch()
+    for step, part in enumerate(batches(order, items)):
+        sft.update(base, [items[i].text for i in part], optimizer, weights, settings, 0, step, run)
+    return watch.told(loss, sum(item.text.length for item in items))
+
+
+def measure_dpo(order: Order) -> Told:
+    base, rows, run = prepared(order, on_policy.ADAPTER)
+    settings = DPOSettings()
+    items, _ = dpo.encode(base, comparisons(rows), settings)
+    sums = [float(logp.sum()) for logp in first_logp(base, on_policy.ADAPTER, rows)]
+    weights = base.weights(on_policy.ADAPTER)
+    optimizer = torch.optim.AdamW(weights, lr=1e-4, weight_decay=0.0)
+    watch = Watch()
+    reference = dpo.log_sums(base, items, settings, run)
+    for step, part in enumerate(batches(order, items)):
+        known = dpo.Sums(*(whole[part] for whole in reference))
+        dpo.update(base, [items[i] for i in part], known, optimizer, weights, 1.0, settings, 0, step, run)
+    return watch.told(sum(sums) / len(sums), len(items))
+
+
+def measure_ift(order: Order) -> Told:
+    return sampled(order, IFTSettings, ift.train, {})
+
+
+def measure_ppo(order: Order) -> Told:
+    """Four passes over each batch in one part, as TRL's defaults have it."""
+    return sampled(order, PPOSettings, ppo.train, {"num_ppo_epochs": 4, "num_mini_batches": 1})
+
+
+def sampled(order: Order, kind: type[Any], train: Callable[..., Any], more: Mapping[str, Any]) -> Told:
+    base, rows, run = prepared(order, on_policy.ADAPTER)
+    base.add(reward.ADAPTER, SHAPE, seed=1)
+    judge = head_of(order, base).requires_grad_(False)
+    settings = kind(
+        total_episodes=order.amount,
+        batch_size=order.batch,
+        num_generations=SEVERAL,
+        response_length=RESPONSE,
+        learning_rate=1e-6,
+        kl_stop=10_000.0,
+        eval_cases=0,
+        **more,
+    )
+    told = [float(logp.mean()) for logp in first_logp(base, on_policy.ADAPTER, rows)]
+    watch = Watch()
+    train(base, judge, prompts(rows[: order.amount // SEVERAL]), settings, 0, run)
+    return watch.told(sum(told) / len(told), order.amount)
+
+
+METHODS: dict[str, Callable[[Order], Told]] = {
+    "reward": measure_reward,
+    "sft": measure_sft,
+    "dpo": measure_dpo,
+    "ift": measure_ift,
+    "ppo": measure_ppo,
+}
+
+if __name__ == "__main__":
+    asked = Order(**json.loads(sys.argv[1]))
+    job.set_threads(asked.threads)
+    found = METHODS[asked.method](asked)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({**found._asdict(), "peak_mb": peak}), flush=True)
