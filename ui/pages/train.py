@@ -50,9 +50,8 @@ class Watch(NamedTuple):
 def page(ui: Ui) -> None:
     label = ui.text.label
     with gr.Column(elem_classes=["wh-page", "wh-wide"]):
-        with gr.Row(elem_classes="wh-tight"):
-            project = project_picker(ui)
-            cards = drawn("readiness", scale=8)
+        project = project_picker(ui)
+        cards = drawn("readiness")
         with gr.Row(equal_height=False):
             with gr.Column(scale=5, min_width=380, elem_classes="wh-panel"):
                 forms, abouts, commands = [], [], []
