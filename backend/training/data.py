@@ -16,6 +16,9 @@ from backend.training.draws import generator
 Row = TypeVar("Row")
 
 
+PASS_TOKENS = 64  # a forward and backward costs about as much as so many tokens before it reads any; our choice
+
+
 class BadRows(ValueError):
     """A row of the job's data is not as agreed; the message names line and field."""
 
@@ -174,14 +177,21 @@ class Tokens:
 
 def microbatches(lengths: Sequence[int], tokens: int, seed: int, step: int, width: int = 1) -> list[list[int]]:
     """Places sorted by length and cut so that none, padded, exceeds ``tokens``; shuffled by the seed. One place is
-    ``width`` rows. The cuts are a function of the arguments alone, so a run repeats itself to the bit."""
+    ``width`` rows. Of all such cuts it is the one that computes least, padding and the price of a pass counted. The cuts
+    are a function of the arguments alone, so a run repeats itself to the bit."""
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    parts: list[list[int]] = []
-    for place in order:
-        if parts and (len(parts[-1]) + 1) * width * lengths[parts[-1][0]] <= tokens:
-            parts[-1].append(place)
-        else:
-            parts.append([place])
+    cheapest = [0] * (len(order) + 1)  # tokens paid from this place of the order to its end
+    ends = [0] * len(order)  # where the part that begins here ends, when it is cut best
+    for start in reversed(range(len(order))):
+        padded = width * lengths[order[start]]  # tokens of one place in this part
+        last = max(start + 1, min(len(order), start + tokens // max(padded, 1)))
+        costs = {end: (end - start) * padded + PASS_TOKENS + cheapest[end] for end in range(start + 1, last + 1)}
+        ends[start] = min(costs, key=lambda end: (costs[end], -end))
+        cheapest[start] = costs[ends[start]]
+    parts, start = [], 0
+    while start < len(order):
+        parts.append(order[start : ends[start]])
+        start = ends[start]
     shuffled = torch.randperm(len(parts), generator=generator(seed, step, "microbatches")).tolist()
     return [parts[i] for i in shuffled]
 

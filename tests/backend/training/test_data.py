@@ -1,11 +1,13 @@
 """From rows to tokens: nothing crosses a border, nothing is cut without a count."""
 
 import json
+from itertools import pairwise, product
 from pathlib import Path
 
 import pytest
 
 from backend.training.data import (
+    PASS_TOKENS,
     BadRows,
     Tokens,
     microbatches,
@@ -74,6 +76,20 @@ def test_every_place_is_in_one_microbatch_within_the_budget() -> None:
     assert all(len(part) == 1 or len(part) * max(lengths[i] for i in part) <= 40 for part in parts)
     assert parts == microbatches(lengths, tokens=40, seed=1, step=2)
     assert len(microbatches(lengths, tokens=40, seed=1, step=2, width=2)) > len(parts)
+
+
+def test_the_cut_computes_the_least_of_all_cuts() -> None:
+    for lengths in ([400, 90, 80, 70, 10, 9], [5] * 6, [300, 290, 20, 20], [64, 1, 1, 1]):
+        order = sorted(lengths, reverse=True)
+        prices = []
+        for cuts in product((False, True), repeat=len(order) - 1):
+            starts = [0, *(i + 1 for i, cut in enumerate(cuts) if cut), len(order)]
+            parts = [order[a:b] for a, b in pairwise(starts)]
+            if all(len(part) == 1 or len(part) * part[0] <= 600 for part in parts):
+                prices.append(sum(PASS_TOKENS + len(part) * part[0] for part in parts))
+        found = [[lengths[i] for i in part] for part in microbatches(lengths, tokens=600, seed=0, step=0)]
+        assert sum(PASS_TOKENS + len(part) * max(part) for part in found) == min(prices)
+    assert len(microbatches([400, 90, 80, 70, 10, 9], tokens=4096, seed=0, step=0)) == 3
 
 
 def test_padding_stands_on_the_left() -> None:
