@@ -110,8 +110,8 @@ def measure_reward(order: Order) -> Told:
         losses, _ = reward.comparison_losses(items[:COMPARED], reward.score_items(base, head, items[:COMPARED]))
     weights = [*base.weights(reward.ADAPTER), head.weight]
     optimizer = torch.optim.AdamW(weights, lr=1e-4, weight_decay=0.0)
-    watch = Watch()
     tree.trust(base, reward.ADAPTER, [item.sequences for item in items], run)
+    watch = Watch()
     for step, part in enumerate(batches(order, items)):
         reward.update(base, head, [items[i] for i in part], optimizer, weights, 1.0, settings, 0, step, run)
     return watch.told(float(losses.mean()), len(items))
