@@ -16,6 +16,7 @@ from backend.training.data import PromptRow
 from backend.training.run import GuardStop, NotFinite, Stopped, TooFewRows
 from backend.training.settings import IFTSettings
 from backend.training.shared_base import SharedBase
+from tests.backend.training import tiny
 from tests.backend.training.test_ppo import likes_good, moved, ready, rows_of, run_of
 
 QUICK: dict[str, Any] = {
@@ -101,6 +102,19 @@ def test_the_gradient_is_the_plain_formula_answer_by_answer(family: str, count: 
         torch.testing.assert_close(a, b.grad, rtol=1e-3, atol=1e-5 * norm)
     assert norm > 0.1 and abs(told["grad_norm"] / norm - 1) < 1e-3
     assert abs(told["objective/rlhf_reward"] - sum(rewards) / rows) < 1e-4
+
+
+def test_the_reference_is_the_bare_base_whatever_the_policy_has_become(tmp_path: Path) -> None:
+    base, head = ready()
+    moved(base)
+    _, path = batch_of(tmp_path, base, head, temperature=0.9)
+    bare = tiny.causal().eval()
+    for row in range(len(path.score)):
+        tokens, n = path.tokens[row][path.is_real[row]][None], int(path.is_response[row].sum())
+        with torch.no_grad():
+            logp = (bare(tokens).logits[0, -n - 1 : -1] / 0.9).log_softmax(-1)
+        plain = logp.gather(-1, tokens[0, -n:, None])[:, 0]
+        torch.testing.assert_close(path.logp_ref[row, :n], plain, rtol=1e-4, atol=1e-5)
 
 
 def test_any_cut_into_micro_batches_gives_one_gradient_and_keeps_a_prompts_answers_together(tmp_path: Path) -> None:
