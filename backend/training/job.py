@@ -15,7 +15,7 @@ import transformers
 from backend.jobs.folder import ROWS, BadJob, Job, write_held_out
 from backend.registry import artifacts
 from backend.registry.artifacts import BadArtifact, Manifest, Saved
-from backend.training import dpo, ift, ppo, reward, sft
+from backend.training import dpo, ift, ppo, probe, reward, sft
 from backend.training import settings as settings_of
 from backend.training.checkpoint import Checkpoints
 from backend.training.data import Tokens, pad_left, read_answers, read_comparisons, read_prompts
@@ -47,7 +47,11 @@ def train_reward(job: Job, folder: Path, run: Run) -> tuple[Saved, dict[str, Any
     rows = read_comparisons(folder / ROWS)
     base = load_base(job.base, settings.base_dtype)
     with saves_of(job, settings, run, {"start": start}) as saves:
-        trained = reward.train(base, rows, settings, job.seed, run, start=_path(job, job.start), saves=saves)
+        digest = artifacts.fingerprint(base_folder(job.base))
+        features = probe.Features(base, digest, Path(job.models).parent / "features" / f"{digest[:16]}.safetensors")
+        trained = reward.train(
+            base, rows, settings, job.seed, run, start=_path(job, job.start), saves=saves, features=features
+        )
     write_held_out(folder, trained.held_out)
     facts = facts_of(job, base, settings_of.as_dict(settings), threads, {"start": start})
 

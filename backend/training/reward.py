@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from backend.registry.artifacts import BadArtifact
-from backend.training import report, tree
+from backend.training import probe, report, tree
 from backend.training.checkpoint import NONE, Checkpoints, Live
 from backend.training.data import (
     ComparisonRow,
@@ -82,8 +82,12 @@ def train(
     run: Run,
     start: Path | None = None,
     saves: Checkpoints = NONE,
+    features: probe.Features | None = None,
 ) -> Trained:
-    """Adds the adapter "reward" to the base and trains it. Held out are the splits val and test."""
+    """Adds the adapter "reward" to the base and trains it. Held out are the splits val and test.
+
+    ``features`` are those of the bare base that earlier runs kept, for the linear probe the report is to be compared with.
+    """
     s = settings
     # 1. data
     items, counts = encode(base, rows, s)
@@ -102,6 +106,9 @@ def train(
     else:
         base.load(ADAPTER, start)
     tree.trust(base, ADAPTER, [item.sequences for item in items], run)
+    probed = probe.compare(
+        features or probe.Features(base, ""), compared(training), compared(held_out), s.tokens_per_microbatch, run
+    )
     head = new_head(base, seed)
     weights = [*base.weights(ADAPTER), head.weight]
     optimizer = torch.optim.AdamW(weights, lr=s.learning_rate, weight_decay=0.0, eps=1e-8)
@@ -141,7 +148,7 @@ def train(
     scores = {True: raw_scores(base, head, held_out, s, run), False: raw_scores(base, head, training, s, run)}
     normalise(head, scores[bool(held_out)])
     found = full_report(training, held_out, scores[False], scores[True])
-    told = {**found, "counts": dict(counts), "curve": curve, "steps": total_steps}
+    told = {**found, "counts": dict(counts), "curve": curve, "steps": total_steps, "probe": probed}
     return Trained(head, told, [scored(item, mine) for item, mine in zip(held_out, scores[True], strict=True)])
 
 
@@ -173,6 +180,10 @@ def encode(
         tokens.counts["both_bad_without_winner"] += math.comb(len(row.ranks), 2) - len(pairs)
         items.append(Item(row, sequences, pairs, settings.strength_margin * (row.strength or 0.0)))
     return items, tokens.counts
+
+
+def compared(items: Sequence[Item]) -> list[probe.Compared]:
+    return [probe.Compared(item.sequences, item.pairs, item.row.weight, item.row.case) for item in items]
 
 
 def new_head(base: SharedBase, seed: int) -> Head:

@@ -91,6 +91,8 @@ def _report_facts(ui: Ui, report: Mapping[str, Any]) -> list[tuple[str, drawn.Ce
         rows += [
             (say(f"models.baseline_{name}"), percent(found)) for name, found in report.get("baselines", {}).items()
         ]
+        if report.get("probe"):
+            rows.append((say("models.probe"), percent(report["probe"])))
         rows.append((say("models.train_accuracy"), percent(report.get("train_accuracy"))))
         if report.get("margin"):
             rows.append((say("models.margin"), interval(report["margin"])))

@@ -58,6 +58,7 @@ STRINGS = {
     "models.held_out_accuracy": ("Held-out accuracy", "留出集准确率"),
     "models.baseline_length": ("Baseline: length alone", "基线:仅看长度"),
     "models.baseline_position": ("Baseline: position alone", "基线:仅看位置"),
+    "models.probe": ("Linear probe on the bare base", "基座模型上的线性探针"),
     "models.train_accuracy": ("Accuracy in training", "训练集准确率"),
     "models.calibration": ("Calibration error", "校准误差"),
     "models.margin": ("Margin of the implicit reward", "隐式奖励的差距"),
