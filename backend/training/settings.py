@@ -200,11 +200,13 @@ class DPOSettings(CommonSettings):
     )
     num_train_epochs: int = _setting(1, "Epochs", "Passes over the pairs; more than a few overfit.", 1, 1000)
     batch_size: int = _setting(16, "Pairs per step", "How many pairs one step averages.", 1, 4096)
-    beta: float = _setting(0.1, "Beta", "Larger keeps the policy closer to where it starts.", 1e-6, 100.0)
+    beta: float = _setting(
+        0.1, "Beta", "Larger keeps the policy closer to where it starts: 0.1 for sigmoid, about 1 for ipo.", 1e-6, 100.0
+    )
     loss_type: str = _setting(
         "sigmoid",
         "Loss",
-        "sigmoid is DPO; ipo aims at a fixed margin per token and overfits less on sure pairs.",
+        "sigmoid is DPO; ipo aims at a margin of 1 / (2 beta) nats per token: raise beta to about 1 with it.",
         choices=("sigmoid", "ipo"),
     )
     label_smoothing: float = _setting(
