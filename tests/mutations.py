@@ -175,7 +175,8 @@ CHECKPOINT_FAULTS = [
     Fault("a pause writes nothing", "        if isinstance(error, SetAside):\n            self._write()", "        pass"),
     Fault("every end writes", "if isinstance(error, SetAside):", "if error is not None:"),
     Fault("the point of the step waits", "            self.run.flush()\n", ""),
-    Fault("another number of threads is not told", 'if found.state["process"] != here:', "if False:"),
+    Fault("another number of threads is not told", "        if other:\n", "        if False:\n"),
+    Fault("another program is not told", '        "program": program_digest(),\n', ""),
 ]  # fmt: skip
 
 

@@ -18,11 +18,13 @@ state.json, MANIFEST.json}. Nothing is pickled.
 """
 
 import hashlib
+import inspect
 import json
 import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -97,10 +99,10 @@ class Checkpoints:
         if found is None:
             return Resumed(0, {})
         put_back(live, found)
-        here = about_this_process()
-        if found.state["process"] != here:
-            self.run.message(f"Equal weights are not promised: step {found.step} was made by {found.state['process']}, "
-                             f"this is {here}.")  # fmt: skip
+        was, here = found.state["process"], about_this_process()
+        other = [f"{what} {was.get(what)} there, {here[what]} here" for what in here if was.get(what) != here[what]]
+        if other:
+            self.run.message(f"Equal weights are not promised after step {found.step}: {'; '.join(other)}.")
         self.run.message(f"Goes on after step {found.step}.")
         return Resumed(found.step, found.state["facts"])
 
@@ -262,8 +264,22 @@ def put_back(live: Live, found: Found) -> None:
 
 
 def about_this_process() -> dict[str, Any]:
-    """What decides, beside the settings, how sums are rounded."""
-    return {"torch": torch.__version__, "threads": torch.get_num_threads(), "cuda": torch.cuda.is_available()}
+    """What decides, beside the settings, how sums are rounded: another order of a batch is another rounding."""
+    return {
+        "program": program_digest(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "cuda": torch.cuda.is_available(),
+    }
+
+
+@lru_cache(maxsize=1)
+def program_digest() -> str:
+    """Of the files of this folder as they were when the process asked first."""
+    whole = hashlib.sha256()
+    for path in sorted(Path(inspect.getfile(Run)).parent.glob("*.py")):
+        whole.update(path.read_bytes())
+    return whole.hexdigest()[:12]
 
 
 def as_json(content: Mapping[str, Any]) -> bytes:

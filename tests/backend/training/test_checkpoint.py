@@ -251,4 +251,16 @@ def test_another_number_of_threads_is_told() -> None:
             saves_in(folder).resume(live)
         finally:
             torch.set_num_threads(threads)
-        assert messages(folder)[0].startswith("Equal weights are not promised")
+        told = f"Equal weights are not promised after step 1: threads {threads} there, {threads + 1} here."
+        assert messages(folder) == [told, "Goes on after step 1."]
+
+
+def test_a_checkpoint_of_another_version_of_the_program_is_told() -> None:
+    with a_folder() as folder:
+        live, _ = small()
+        saves_in(folder).keep(1, live, {})
+        found = checkpoint.read(folder / "checkpoint-000001")
+        process = {**found.state["process"], "program": "older"}
+        checkpoint.save(folder, 2, found.tensors, {**found.state, "process": process})
+        assert saves_in(folder).resume(live).step == 2
+        assert "after step 2: program older there, " in messages(folder)[0] and ";" not in messages(folder)[0]
