@@ -14,11 +14,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
 PASSWORD = "four unrelated words here"
 CHROMIUM = "/usr/bin/chromium"
+expect.set_options(timeout=60_000)  # a loaded machine may need a while for what a page does next
 
 
 @dataclass

@@ -202,7 +202,8 @@ def _run_events(
             waiting = list(now)
             yield _panes(ui, titles, waiting), gr.skip(), gr.skip(), gr.skip()
         ids = [pane.completion_id for pane in waiting if pane.completion_id is not None]
-        yield gr.skip(), ids, gr.update(interactive=len(ids) == len(waiting)), _finished(ui, len(ids), len(waiting))
+        can_be_sent = len(ids) == len(waiting) and not _are_alike(waiting)
+        yield gr.skip(), ids, gr.update(interactive=can_be_sent), _finished(ui, waiting)
 
     def mark_stopped(value: dict[str, Any] | None) -> tuple[Any, Any]:
         told = drawing(note(ui.guard.say("compare.stopped"), "warn"))
@@ -303,9 +304,17 @@ def _stopped(ui: Ui, value: dict[str, Any] | None) -> dict[str, Any]:
     return {"parts": kept}
 
 
-def _finished(ui: Ui, stored: int, of: int) -> dict[str, Any]:
-    said = note(
-        ui.guard.say("compare.stored" if stored == of else "compare.not_all", stored=stored, of=of),
-        "ok" if stored == of else "warn",
-    )
+def _are_alike(panes: Sequence[Pane]) -> bool:
+    """Two columns wrote the same text, as happens with one seed and prompts that differ little."""
+    return len({pane.text for pane in panes}) < len(panes)
+
+
+def _finished(ui: Ui, panes: Sequence[Pane]) -> dict[str, Any]:
+    stored = sum(pane.completion_id is not None for pane in panes)
+    if stored < len(panes):
+        said = note(ui.guard.say("compare.not_all", stored=stored, of=len(panes)), "warn")
+    elif _are_alike(panes):
+        said = note(ui.guard.say("problem.same_answers"), "warn")
+    else:
+        said = note(ui.guard.say("compare.stored", of=len(panes)), "ok")
     return drawing(said, note(ui.engine.last_event or "", "warn"))

@@ -43,6 +43,15 @@ def test_two_columns_stream_side_by_side_and_go_to_labelling(tab: Tab, studio: S
     assert made.size == 2
 
 
+def test_answers_of_the_same_text_cannot_be_sent_and_the_page_says_why(tab: Tab, studio: Studio) -> None:
+    given = asked(studio, seed=43)
+    column = slice(3, 8)
+    given[8:13] = given[column]  # the second column asks what the first asks
+    last = tab.stream("compare_run", *given)[-1]
+    assert last[2]["interactive"] is False
+    assert "the same text" in parts(last[3], "note")[0]["text"]
+
+
 def test_the_annotator_sees_neither_model_nor_template_of_a_sent_comparison(studio: Studio) -> None:
     desk = labelling.next_desk(studio.store, studio.annotator, studio.project.id or 0)
     shown = repr(desk)
