@@ -5,7 +5,8 @@ Bradley & Terry 1952; Ouyang et al. 2022 (arXiv:2203.02155) eq. 1: per compariso
 m the margin asked of strong preferences. The score is read at the last token, which is the end token if the answer
 ended, so an answer without its end scores differently. The head is drawn from N(0, 1/sqrt(D + 1)) (Stiennon et al. 2020).
 
-The answers of a comparison share a tree row where the base allows it (tree.py): the case is read once.
+The answers of a comparison share a tree row where the base allows it (tree.py): the case is read once. Before training,
+a linear probe (probe.py) says what the bare base already knows.
 
 Left out: ensembles, the ties model of Rao & Kupper.
 """
@@ -24,12 +25,7 @@ from torch import Tensor, nn
 from backend.registry.artifacts import BadArtifact
 from backend.training import probe, report, tree
 from backend.training.checkpoint import NONE, Checkpoints, Live
-from backend.training.data import (
-    ComparisonRow,
-    Pair,
-    Tokens,
-    pairs_of,
-)
+from backend.training.data import ComparisonRow, Pair, Tokens, pairs_of
 from backend.training.draws import cycled, generator
 from backend.training.maths import bradley_terry_loss
 from backend.training.run import NotFinite, Run, TooFewRows
