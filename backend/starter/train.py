@@ -65,7 +65,6 @@ def train(
 ) -> PreTrainedModel:
     """The loop. With minutes, the length of the run follows the clock and is no longer the same on every machine."""
     torch.set_num_threads(settings.threads)
-    torch.set_float32_matmul_precision("medium")
     tokenizer = new_tokenizer(settings)
     model = new_model(settings, tokenizer)
     optimizers = _optimizers(model, settings)
@@ -226,6 +225,7 @@ def main() -> None:
     settings = replace(
         StarterSettings(), steps=chosen.steps, seed=chosen.seed, threads=chosen.threads, compiled=chosen.compile
     )
+    torch.set_float32_matmul_precision("medium")  # of the whole process, so only where the process is this training
     train(settings, chosen.out, chosen.minutes, chosen.resume)
 
 

@@ -138,10 +138,11 @@ def test_a_short_training_run_is_deterministic(tmp_path):
         StarterSettings(), vocabulary=400, width=32, layers=1, heads=2, feed_forward=48,
         pool_documents=24, batch_tokens=600, steps=4, bfloat16=False, threads=1,
     )  # fmt: skip
-    before = torch.get_num_threads()
+    before, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
     first = train.train(tiny, tmp_path / "first", quiet=True)
     second = train.train(tiny, tmp_path / "second", quiet=True)
     torch.set_num_threads(before)
+    assert torch.get_float32_matmul_precision() == precision  # others in this process count on it
     for one, other in zip(first.parameters(), second.parameters(), strict=True):
         assert torch.equal(one, other)
     untrained = new_model(tiny, train.new_tokenizer(tiny))
