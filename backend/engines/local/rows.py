@@ -40,10 +40,8 @@ class FixedRows:
 
         Returns the prompts' last tokens, (rows,): what the next step is to be given for them.
         """
-        room = _rounded(
-            max(len(prompt) for prompt in prompts) + 1, ROOM
-        )  # holds the padding too: ROOM is a multiple of it
-        read = _read(self._base, prompts, room)
+        read = _read(self._base, prompts)
+        room = read[0].keys.shape[2]
         self._layers = self._layers or [_Layer(layer.keys[:0], layer.values[:0]) for layer in read]
         slots = self._take_slots(len(sources), room)
         device = self._base.device
@@ -184,8 +182,29 @@ class _Layer(CacheLayerMixin):
         return -1
 
 
-def _read(base: Base, prompts: Sequence[Sequence[int]], room: int) -> list[_Layer]:
-    """What the model keeps of all but the last token of each prompt; what stands behind a row's end is never looked at."""
+def _read(base: Base, prompts: Sequence[Sequence[int]]) -> list[_Layer]:
+    """What the model keeps of all but the last token of each prompt, side by side: (prompts, heads, room, width) a layer.
+
+    On a CPU prompt by prompt: products of many rows gain nothing from more of them there, and how many prompts are read
+    together would show in the last bits.
+    """
+    parts = [[prompt] for prompt in prompts] if base.device.type == "cpu" else [prompts]
+    found = [_read_together(base, part) for part in parts]
+    if len(found) == 1:
+        return found[0]
+    room = max(layers[0].keys.shape[2] for layers in found)
+    return [
+        _Layer(
+            torch.cat([_enlarged(layer.keys, 1, room) for layer in layers]),
+            torch.cat([_enlarged(layer.values, 1, room) for layer in layers]),
+        )
+        for layers in zip(*found, strict=True)
+    ]
+
+
+def _read_together(base: Base, prompts: Sequence[Sequence[int]]) -> list[_Layer]:
+    """One forward; what stands behind a prompt's end is never looked at."""
+    room = _rounded(max(len(prompt) for prompt in prompts) + 1, ROOM)  # holds the padding too: ROOM is a multiple of it
     longest = _rounded(max(2, *(len(prompt) for prompt in prompts)) - 1, FEWEST_ROWS)
     tokens = torch.full((len(prompts), longest), base.pad_token)
     for at, prompt in enumerate(prompts):

