@@ -70,21 +70,20 @@ def compare(
 
     Accuracy with its interval and n, log loss, and the penalty chosen. The features are kept for the next run.
     """
-    learnt, judged = (pairs_of(features, items, tokens, run) for items in (training, held_out))
+    learnt, asked = (pairs_of(features, items, tokens, run) for items in (training, held_out))
     features.save()
-    if learnt is None or judged is None or not bool((judged.shares != 0.5).any()):
+    if learnt is None or asked is None:
         return None
     probe = fit(learnt)
-    differences = probe.differences(judged)
-    decided = [i for i, share in enumerate(judged.shares.tolist()) if share != 0.5]
-    hits = report.agreement(differences[decided].tolist(), judged.shares[decided].tolist())
-    accuracy = report.share(hits, [judged.cases[i] for i in decided])
+    judged = report.Judged(probe.differences(asked).tolist(), asked.shares.tolist(), asked.cases)
+    if not judged.decided().shares:
+        return None
+    accuracy = judged.accuracy()
     run.message(
         f"A linear probe on the bare base agrees with {accuracy.value:.1%} of {accuracy.n} held-out pairs; "
         "the reward model should do better."
     )
-    loss = float(bradley_terry_loss(differences, judged.shares).mean())
-    return {**accuracy.as_dict(), "log_loss": round(loss, 6), "penalty": probe.penalty}
+    return {**accuracy.as_dict(), "log_loss": round(report.log_loss(judged), 6), "penalty": probe.penalty}
 
 
 def pairs_of(features: "Features", items: Sequence[Compared], tokens: int, run: Run) -> Pairs | None:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 
 from backend.training.draws import generator
+from backend.training.maths import bradley_terry_loss
 
 Z = 1.959964  # 95 %
 
@@ -47,6 +48,30 @@ def wilson(mean: float, n: float) -> tuple[float, float]:
     centre = (mean + Z * Z / (2 * n)) / (1 + Z * Z / n)
     half = Z / (1 + Z * Z / n) * math.sqrt(mean * (1 - mean) / n + Z * Z / (4 * n * n))
     return max(0.0, centre - half), min(1.0, centre + half)
+
+
+class Judged(NamedTuple):
+    """Pairs of several comparisons side by side: first score less second, share of judgement for the first, case."""
+
+    differences: list[float]
+    shares: list[float]
+    cases: list[Hashable]
+
+    def decided(self) -> "Judged":
+        """Without the ties."""
+        won = [i for i, share in enumerate(self.shares) if share != 0.5]
+        return Judged([self.differences[i] for i in won], [self.shares[i] for i in won], [self.cases[i] for i in won])
+
+    def accuracy(self) -> Interval:
+        """Share of the pairs with a winner whose winner scores higher; equal scores count half."""
+        decided = self.decided()
+        return share(agreement(decided.differences, decided.shares), decided.cases)
+
+
+def log_loss(judged: Judged) -> float:
+    """Mean Bradley-Terry loss of the pairs in nats, ties included; not a number where there is none."""
+    losses = bradley_terry_loss(torch.tensor(judged.differences), torch.tensor(judged.shares))
+    return float(losses.mean()) if len(judged.shares) else math.nan
 
 
 def paired_gain(before: Sequence[float], after: Sequence[float], seed: int, draws: int = 2000) -> Interval:

@@ -293,37 +293,14 @@ def normalise(head: Head, scores: Sequence[Sequence[float]]) -> None:
     head.gain.fill_(1 / max(float(flat.std()) if len(flat) > 1 else 1.0, 1e-6))
 
 
-class Judged(NamedTuple):
-    """Pairs of several items side by side."""
-
-    differences: list[float]
-    shares: list[float]
-    cases: list[Any]
-
-    def decided(self) -> "Judged":
-        """Without the ties."""
-        won = [i for i, share in enumerate(self.shares) if share != 0.5]
-        return Judged([self.differences[i] for i in won], [self.shares[i] for i in won], [self.cases[i] for i in won])
-
-    def accuracy(self) -> report.Interval:
-        """Share of the pairs with a winner whose winner scores higher; equal scores count half."""
-        decided = self.decided()
-        return report.share(report.agreement(decided.differences, decided.shares), decided.cases)
-
-
-def judged_pairs(items: Sequence[Item], scores: Sequence[Sequence[float]]) -> Judged:
-    out = Judged([], [], [])
+def judged_pairs(items: Sequence[Item], scores: Sequence[Sequence[float]]) -> report.Judged:
+    out = report.Judged([], [], [])
     for item, mine in zip(items, scores, strict=True):
         for pair in item.pairs:
             out.differences.append(mine[pair.first] - mine[pair.second])
             out.shares.append(pair.share)
             out.cases.append(item.row.case)
     return out
-
-
-def log_loss(judged: Judged) -> float:
-    losses = bradley_terry_loss(torch.tensor(judged.differences), torch.tensor(judged.shares))
-    return float(losses.mean()) if len(judged.shares) else math.nan
 
 
 def brief(
@@ -333,7 +310,7 @@ def brief(
     if not held_out:
         return {}
     judged = judged_pairs(held_out, raw_scores(base, head, held_out, settings, run))
-    told = {"log_loss": round(log_loss(judged), 6)}
+    told = {"log_loss": round(report.log_loss(judged), 6)}
     return {**told, "accuracy": judged.accuracy().value} if judged.decided().shares else told
 
 
@@ -373,7 +350,7 @@ def full_report(
     return {
         **facts,
         "accuracy": accuracy.as_dict(),
-        "log_loss": round(log_loss(judged), 6),
+        "log_loss": round(report.log_loss(judged), 6),
         "calibration": bins,
         "calibration_error": round(report.calibration_error(bins), 6),
         "baselines": baselines,

@@ -3,8 +3,9 @@
 The numbers of a row must not depend on its company, or the same seed gives another text beside other requests. Two things
 would make them depend on it. Where a row's tokens stand in the cache decides in which order sums are taken: here token p of
 a row stands at place p, whoever else is there. And a matrix product takes another path for few rows than for many: here
-there are never fewer than ``FEWEST_ROWS``, spare ones included. On a CPU the logits of a row are then equal to the last bit,
-alone and in any company; on other devices they are as equal as their libraries make them.
+there are never fewer than ``FEWEST_ROWS``, spare ones included, and on a CPU a prompt is read by itself. There the logits of
+a row are equal to the last bit alone and among up to ``FEWEST_ROWS``; beyond, and on other devices, they are as equal as the
+libraries make them.
 
 Models whose cache is more than keys and values of all tokens (sliding windows, states) go as ``PaddedRows``: every start is
 a batch of its own.
@@ -22,7 +23,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer
 if TYPE_CHECKING:
     from .model import Base
 
-FEWEST_ROWS = 16  # measured: from here on, one thread or two, a product's row has the same bits for any number of rows
+FEWEST_ROWS = 16  # our choice; on newer processors a product's row has the same bits from here on (docs/decisions/005)
 ROOM = 64  # places are added so many at a time
 
 

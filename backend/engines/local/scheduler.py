@@ -300,13 +300,13 @@ class Scheduler:
             padded = PaddedRows(self.base, prompts, sources)
             self._groups.append(_Group(model, rows, padded, padded.last))
             return
-        host = next((group for group in self._groups if group.model.digest == model.digest), None)
-        if host is None:
-            held = FixedRows(self.base)
-            self._groups.append(_Group(model, rows, held, held.add(prompts, sources)))
-        elif isinstance(host.held, FixedRows):
-            host.last = torch.cat([host.last, host.held.add(prompts, sources)])
-            host.rows = host.rows + rows
+        for group in self._groups:
+            if group.model.digest == model.digest and isinstance(group.held, FixedRows):
+                group.last = torch.cat([group.last, group.held.add(prompts, sources)])
+                group.rows = group.rows + rows
+                return
+        held = FixedRows(self.base)
+        self._groups.append(_Group(model, rows, held, held.add(prompts, sources)))
 
     def _row(self, job: _Job, sample: int) -> _Row:
         request = job.ticket.request
