@@ -1,6 +1,7 @@
 """Frozen rows to token ids, and batches cut by tokens. Nothing is cut or dropped without a count."""
 
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -194,6 +195,21 @@ def microbatches(lengths: Sequence[int], tokens: int, seed: int, step: int, widt
         start = ends[start]
     shuffled = torch.randperm(len(parts), generator=generator(seed, step, "microbatches")).tolist()
     return [parts[i] for i in shuffled]
+
+
+def lines(lengths: Sequence[int], tokens: int) -> list[list[int]]:
+    """Places in their order, cut into lines of about equal length that hold at most ``tokens`` where one place does."""
+    count = max(1, math.ceil(sum(lengths) / tokens))
+    goal = min(tokens, math.ceil(sum(lengths) / count) + max(lengths, default=0) // 2)
+    found: list[list[int]] = []
+    taken = 0
+    for place, length in enumerate(lengths):
+        if not found or taken + length > goal:
+            found.append([])
+            taken = 0
+        found[-1].append(place)
+        taken += length
+    return found
 
 
 class Padded(NamedTuple):

@@ -5,7 +5,7 @@ import json
 import math
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -30,8 +30,9 @@ from transformers import (
 from transformers.pytorch_utils import Conv1D
 
 from backend.registry.artifacts import BadArtifact
-from backend.training import lora
+from backend.training import fused, llama, lora, packing
 from backend.training.draws import generator
+from backend.training.packing import Piece
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -69,9 +70,19 @@ class SharedBase:
         self.backbone: nn.Module = getattr(causal, causal.base_model_prefix)
         self._takes_positions = "position_ids" in inspect.signature(self.backbone.forward).parameters
         self.reads_trees = self._takes_positions and _attention_is_plain(causal)  # see tree.py; a job may turn it off
+        self.packs = self.reads_trees and self.device.type == "cpu"  # see packing.py; likewise
+        fused.install(causal)
+        self.is_wired_like_llama = llama.is_wired_alike(self.backbone)
+        if self._is_trimmed:
+            llama.trim_last_layer(self.backbone)
         self._is_open = False
         self._serial = 0  # counts the changes of scope
         _check_own_forward(self)
+
+    @property
+    def _is_trimmed(self) -> bool:
+        """The last layer of a packed line computes what is wanted of it alone."""
+        return self.is_wired_like_llama
 
     @property
     def device(self) -> torch.device:
@@ -188,7 +199,23 @@ class SharedBase:
         """
         return self._read(tokens, mask, {"position_ids": positions})
 
-    def _read(self, tokens: Tensor, mask: Tensor, places: dict[str, Tensor]) -> Tensor:
+    def packed_states(
+        self, tokens: Tensor, positions: Tensor, pieces: Sequence[Piece], columns: Tensor | None = None
+    ) -> Tensor:
+        """Last hidden states of one line without padding, whose tokens see their own piece only (packing.py).
+
+        tokens and positions (1, N) -> (1, N, D). With ``columns`` (W,), ascending, of these alone, (1, W, D).
+        """
+        line = packing.line_of(pieces, self.dtype, columns if self._is_trimmed else None)
+        config = self.causal.config
+        usual, config._attn_implementation = config._attn_implementation, packing.NAME
+        try:
+            states = self._read(tokens, None, {"position_ids": positions, "line": line})
+        finally:
+            config._attn_implementation = usual
+        return states if columns is None or self._is_trimmed else states[:, columns]
+
+    def _read(self, tokens: Tensor, mask: Tensor | None, places: dict[str, Any]) -> Tensor:
         if not self._is_open:
             raise ScopeError("Open a scope first: it says which adapter is meant.")
         out = self.backbone(input_ids=tokens, attention_mask=mask, use_cache=False, **places)
