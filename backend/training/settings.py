@@ -349,6 +349,11 @@ def weights_of(text: str) -> dict[str, float]:
     return found
 
 
+def weights_text(weights: Mapping[str, float]) -> str:
+    """The reverse of ``weights_of``."""
+    return ", ".join(f"{name} {f'{weight:.6f}'.rstrip('0').rstrip('.')}" for name, weight in weights.items())
+
+
 def _checked(option: Option, value: Any) -> Any:
     if option.choices:
         if value not in option.choices:
