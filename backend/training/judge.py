@@ -20,6 +20,7 @@ from backend.training.shared_base import ADAPTER_WEIGHTS, SharedBase
 
 ADAPTER = "reward"
 HEAD = "head.safetensors"
+TIES_RATE = 10.0  # one number must keep up with scores that thousands move, and Adam moves all alike; our choice
 MEMBERS = "members"  # in the metadata of HEAD where there are several
 
 
@@ -38,7 +39,7 @@ class Head(nn.Module):
     @property
     def log_theta(self) -> Tensor | None:
         """How far apart, in raw scores, a win and a loss are from a tie (maths.outcome_logp); None without a ties model."""
-        return None if self.ties is None else nn.functional.softplus(self.ties)
+        return None if self.ties is None else nn.functional.softplus(TIES_RATE * self.ties)
 
     def raw(self, states: Tensor) -> Tensor:
         """(B, D) -> (B,) in fp32."""

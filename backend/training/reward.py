@@ -35,6 +35,7 @@ from backend.training.data import ComparisonRow, Pair, Tokens, pairs_of
 from backend.training.draws import cycled, generator
 from backend.training.judge import (
     ADAPTER,
+    TIES_RATE,
     Head,
     Judge,
     Member,
@@ -148,7 +149,7 @@ def train(
         normalise(learner.member.head, raw)
     norms = [Norm(float(one.member.head.bias), float(one.member.head.gain)) for one in learners]
     means = {is_held: reward_report.mean_scores(raw, norms) for is_held, raw in said.items()}
-    thetas = [float(theta) for one in learners if (theta := one.member.head.log_theta) is not None]
+    thetas = [float(theta.detach()) for one in learners if (theta := one.member.head.log_theta) is not None]
     told = {
         **reward_report.full_report(compared(training), compared(held_out), means[False], means[True]),
         **reward_report.members_report(compared(held_out), said[True], norms),
@@ -223,7 +224,8 @@ def new_head(base: SharedBase, seed: int, number: int = 1, ties: float | None = 
     if head.ties is not None and ties is not None:
         bounded = min(max(ties, 0.01), 0.99)  # our choice
         log_theta = math.log((1 + bounded) / (1 - bounded))
-        nn.init.constant_(head.ties, log_theta + math.log(-math.expm1(-log_theta)))  # softplus turned round
+        softplus = log_theta + math.log(-math.expm1(-log_theta))  # turned round
+        nn.init.constant_(head.ties, softplus / TIES_RATE)
     return head.to(base.device)
 
 
@@ -280,7 +282,7 @@ def update(
         for learner, batch in zip(learners, batches, strict=True)
     ]
     optimizer.step()
-    thetas = [float(theta.exp()) for one in learners if (theta := one.member.head.log_theta) is not None]
+    thetas = [float(theta.detach().exp()) for one in learners if (theta := one.member.head.log_theta) is not None]
     means = {name: math.fsum(one[name] for one in told) / len(told) for name in told[0]}
     return {**means, "theta": math.fsum(thetas) / len(thetas)} if thetas else means
 
