@@ -97,7 +97,8 @@ def members_report(held_out: Sequence[Compared], members: Sequence[Scores], norm
         return {}
     judged = [judged_pairs(held_out, scores) for scores in members]
     each = [{"accuracy": one.accuracy().as_dict(), "log_loss": round(report.log_loss(one), 6)} for one in judged]
-    return {"members": each, "spread": round(spread(members, norms), 6)}
+    count = sum(len(row) for row in members[0])
+    return {"members": each, "spread": {"value": round(spread(members, norms), 6), "n": count}}
 
 
 def ties_report(held_out: Sequence[Compared], scores: Scores, log_thetas: Sequence[float]) -> dict[str, Any]:

@@ -365,7 +365,9 @@ def test_the_report_of_an_ensemble_is_of_its_members_mean(tmp_path: Path) -> Non
     items, _ = reward.encode(base, kept, RewardSettings())
     each = judge.scores(base, out.judge, [s for item in items for s in item.sequences], 512)
     assert float(each.mean(1).abs().max()) < 1e-4 and float((each.std(1) - 1).abs().max()) < 1e-4
-    assert out.report["spread"] == pytest.approx(float(each.std(0, correction=0).mean()), abs=1e-4) != 0
+    apart = each.std(0, correction=0)
+    assert out.report["spread"]["value"] == pytest.approx(float(apart.mean()), abs=1e-4)
+    assert out.report["spread"]["n"] == len(apart) == 32 and float(apart.mean()) > 0
     told = torch.tensor([row["scores"] for row in out.held_out]).flatten()
     unit = sum(float(member.head.gain) for member in out.judge.members) / 3
     torch.testing.assert_close(told * unit, each.mean(0), rtol=1e-4, atol=1e-4)
