@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -29,13 +30,22 @@ def trainable_count(store: Store, project_id: int, after_judgement_id: int = 0) 
 
 
 def freeze_preferences(
-    store: Store, project_id: int, name: str, person_id: int | None, with_prompts: bool = False
+    store: Store,
+    project_id: int,
+    name: str,
+    person_id: int | None,
+    with_prompts: bool = False,
+    weights: Mapping[int, float] | None = None,
 ) -> Snapshot:
     """Freeze every trainable judgement of a project; equal rows give an equal digest.
 
     ``with_prompts``: each row also holds the rendered prompt of each answer, for a policy that learns from pairs.
+    ``weights``: person id -> what that person's judgements count beside those of others on one comparison, 1 if not
+    named. The judgements of a person of weight 0 are left out, and ``statistics`` counts them.
     """
-    filters = {"with_prompts": True} if with_prompts else {}
+    filters: dict[str, Any] = {"with_prompts": True} if with_prompts else {}
+    if weights:
+        filters["weights"] = {str(judge): weight for judge, weight in sorted(weights.items())}
     with store.write():
         snapshot, n = _with_judgements(store, project_id, name, "preference", filters, person_id)
         return _frozen(store, snapshot, n)
@@ -57,10 +67,14 @@ def _with_judgements(
     filters: dict[str, Any],
     person_id: int | None,
 ) -> tuple[Snapshot, int]:
-    """A snapshot that rests on every trainable judgement, not yet frozen, and how many there are."""
-    members = store.rows(
-        f"select j.id, (select split from cases where id = k.case_id) as split {TRAINABLE} order by j.id", [project_id]
+    """A snapshot that rests on every trainable judgement that counts, not yet frozen, and how many there are."""
+    every = store.rows(
+        "select j.id, j.comparison_id, j.person_id, (select split from cases where id = k.case_id) as split "
+        f"{TRAINABLE} order by j.id",
+        [project_id],
     )
+    weights = filters.get("weights", {})
+    members = [row for row in every if weights.get(str(row["person_id"]), 1) > 0]
     snapshot = store.add(
         Snapshot(
             project_id=project_id,
@@ -69,6 +83,7 @@ def _with_judgements(
             kind=kind,
             filters=filters,
             as_of_judgement_id=store.value("select coalesce(max(id), 0) from judgements"),
+            statistics=_left_out(every, members) if weights else None,
             person_id=person_id,
         )
     )
@@ -77,6 +92,13 @@ def _with_judgements(
         [(snapshot.id, position, m["id"], m["split"]) for position, m in enumerate(members)],
     )
     return snapshot, len(members)
+
+
+def _left_out(every: Sequence[Mapping[str, Any]], members: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """How many judgements, and comparisons with all of theirs, the weights of people leave out."""
+    comparisons = ({row["comparison_id"] for row in rows} for rows in (every, members))
+    before, after = map(len, comparisons)
+    return {"judgements_left_out": len(every) - len(members), "comparisons_left_out": before - after}
 
 
 def freeze_prompts(store: Store, project_id: int, name: str, prompt_ids: list[int], person_id: int | None) -> Snapshot:
@@ -118,10 +140,10 @@ def rows_text(store: Store, snapshot: Snapshot) -> str:
 
 
 def _preference_rows(store: Store, snapshot: Snapshot) -> list[dict[str, Any]]:
-    """One row per judgement; a comparison judged by m people counts once (weight 1/m each), so their shares are the soft label."""
+    """One row per judgement; a comparison judged by m people counts once, so their weights are the soft label."""
     judged = store.rows(
-        'select j.id, j.comparison_id, j.shown, j.ranks, j.strength, j.both_bad, s.split, c.id as case_id, c."values", c.conversation, '
-        "count(*) over (partition by j.comparison_id) as people "
+        "select j.id, j.comparison_id, j.person_id, j.shown, j.ranks, j.strength, j.both_bad, s.split, "
+        'c.id as case_id, c."values", c.conversation '
         "from snapshot_judgements s join judgements j on j.id = s.judgement_id join comparisons k on k.id = j.comparison_id "
         "join cases c on c.id = k.case_id where s.snapshot_id = ? order by s.position",
         [snapshot.id],
@@ -135,13 +157,25 @@ def _preference_rows(store: Store, snapshot: Snapshot) -> list[dict[str, Any]]:
             "conversation": _asked(row),
             "answers": [_answer(items[row["comparison_id"]][i]) for i in json.loads(row["shown"])],
             "ranks": json.loads(row["ranks"]),
-            "weight": 1 / row["people"],
+            "weight": weight,
             "strength": row["strength"],
             "both_bad": bool(row["both_bad"]),
             "judgements": [row["id"]],
             **({"prompts": _prompts_of(row, items[row["comparison_id"]])} if with_prompts else {}),
         }
-        for row in judged
+        for row, weight in zip(judged, _shares(judged, snapshot.filters.get("weights", {})), strict=True)
+    ]
+
+
+def _shares(judged: Sequence[Mapping[str, Any]], weights: Mapping[str, float]) -> list[float]:
+    """What each judgement counts: weight / sum of the weights on its comparison, 1 / m to the bit where all are equal."""
+    mine = [float(weights.get(str(row["person_id"]), 1.0)) for row in judged]
+    on: dict[int, list[float]] = {}
+    for row, weight in zip(judged, mine, strict=True):
+        on.setdefault(row["comparison_id"], []).append(weight)
+    return [
+        1 / len(all_of_it) if len(set(all_of_it)) == 1 else weight / math.fsum(all_of_it)
+        for weight, all_of_it in ((weight, on[row["comparison_id"]]) for row, weight in zip(judged, mine, strict=True))
     ]
 
 

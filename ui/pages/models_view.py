@@ -93,6 +93,14 @@ def _report_facts(ui: Ui, report: Mapping[str, Any]) -> list[tuple[str, drawn.Ce
         ]
         if report.get("probe"):
             rows.append((say("models.probe"), percent(report["probe"])))
+        rows += [
+            (say("models.member", number=number), percent(member["accuracy"]))
+            for number, member in enumerate(report.get("members", []), 1)
+        ]
+        if apart := report.get("spread"):
+            rows.append((say("models.spread"), f"{figure(apart['value'])} (n = {apart['n']})"))
+        if (ties := report.get("ties")) and ties.get("log_loss") is not None:
+            rows.append((say("models.ties"), say("models.ties_figures", n=ties["n"], **_ties_figures(ties))))
         rows.append((say("models.train_accuracy"), percent(report.get("train_accuracy"))))
         if report.get("margin"):
             rows.append((say("models.margin"), interval(report["margin"])))
@@ -116,6 +124,15 @@ def _report_facts(ui: Ui, report: Mapping[str, Any]) -> list[tuple[str, drawn.Ce
             (say("models.ends"), f"{share(held_out['eos_rate_before'])} → {share(held_out['eos_rate_after'])}"),
         ]
     return rows
+
+
+def _ties_figures(ties: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        "theta": figure(ties["theta"]),
+        "loss": figure(ties["log_loss"]),
+        "expected": share(ties["expected"]),
+        "observed": share(ties["observed"]),
+    }
 
 
 def _lineage(ui: Ui, detail: Detail) -> list[tuple[str, drawn.Cell]]:

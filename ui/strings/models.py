@@ -59,6 +59,13 @@ STRINGS = {
     "models.baseline_length": ("Baseline: length alone", "基线:仅看长度"),
     "models.baseline_position": ("Baseline: position alone", "基线:仅看位置"),
     "models.probe": ("Linear probe on the bare base", "基座模型上的线性探针"),
+    "models.member": ("Member {number} alone", "仅成员 {number}"),
+    "models.spread": ("Disagreement of the members on held-out answers", "成员对留出回答的分歧"),
+    "models.ties": ("Ties model", "平局模型"),
+    "models.ties_figures": (
+        "theta {theta}, log loss {loss}; ties expected {expected}, judged {observed} (n = {n})",
+        "theta {theta},对数损失 {loss};预期平局 {expected},实际 {observed}(n = {n})",
+    ),
     "models.train_accuracy": ("Accuracy in training", "训练集准确率"),
     "models.calibration": ("Calibration error", "校准误差"),
     "models.margin": ("Margin of the implicit reward", "隐式奖励的差距"),

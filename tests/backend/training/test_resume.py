@@ -94,6 +94,15 @@ def test_killed_again_and_again_it_ends_in_the_same_model(root: Path, kind: str,
     assert any(text.startswith("Goes on after step") for text in told) and not any("skipped" in text for text in told)
 
 
+def test_a_killed_ensemble_with_a_ties_model_ends_in_the_same_members(root: Path) -> None:
+    settings = {"num_members": 2, "ties": "model", "num_train_epochs": 1}
+    calm = prepare(root, "reward", "ensemble-whole", **settings)
+    assert killed.attempt(calm) == 0
+    folder = prepare(root, "reward", "ensemble-killed", **settings)
+    assert killed.attempts(folder, Kill("update", 2, is_before=False)) > 1
+    assert killed.made(folder) == killed.made(calm)
+
+
 @pytest.mark.parametrize(("kind", "updates"), [("reward", 4), ("ppo", 7)])
 def test_a_damaged_newest_checkpoint_costs_steps_and_changes_nothing(root: Path, kind: str, updates: int) -> None:
     folder = prepare(root, kind, f"{kind}-damaged")

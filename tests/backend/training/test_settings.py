@@ -7,7 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from backend.training.settings import KINDS, BadSettings, PPOSettings, RewardSettings, as_dict, make, options
+from backend.training.settings import (
+    KINDS,
+    BadSettings,
+    PPOSettings,
+    RewardSettings,
+    as_dict,
+    make,
+    options,
+    weights_of,
+    weights_text,
+)
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -26,7 +36,7 @@ def test_every_setting_has_a_label_a_help_text_and_a_default_that_it_accepts(kin
     assert {option.name for option in found} == {f.name for f in fields(kind)}
     for option in found:
         assert option.label and option.help.endswith(".")
-        assert option.choices or (option.minimum is not None and option.maximum is not None)
+        assert option.choices or option.pattern or (option.minimum is not None and option.maximum is not None)
     assert make(kind, {option.name: option.default for option in found}) == kind()
 
 
@@ -53,3 +63,30 @@ def test_settings_survive_the_stored_row_and_the_form() -> None:
 def test_a_wrong_setting_is_refused_by_name(name: str, value: object) -> None:
     with pytest.raises(BadSettings, match=name):
         make(RewardSettings, {name: value})
+
+
+@pytest.mark.parametrize("text", ["", "  ", "ann 0.5", "Ann Lee  0.5,bob 0 ", "p-12ab 1, 王 2"])
+def test_a_free_text_is_taken_as_it_stands(text: str) -> None:
+    assert make(RewardSettings, {"annotator_weights": text}).annotator_weights == text
+
+
+@pytest.mark.parametrize(
+    "text", ["ann", "ann 0.5,", "ann 0.5 bob", "ann -1", "ann x", "0.5", "ann 1e3", 3, None, "a 1," * 600]
+)
+def test_a_free_text_that_says_nothing_is_refused_with_an_example(text: object) -> None:
+    with pytest.raises(BadSettings, match="'annotator_weights' (must be like 'ann 0.5, bob 0'|has 2400 characters)"):
+        make(RewardSettings, {"annotator_weights": text})
+
+
+def test_weights_are_read_and_written_alike() -> None:
+    found = weights_of("Ann Lee  0.5,bob 0 , c 1234.000001")
+    assert found == {"Ann Lee": 0.5, "bob": 0.0, "c": 1234.000001}
+    assert weights_text(found) == "Ann Lee 0.5, bob 0, c 1234.000001" and weights_of(weights_text(found)) == found
+    with pytest.raises(BadSettings, match="names ann twice"):
+        weights_of("ann 1, ann 1")
+
+
+def test_a_margin_beside_the_ties_model_is_refused_with_the_way_out() -> None:
+    with pytest.raises(BadSettings, match="Set 'strength_margin' to 0, or 'ties' to half or drop"):
+        make(RewardSettings, {"ties": "model", "strength_margin": 0.5})
+    assert make(RewardSettings, {"ties": "model", "label_smoothing": 0.1}).ties == "model"

@@ -83,6 +83,21 @@ def test_a_setting_out_of_range_is_refused_by_name(tab: Tab, studio: Studio) -> 
         tab.call("start_reward", studio.project.id, "b" * 32, 0, "", *values)
 
 
+def test_weights_of_people_are_a_text_that_reaches_the_job(tab: Tab, studio: Studio) -> None:
+    names = [option.name for option in options(KINDS["reward"])]
+    values = [option.default for option in options(KINDS["reward"])]
+    values[names.index("annotator_weights")] = "nobody at all 0.5"
+    with pytest.raises(gr.Error, match="names nobody at all, and nobody has that name"):
+        tab.call("start_reward", studio.project.id, "c" * 32, 0, "", *values)
+    values[names.index("annotator_weights")] = f"{studio.admin.name} 0.5"
+    tab.call("start_reward", studio.project.id, "d" * 32, 0, "", *values)
+    job = max(studio.store.find(Job), key=lambda job: job.id or 0)
+    assert job.settings["annotator_weights"] == f"{studio.admin.pseudonym} 0.5"
+    assert "--annotator-weights 'ann 0.5, bob 0'" in command_of(
+        "reward", "x", {"annotator_weights": "ann 0.5, bob 0"}, 0, ""
+    )
+
+
 def test_the_command_says_only_what_differs_and_the_same_settings_come_of_it() -> None:
     values = [option.default for option in options(KINDS["ppo"])]
     place = [option.name for option in options(KINDS["ppo"])].index("kl_coef")
