@@ -2,12 +2,22 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
-from backend.training.settings import KINDS, BadSettings, PPOSettings, RewardSettings, as_dict, make, options
+from backend.training.settings import (
+    KINDS,
+    BadSettings,
+    IFTSettings,
+    PPOSettings,
+    RewardSettings,
+    as_dict,
+    make,
+    options,
+)
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -26,7 +36,7 @@ def test_every_setting_has_a_label_a_help_text_and_a_default_that_it_accepts(kin
     assert {option.name for option in found} == {f.name for f in fields(kind)}
     for option in found:
         assert option.label and option.help.endswith(".")
-        assert option.choices or (option.minimum is not None and option.maximum is not None)
+        assert option.choices or option.type is bool or (option.minimum is not None and option.maximum is not None)
     assert make(kind, {option.name: option.default for option in found}) == kind()
 
 
@@ -53,3 +63,27 @@ def test_settings_survive_the_stored_row_and_the_form() -> None:
 def test_a_wrong_setting_is_refused_by_name(name: str, value: object) -> None:
     with pytest.raises(BadSettings, match=name):
         make(RewardSettings, {name: value})
+
+
+@pytest.mark.parametrize(("given", "meant"), [(True, True), (False, False), ("true", True), ("False", False)])
+def test_a_switch_is_true_or_false_from_a_form_a_row_or_a_word(given: object, meant: bool) -> None:
+    assert make(PPOSettings, {"whiten_rewards": given}).whiten_rewards is meant
+
+
+@pytest.mark.parametrize("given", [1, 0, 1.0, "yes", "", None])
+def test_a_switch_is_nothing_else(given: object) -> None:
+    with pytest.raises(BadSettings, match="'whiten_rewards' must be true or false"):
+        make(PPOSettings, {"whiten_rewards": given})
+
+
+@pytest.mark.parametrize("kind", [PPOSettings, IFTSettings])
+def test_k1_in_the_loss_is_refused_with_the_reason(kind: Callable[..., object]) -> None:
+    with pytest.raises(BadSettings, match="'kl_estimator' k1.* gradient of k1 has mean zero.* Choose k2"):
+        kind(kl_penalty="loss")
+    assert kind(kl_penalty="loss", kl_estimator="k2") and kind(kl_estimator="k3")
+
+
+def test_a_warm_up_as_long_as_the_run_is_refused() -> None:
+    with pytest.raises(BadSettings, match="'value_warmup_steps' is 4 and the run has 4 steps.* never"):
+        PPOSettings(total_episodes=256, batch_size=64, value_warmup_steps=4)
+    assert PPOSettings(total_episodes=256, batch_size=64, value_warmup_steps=3)
