@@ -227,8 +227,8 @@ class Update(NamedTuple):
 def work_through(t: Training, batch: Batch, step: int) -> tuple[list[Update], int]:
     """The updates on a batch until one is too far from the policy that sampled it, and how many were left out.
 
-    As Spinning Up and Stable-Baselines3 do: the minibatch that shows it is not stepped on either. The default of
-    ``approx_kl_stop`` is our choice: far above theirs (.015), so that it ends a batch that has gone wrong and no other.
+    As in Spinning Up and Stable-Baselines3 (target_kl) the minibatch that shows it is not stepped on either. The default
+    of ``approx_kl_stop`` is our choice: far above Spinning Up's .015, it ends a batch that has gone wrong and no other.
     """
     planned = minibatches(len(batch.path.score), t.settings, t.seed, step)
     updates: list[Update] = []

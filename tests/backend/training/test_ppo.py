@@ -126,7 +126,7 @@ def test_at_step_zero_the_kl_is_zero_and_the_ratio_one(tmp_path: Path) -> None:
 def test_the_first_ratio_is_one_whatever_the_padding_and_the_micro_batch(family: str, tmp_path: Path) -> None:
     base, head = ready(family)
     moved(base)
-    t, path = batch_of(tmp_path, base, head)
+    _, path = batch_of(tmp_path, base, head)
     assert (path.logp_old - path.logp_ref)[path.is_response].abs().max() > 0.05
     for row in range(len(path.score)):
         few = path.take([row])
