@@ -206,6 +206,7 @@ STRINGS = {
     "train.group.policy": ("Step size: KL and clipped share", "步长:KL 与裁剪比例"),
     "train.group.losses": ("Losses", "损失"),
     "train.group.gradient": ("Gradient norm", "梯度范数"),
+    "train.group.left_out": ("Updates left out", "略过的更新数"),
     "train.samples": ("Sample answers", "回答样例"),
     "train.sample_step": ("Step {step}", "第 {step} 步"),
     "train.sample_foot": ("case {case} · score {score}", "用例 {case} · 得分 {score}"),
