@@ -20,6 +20,7 @@ from backend.training.checkpoint import NONE, Checkpoints, Live
 from backend.training.data import PromptRow
 from backend.training.draws import cycled, generator
 from backend.training.maths import (
+    ValueLoss,
     advantages_and_returns,
     entropy,
     kl_loss,
@@ -229,6 +230,7 @@ def work_through(t: Training, batch: Batch, step: int) -> tuple[list[Update], in
 
     As in Spinning Up and Stable-Baselines3 (target_kl) the minibatch that shows it is not stepped on either. The default
     of ``approx_kl_stop`` is our choice: far above Spinning Up's .015, it ends a batch that has gone wrong and no other.
+    A wild one is skipped and the batch goes on, so that three in a row are seen and end the run.
     """
     planned = minibatches(len(batch.path.score), t.settings, t.seed, step)
     updates: list[Update] = []
@@ -249,7 +251,8 @@ def update(t: Training, batch: Batch, rows: Sequence[int], step: int, number: in
     norm = math.hypot(*(float(nn.utils.clip_grad_norm_(group, s.max_grad_norm)) for group in t.groups))
     if not all(math.isfinite(x) for x in (*sums.values(), norm)):
         raise NotFinite(f"The PPO loss is no number at step {step + 1}, update {number + 1}. Lower the learning rate.")
-    is_wild, is_far = sums["ratio"] > LARGEST_RATIO, 0 < s.approx_kl_stop < sums["approx_kl"]
+    is_wild = sums["ratio"] > LARGEST_RATIO
+    is_far = not is_wild and 0 < s.approx_kl_stop < sums["approx_kl"]
     if not (is_wild or is_far):
         t.optimizer.step()
     charged = sums.pop("kl_loss", None)
@@ -273,14 +276,7 @@ def learn(t: Training, chosen: Batch, adapter: str, step: int) -> dict[str, floa
             if adapter == ADAPTER:
                 loss, told = policy_loss(t, few, states, total)
             if adapter == t.critic.adapter:
-                value = ppo_value_loss(
-                    values_of(t.critic, states),
-                    few.path.values,
-                    few.returns,
-                    few.path.is_response,
-                    s.cliprange_value,
-                    total,
-                )
+                value = value_loss(t, few, states, total)
                 loss = loss + s.vf_coef * value.loss
                 told = {**told, "value_loss": value.loss, "value_clipped": value.clipped}
             if loss.requires_grad:
@@ -291,7 +287,7 @@ def learn(t: Training, chosen: Batch, adapter: str, step: int) -> dict[str, floa
 
 
 def policy_loss(t: Training, few: Batch, states: Tensor, total: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """Clipped surrogate, and the KL where the loss is charged."""
+    """Clipped surrogate, plus the KL where that is charged in the loss; and the statistics of both."""
     s, path = t.settings, few.path
     logp = token_logp(t.base.logits(states) / s.temperature, response_tokens(path))
     found = ppo_policy_loss(logp, path.logp_old, few.advantage, path.is_response, s.cliprange, total)
@@ -300,6 +296,11 @@ def policy_loss(t: Training, few: Batch, states: Tensor, total: Tensor) -> tuple
         return found.loss, told
     kl = few.kl_coef * kl_loss(logp, path.logp_ref, path.is_response, s.kl_estimator, total)
     return found.loss + kl, {**told, "kl_loss": kl}
+
+
+def value_loss(t: Training, few: Batch, states: Tensor, total: Tensor) -> ValueLoss:
+    path, seen = few.path, values_of(t.critic, states)
+    return ppo_value_loss(seen, path.values, few.returns, path.is_response, t.settings.cliprange_value, total)
 
 
 def statistics(
