@@ -161,6 +161,12 @@ def measure_ppo(order: Order) -> Told:
     return sampled(order, PPOSettings, ppo.train, {"num_ppo_epochs": 4, "num_mini_batches": 1})
 
 
+def measure_ppo_value(order: Order) -> Told:
+    """The same with values on an adapter of their own, as TRL has a value model."""
+    more = {"num_ppo_epochs": 4, "num_mini_batches": 1, "value_adapter": "own"}
+    return sampled(order, PPOSettings, ppo.train, more)
+
+
 def sampled(order: Order, kind: type[Any], train: Callable[..., Any], more: Mapping[str, Any]) -> Told:
     base, rows, run = prepared(order, on_policy.ADAPTER)
     base.add(judge.ADAPTER, SHAPE, seed=1)
@@ -187,6 +193,7 @@ METHODS: dict[str, Callable[[Order], Told]] = {
     "dpo": measure_dpo,
     "ift": measure_ift,
     "ppo": measure_ppo,
+    "ppo_value": measure_ppo_value,
 }
 
 if __name__ == "__main__":

@@ -46,11 +46,24 @@ def kl_terms(logp: Tensor, logp_ref: Tensor) -> KLTerms:
     """Three estimates per token of KL(policy || reference), for tokens the policy sampled. Each has logp's shape.
 
     Schulman 2020 (http://joschu.net/blog/kl-approx.html): k1 has the right mean and may be negative, k2 is half the
-    square, k3 has the right mean and is never negative. As a reward use k1, as a loss k2 or k3.
+    square, k3 has the right mean and is never negative. In the reward k1 is the right one; in the loss see ``kl_loss``.
     """
     difference = logp - logp_ref
     bounded = difference.clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO)
     return KLTerms(difference, 0.5 * difference**2, torch.exp(-bounded) - 1 + bounded)
+
+
+def kl_loss(
+    logp: Tensor, logp_ref: Tensor, is_response: Tensor, estimator: str, total: Tensor | float | None = None
+) -> Tensor:
+    """Mean of an estimate over response tokens, with its own gradient; the reference is a constant. (B, R) -> scalar
+
+    For tokens that the policy itself sampled, the expected gradient is that of KL(policy || reference) under k2, of
+    KL(reference || policy) under k3 and zero under k1: Tang & Munos 2025 (arXiv:2506.09477), Liu et al. 2025
+    (arXiv:2510.01555). What a token does to the KL of those after it has no part, and once the policy has moved from the
+    one that sampled, neither has the ratio between the two.
+    """
+    return mean_over(getattr(kl_terms(logp, logp_ref.detach()), estimator), is_response, total)
 
 
 def exact_kl(logits: Tensor, logits_ref: Tensor) -> Tensor:
@@ -70,13 +83,16 @@ def final_score(score: Tensor, has_ended: Tensor, clip: float, missing_eos_penal
     return score.clamp(-clip, clip) - missing_eos_penalty * (~has_ended).to(score.dtype)
 
 
-def shaped_rewards(score: Tensor, logp: Tensor, logp_ref: Tensor, is_response: Tensor, kl_coef: float) -> Tensor:
-    """Per-token reward: -kl_coef * (logp - logp_ref), plus the score at the last response token. (B, R)
+def shaped_rewards(
+    score: Tensor, logp: Tensor, logp_ref: Tensor, is_response: Tensor, kl_coef: float, estimator: str = "k1"
+) -> Tensor:
+    """Per-token reward: -kl_coef * (logp - logp_ref), or k2 or k3 for k1, plus the score at the last response token. (B, R)
 
     Ziegler et al. 2019 (arXiv:1909.08593) eq. 2, with the KL spread over tokens as in Stiennon et al. 2020. The last
     response token is the end token where there is one; TRL adds the score one position later.
     """
-    rewards = torch.where(is_response, -kl_coef * (logp - logp_ref), torch.zeros_like(logp))
+    kl = getattr(kl_terms(logp, logp_ref), estimator)
+    rewards = torch.where(is_response, -kl_coef * kl, torch.zeros_like(logp))
     last = (is_response.sum(1) - 1).clamp(min=0)  # (B,)
     return rewards.scatter_add(1, last.unsqueeze(1), score.unsqueeze(1))
 
@@ -291,12 +307,14 @@ def leave_one_out(rewards: Tensor) -> Tensor:
     return rewards - (rewards.sum(1, keepdim=True) - rewards) / (count - 1)
 
 
-def answer_reward(score: Tensor, logp: Tensor, logp_ref: Tensor, is_response: Tensor, kl_coef: float) -> Tensor:
-    """score - kl_coef * sum of k1 over the answer: the same sum as ``shaped_rewards``, for one action per answer. (B,)
+def answer_reward(
+    score: Tensor, logp: Tensor, logp_ref: Tensor, is_response: Tensor, kl_coef: float, estimator: str = "k1"
+) -> Tensor:
+    """score - kl_coef * sum of k1 (or k2, k3) over the answer: the sum of ``shaped_rewards``, for one action per answer. (B,)
 
-    A constant for the gradient: k1 belongs to the reward, and its own gradient has mean zero.
+    A constant for the gradient: the estimate belongs to the reward, and the gradient of k1 itself has mean zero.
     """
-    return (score - kl_coef * sum_over(kl_terms(logp, logp_ref).k1, is_response)).detach()
+    return (score - kl_coef * sum_over(getattr(kl_terms(logp, logp_ref), estimator), is_response)).detach()
 
 
 def reinforce_loss(logp: Tensor, advantage: Tensor, total: Tensor | float | None = None) -> Tensor:

@@ -66,6 +66,11 @@ def response_states(base: SharedBase, path: Trajectory) -> Tensor:
     return tree.trajectory_states(base, path.tokens, path.is_real, path.is_response.shape[1])
 
 
+def response_tokens(path: Trajectory) -> Tensor:
+    """(B, R)"""
+    return path.tokens[:, -path.is_response.shape[1] :]
+
+
 def trust(base: SharedBase, prompts: Sequence[Prompt], settings: OnPolicySettings, run: Run) -> None:
     """Whether the answers to one prompt can be read together is tried with beginnings of prompts in their place."""
     ends = [prompt.policy[: settings.response_length] for prompt in prompts[: max(2, settings.num_generations)]]

@@ -167,6 +167,20 @@ class OnPolicySettings(CommonSettings):
     batch_size: int = _setting(64, "Episodes per step", "Answers sampled before each update.", 1, 65536)
     num_generations: int = _setting(4, "Answers per prompt", "The prompt is read once for all of them.", 1, 256)
     kl_coef: float = _setting(0.05, "KL coefficient", "Price of one nat away from the base.", 0.0, 100.0)
+    kl_penalty: str = _setting(
+        "reward",
+        "KL charged in",
+        "reward: as part of what is paid; loss: beside it, with a gradient of its own, under k2 or k3.",
+        choices=("reward", "loss"),
+        advanced=True,
+    )
+    kl_estimator: str = _setting(
+        "k1",
+        "KL estimate",
+        "k1 has the right mean and may be negative; k2 is half its square; k3 is never negative.",
+        choices=("k1", "k2", "k3"),
+        advanced=True,
+    )
     temperature: float = _setting(1.0, "Temperature", "Of sampling and of every log-probability.", 0.01, 10.0)
     response_length: int = _setting(64, "Longest answer in tokens", "An answer is cut there.", 1, 8192)
     missing_eos_penalty: float = _setting(
@@ -206,6 +220,13 @@ class OnPolicySettings(CommonSettings):
         50, "Held-out prompts", "Held-out prompts answered before and after training.", 0, 100000, advanced=True
     )
 
+    def __post_init__(self) -> None:
+        if (self.kl_penalty, self.kl_estimator) == ("loss", "k1"):
+            raise BadSettings(
+                "'kl_penalty' loss cannot go with 'kl_estimator' k1: on sampled tokens the gradient of k1 has mean zero, "
+                "so nothing would hold the policy. Choose k2, or charge it in the reward."
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class PPOSettings(OnPolicySettings):
@@ -226,11 +247,40 @@ class PPOSettings(OnPolicySettings):
         0.0, "KL target", "Nats per answer that the coefficient aims at; 0 keeps it fixed.", 0.0, 1000.0, advanced=True
     )
     kl_horizon: int = _setting(10000, "KL horizon", "Episodes over which it adapts.", 1, 10_000_000, advanced=True)
+    value_adapter: str = _setting(
+        "none",
+        "Value adapter",
+        "none: a head on the policy's states; own: an adapter for the values alone; reward: that starts as the reward model.",
+        choices=("none", "own", "reward"),
+    )
+    value_warmup_steps: int = _setting(
+        0, "Value warm-up", "First steps in which the values learn and the policy rests.", 0, 1_000_000, advanced=True
+    )
+    whiten_rewards: bool = _setting(
+        False, "Whiten rewards", "Scales each batch's rewards to variance 1; their mean stays.", advanced=True
+    )
+    approx_kl_stop: float = _setting(
+        0.1,
+        "Batch KL stop",
+        "A batch is left once the policy is this many nats per token from the one that sampled it; 0 is off.",
+        0.0,
+        100.0,
+        advanced=True,
+    )
     cliprange: float = _setting(0.2, "Policy clip", "How far a token's ratio pays.", 1e-6, 10.0, advanced=True)
     cliprange_value: float = _setting(0.2, "Value clip", "How far a value moves at once.", 1e-6, 1000.0, advanced=True)
     vf_coef: float = _setting(0.1, "Value loss weight", "Weight of the value loss.", 0.0, 100.0, advanced=True)
     gamma: float = _setting(1.0, "Discount", "1: a later token's reward counts in full.", 0.0, 1.0, advanced=True)
     lam: float = _setting(0.95, "GAE lambda", "1: no bias, more noise.", 0.0, 1.0, advanced=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        steps = max(1, self.total_episodes // self.batch_size)
+        if self.value_warmup_steps >= steps:
+            raise BadSettings(
+                f"'value_warmup_steps' is {self.value_warmup_steps} and the run has {steps} steps: the policy would never "
+                "be trained. Lower it, or raise 'total_episodes'."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -355,6 +405,8 @@ def weights_text(weights: Mapping[str, float]) -> str:
 
 
 def _checked(option: Option, value: Any) -> Any:
+    if option.type is bool:
+        return _switch(option.name, value)
     if option.choices:
         if value not in option.choices:
             raise BadSettings(f"'{option.name}' must be one of {', '.join(option.choices)}, not {value!r}.")
@@ -381,3 +433,11 @@ def _checked_text(option: Option, value: Any) -> str:
     if not isinstance(value, str) or not re.fullmatch(option.pattern, value):
         raise BadSettings(f"'{option.name}' must be like {option.example!r} or empty, not {value!r}.")
     return value
+
+
+def _switch(name: str, value: Any) -> bool:
+    """A form and a stored row give true or false, a command line may give the word."""
+    said = {"true": True, "false": False}.get(value.lower(), value) if isinstance(value, str) else value
+    if not isinstance(said, bool):
+        raise BadSettings(f"'{name}' must be true or false, not {value!r}.")
+    return said

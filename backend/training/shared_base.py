@@ -162,6 +162,14 @@ class SharedBase:
         state = {key: value.detach().float().cpu().contiguous() for key, value in self._state(name).items()}
         save_file(state, folder / file, metadata={"format": "pt"})
 
+    def copy(self, name: str, source: str) -> None:
+        """A new adapter that starts as another one of this base, with that one's rank and scale."""
+        found = self._wrapped().peft_config[source]
+        self._attach(name, _lora_config(found.r, found.lora_alpha, found.target_modules, self._has_conv1d()))
+        with torch.no_grad():
+            for weight, there in zip(self.weights(name), self.weights(source), strict=True):
+                weight.copy_(there)
+
     def remove(self, name: str) -> None:
         self._wrapped().delete_adapter(name)
 

@@ -34,8 +34,9 @@ GROUPS: dict[str, tuple[str, ...]] = {  # curves that share a unit share a pictu
     "length": ("completions/mean_length",),
     "ends": ("completions/eos_rate",),
     "policy": ("policy/approxkl_avg", "policy/clipfrac_avg"),
-    "losses": ("loss/policy_avg", "loss/value_avg"),
+    "losses": ("loss/policy_avg", "loss/value_avg", "loss/kl_avg"),
     "gradient": ("grad_norm",),
+    "left_out": ("policy/updates_left_out",),
 }
 
 

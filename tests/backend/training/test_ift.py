@@ -104,6 +104,36 @@ def test_the_gradient_is_the_plain_formula_answer_by_answer(family: str, count: 
     assert abs(told["objective/rlhf_reward"] - sum(rewards) / rows) < 1e-4
 
 
+@pytest.mark.parametrize("estimator", ["k2", "k3"])
+def test_the_kl_in_the_loss_is_that_of_whole_answers_and_is_not_charged_again(estimator: str, tmp_path: Path) -> None:
+    base, head = ready()
+    moved(base)
+    t, path = batch_of(tmp_path, base, head, kl_coef=0.2, kl_penalty="loss", kl_estimator=estimator)
+    path = path._replace(score=torch.ones_like(path.score))  # equal scores: only the KL has a gradient
+    told = ift.update(t, path, baseline=0.0, step=0)
+    with base.scope("policy"):
+        logp = ift.token_logp(ift.response_logits(t, path), ift.response_tokens(path))
+        difference = torch.where(path.is_response, logp - path.logp_ref, torch.zeros_like(logp))
+        plain = 0.5 * difference**2 if estimator == "k2" else torch.exp(-difference) - 1 + difference
+        expected = torch.autograd.grad(0.2 * plain.sum(1).mean(), t.weights)
+    norm = math.sqrt(sum(float((g**2).sum()) for g in expected))
+    for a, b in zip(expected, t.weights, strict=True):
+        torch.testing.assert_close(a, b.grad, rtol=1e-3, atol=1e-5 * norm)
+    assert norm > 1e-3 and told["objective/rlhf_reward"] == 1.0
+
+
+def test_the_reward_may_charge_another_estimate(tmp_path: Path) -> None:
+    base, head = ready()
+    moved(base)
+    t, path = batch_of(tmp_path, base, head, kl_coef=0.2, kl_estimator="k2")
+    with torch.no_grad(), base.scope("policy"):
+        logp = ift.token_logp(ift.response_logits(t, path), ift.response_tokens(path))
+    halves = torch.where(path.is_response, 0.5 * (logp - path.logp_ref) ** 2, torch.zeros_like(logp))
+    told = ift.update(t, path, baseline=0.0, step=0)
+    expected = float((path.score - 0.2 * halves.sum(1)).mean())
+    assert told["objective/rlhf_reward"] == pytest.approx(expected, abs=1e-5)
+
+
 def test_the_reference_is_the_bare_base_whatever_the_policy_has_become(tmp_path: Path) -> None:
     base, judged_by = ready()
     moved(base)

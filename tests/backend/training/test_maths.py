@@ -146,6 +146,65 @@ def test_the_sum_of_rewards_is_score_minus_coefficient_times_k1() -> None:
     close(rewards.sum(1), score - 0.3 * maths.sum_over(maths.kl_terms(x["logp_old"], x["logp_ref"]).k1, mask))
 
 
+def test_rewards_take_the_estimate_they_are_told_to() -> None:
+    x, score, mask, _ = batch(extra=2)
+    terms = maths.kl_terms(x["logp_old"], x["logp_ref"])
+    for name, term in terms._asdict().items():
+        rewards = maths.shaped_rewards(score, x["logp_old"], x["logp_ref"], mask, 0.3, name)
+        close(rewards.sum(1), score - 0.3 * maths.sum_over(term, mask))
+        close(maths.answer_reward(score, x["logp_old"], x["logp_ref"], mask, 0.3, name), rewards.sum(1))
+
+
+def exact_gradient(loss: Tensor, logits: Tensor) -> Tensor:
+    return torch.autograd.grad(loss, logits)[0]
+
+
+def test_in_the_loss_k2_pulls_to_the_reference_k3_pulls_the_reverse_way_and_k1_not_at_all() -> None:
+    """Every token stands once, weighted by its chance: the expected gradient, exactly."""
+    logits, logits_ref = random(1, 1, 5).requires_grad_(), random(1, 1, 5, seed=1)
+    tokens = torch.arange(5)[:, None]
+    chance = logits.detach().softmax(-1)[0, 0]
+    every = torch.ones(1, 1, dtype=torch.bool)
+    expected = {
+        "k1": torch.zeros(1, 1, 5),
+        "k2": exact_gradient(maths.exact_kl(logits, logits_ref).sum(), logits),
+        "k3": exact_gradient(maths.exact_kl(logits_ref, logits).sum(), logits),
+    }
+    for name, gradient_of_kl in expected.items():
+        logp, logp_ref = (maths.token_logp(x.expand(5, 1, 5), tokens) for x in (logits, logits_ref))
+        losses = [maths.kl_loss(logp[i : i + 1], logp_ref[i : i + 1], every, name) for i in range(5)]
+        close(exact_gradient((chance * torch.stack(losses)).sum(), logits), gradient_of_kl)
+    assert (expected["k2"] - expected["k3"]).abs().max() > 0.01
+
+
+def test_the_kl_loss_is_the_mean_over_the_answers_tokens_and_leaves_the_reference_alone() -> None:
+    x, _, mask, _ = batch(extra=2)
+    logp, logp_ref = x["logp"].clone().requires_grad_(), x["logp_ref"].clone().requires_grad_()
+    for name in ("k2", "k3"):
+        loss = maths.kl_loss(logp, logp_ref, mask, name)
+        close(loss, getattr(maths.kl_terms(x["logp"], x["logp_ref"]), name)[mask].mean())
+        close(maths.kl_loss(logp, logp_ref, mask, name, 2.0 * mask.sum()), loss / 2)
+        loss.backward()
+    assert logp_ref.grad is None and not gradient(logp)[~mask].any() and gradient(logp)[mask].all()
+
+
+def test_undiscounted_and_unsmoothed_the_advantage_is_the_reward_to_go_less_the_value() -> None:
+    x, score, mask, lengths = batch()
+    rewards = maths.shaped_rewards(score, x["logp_old"], x["logp_ref"], mask, 0.1)
+    advantage, _ = maths.advantages_and_returns(rewards, x["value"], mask, 1.0, 1.0)
+    for b in range(B):
+        for t in range(int(lengths[b])):
+            close(advantage[b, t], rewards[b, t:].sum() - x["value"][b, t], 1e-5)
+
+
+def test_whitening_does_not_see_how_much_padding_there_is() -> None:
+    for keep_mean in (False, True):
+        (short, _, few, _), (long, _, many, _) = batch(extra=0), batch(extra=50)
+        white = maths.whiten(long["value"], many, keep_mean)
+        close(white[:, :R], maths.whiten(short["value"], few, keep_mean))
+        assert not white[:, R:].any()
+
+
 def test_with_lambda_one_the_return_is_the_discounted_sum_of_rewards() -> None:
     x, score, mask, lengths = batch()
     rewards = maths.shaped_rewards(score, x["logp_old"], x["logp_ref"], mask, 0.1)

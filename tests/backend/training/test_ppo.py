@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from backend.jobs.runner import tail
-from backend.training import judge, ppo, reward, rollout
+from backend.training import judge, on_policy, ppo, reward, rollout
 from backend.training.data import PromptRow, pad_left, read_prompts
 from backend.training.maths import token_logp
 from backend.training.run import GuardStop, NotFinite, Run, Stopped, TooFewRows
@@ -75,6 +75,19 @@ def batch_of(
     return t, path
 
 
+def made_up(path: rollout.Trajectory, kl_coef: float = 0.0) -> ppo.Batch:
+    """Some advantages and returns."""
+    return ppo.Batch(path, torch.sign(path.logp_old + 2), path.score[:, None] - path.values, kl_coef)
+
+
+def copies(t: ppo.Training) -> list[torch.Tensor]:
+    return [weight.detach().clone() for group in t.groups for weight in group]
+
+
+def same(before: Sequence[torch.Tensor], t: ppo.Training) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(before, copies(t), strict=True))
+
+
 def moved(base: SharedBase, name: str = "policy") -> None:
     with torch.no_grad():
         for i, weight in enumerate(base.weights(name)):
@@ -113,13 +126,14 @@ def test_at_step_zero_the_kl_is_zero_and_the_ratio_one(tmp_path: Path) -> None:
 def test_the_first_ratio_is_one_whatever_the_padding_and_the_micro_batch(family: str, tmp_path: Path) -> None:
     base, judged_by = ready(family)
     moved(base)
-    t, path = batch_of(tmp_path, base, judged_by)
+    _, path = batch_of(tmp_path, base, judged_by)
     assert (path.logp_old - path.logp_ref)[path.is_response].abs().max() > 0.05
     for row in range(len(path.score)):
         few = path.take([row])
         with torch.no_grad(), base.scope("policy"):
-            seen = ppo.look(base, t.value_head, few.tokens, few.is_real, few.is_response.shape[1], 1.0)
-        ratio = (seen.logp - few.logp_old)[few.is_response].exp()
+            logits = base.logits(on_policy.response_states(base, few))
+        logp = token_logp(logits, on_policy.response_tokens(few))
+        ratio = (logp - few.logp_old)[few.is_response].exp()
         assert (ratio - 1).abs().max() < 1e-5
 
 
@@ -143,7 +157,7 @@ def test_the_end_token_is_part_of_the_response_and_is_paid(tmp_path: Path) -> No
     base, judged_by = ready()
     t, path = batch_of(tmp_path, base, judged_by, missing_eos_penalty=3.0)
     assert path.has_ended.any() and not path.has_ended.all()
-    free = ppo.Training(t.base, t.judge, t.value_head, t.weights, t.optimizer, PPOSettings(**QUICK), 0, t.run)
+    free = t._replace(settings=PPOSettings(**QUICK))
     prompts, _ = ppo.encode(base, rows_of(tmp_path, 8), free.settings)
     answers = rollout.sample(base, "policy", [p.policy for p in prompts], 2, 8, 1.0, 0, 0, t.run)
     unpaid, _ = ppo.inspect_answers(free, [p for p in prompts for _ in range(2)], answers)
@@ -161,10 +175,10 @@ def test_any_cut_into_micro_batches_gives_one_gradient(tmp_path: Path) -> None:
         base, judged_by = ready()
         moved(base)
         t, path = batch_of(tmp_path, base, judged_by, tokens_per_microbatch=tokens, max_grad_norm=1e6)
-        t = t._replace(optimizer=torch.optim.SGD(t.weights, lr=0.0))
-        returns = path.score[:, None] - path.values
-        ppo.update(t, path, torch.sign(path.logp_old + 2), returns, list(range(len(path.score))), 0, 0)
-        found.append([w.grad.clone() for w in t.weights])
+        weights = [weight for group in t.groups for weight in group]
+        t = t._replace(optimizer=torch.optim.SGD(weights, lr=0.0))
+        ppo.update(t, made_up(path), list(range(len(path.score))), 0, 0)
+        found.append([w.grad.clone() for w in weights])
     for other in found[1:]:
         for a, b in zip(found[0], other, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-6)
@@ -230,10 +244,10 @@ def test_wild_updates_are_skipped_and_three_in_a_row_end_the_run(tmp_path: Path)
     base, judged_by = ready()
     t, path = batch_of(tmp_path, base, judged_by)
     far = path._replace(logp_old=path.logp_old - 5)
-    before = [w.clone() for w in t.weights]
-    wild = ppo.update(t, far, path.values, path.values, [0, 1, 2], 0, 0)
-    assert wild.was_skipped and wild.ratio > 10
-    assert all(torch.equal(a, b) for a, b in zip(before, t.weights, strict=True))
+    before = copies(t)
+    wild = ppo.update(t, made_up(far), [0, 1, 2], 0, 0)
+    assert wild.was_skipped and wild.ratio > 10 and not wild.was_left_out
+    assert same(before, t)
     guard = ppo.Guard(t.settings)
     told = {"objective/kl": 0.0, "objective/entropy": 1.0, "policy/approxkl_avg": 0.0, "policy/clipfrac_avg": 0.0}
     guard.look(told, 1, t.run, [wild.ratio, wild.ratio])

@@ -103,6 +103,40 @@ def test_a_killed_ensemble_with_a_ties_model_ends_in_the_same_members(root: Path
     assert killed.made(folder) == killed.made(calm)
 
 
+OWN = {"value_adapter": "own", "num_ppo_epochs": 2, "approx_kl_stop": 0.0, "kl_penalty": "loss", "kl_estimator": "k2"}
+COPIED = {"value_adapter": "reward", "num_ppo_epochs": 2, "value_warmup_steps": 2, "whiten_rewards": True}
+LEFT = {"value_adapter": "own", "num_ppo_epochs": 2, "learning_rate": 5e-2, "approx_kl_stop": 0.02}
+
+
+@pytest.mark.parametrize(
+    ("settings", "kill"),
+    [
+        (OWN, Kill("update", 6, is_before=False)),  # in the first of two passes over the second batch of each attempt
+        (OWN, Kill("update", 8)),  # in the second
+        (COPIED, Kill("update", 6, is_before=False)),
+        (LEFT, Kill("update", 3, is_before=False)),
+    ],
+    ids=["own-6", "own-8", "reward-6", "left-out-3"],
+)
+def test_values_of_their_own_survive_kills_between_the_passes_over_a_batch(
+    root: Path, settings: dict[str, Any], kill: Kill
+) -> None:
+    undisturbed = root / f"whole-{settings['value_adapter']}-{'learning_rate' in settings}"
+    if not undisturbed.exists():
+        assert killed.attempt(prepare(root, "ppo", undisturbed.name, **settings)) == 0
+    folder = prepare(root, "ppo", f"{undisturbed.name}-{kill.n}", **settings)
+    assert killed.attempts(folder, kill) > 1
+    assert killed.made(folder) == killed.made(undisturbed)
+    for name in ("policy", "value", "value_head", "optimizer"):
+        ends = [(place / names(place)[-1] / f"{name}.safetensors").read_bytes() for place in (folder, undisturbed)]
+        assert ends[0] == ends[1]
+    model = root / f"models-{folder.name}" / killed.made(folder)[1][:16]
+    assert sorted(path.name for path in model.iterdir() if "value" in path.name) == []
+    assert b"value" not in (model / "adapter_model.safetensors").read_bytes()[:4096]
+    curve = json.loads((model / "report.json").read_text())["curve"]
+    assert any(point["policy/updates_left_out"] > 0 for point in curve) is (settings is LEFT)
+
+
 @pytest.mark.parametrize(("kind", "updates"), [("reward", 4), ("ppo", 7)])
 def test_a_damaged_newest_checkpoint_costs_steps_and_changes_nothing(root: Path, kind: str, updates: int) -> None:
     folder = prepare(root, kind, f"{kind}-damaged")

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from backend.training.settings import (
     KINDS,
     BadSettings,
+    IFTSettings,
     PPOSettings,
     RewardSettings,
     as_dict,
@@ -36,7 +38,8 @@ def test_every_setting_has_a_label_a_help_text_and_a_default_that_it_accepts(kin
     assert {option.name for option in found} == {f.name for f in fields(kind)}
     for option in found:
         assert option.label and option.help.endswith(".")
-        assert option.choices or option.pattern or (option.minimum is not None and option.maximum is not None)
+        is_bounded = option.minimum is not None and option.maximum is not None
+        assert option.choices or option.pattern or option.type is bool or is_bounded
     assert make(kind, {option.name: option.default for option in found}) == kind()
 
 
@@ -90,3 +93,27 @@ def test_a_margin_beside_the_ties_model_is_refused_with_the_way_out() -> None:
     with pytest.raises(BadSettings, match="Set 'strength_margin' to 0, or 'ties' to half or drop"):
         make(RewardSettings, {"ties": "model", "strength_margin": 0.5})
     assert make(RewardSettings, {"ties": "model", "label_smoothing": 0.1}).ties == "model"
+
+
+@pytest.mark.parametrize(("given", "meant"), [(True, True), (False, False), ("true", True), ("False", False)])
+def test_a_switch_is_true_or_false_from_a_form_a_row_or_a_word(given: object, meant: bool) -> None:
+    assert make(PPOSettings, {"whiten_rewards": given}).whiten_rewards is meant
+
+
+@pytest.mark.parametrize("given", [1, 0, 1.0, "yes", "", None])
+def test_a_switch_is_nothing_else(given: object) -> None:
+    with pytest.raises(BadSettings, match="'whiten_rewards' must be true or false"):
+        make(PPOSettings, {"whiten_rewards": given})
+
+
+@pytest.mark.parametrize("kind", [PPOSettings, IFTSettings])
+def test_k1_in_the_loss_is_refused_with_the_reason(kind: Callable[..., object]) -> None:
+    with pytest.raises(BadSettings, match="'kl_estimator' k1.* gradient of k1 has mean zero.* Choose k2"):
+        kind(kl_penalty="loss")
+    assert kind(kl_penalty="loss", kl_estimator="k2") and kind(kl_estimator="k3")
+
+
+def test_a_warm_up_as_long_as_the_run_is_refused() -> None:
+    with pytest.raises(BadSettings, match="'value_warmup_steps' is 4 and the run has 4 steps.* never"):
+        PPOSettings(total_episodes=256, batch_size=64, value_warmup_steps=4)
+    assert PPOSettings(total_episodes=256, batch_size=64, value_warmup_steps=3)
