@@ -195,7 +195,7 @@ def test_training_leaves_base_and_reward_to_the_bit_and_no_value_behind(kind: st
 
 @pytest.mark.parametrize("kind", ["own", "reward"])
 def test_the_score_rises_within_the_price_of_kl(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(on_policy, "score_sequences", likes_good)
+    monkeypatch.setattr(judge, "score_sequences", likes_good)
     _, report = trained(tmp_path, total_episodes=448, kl_coef=0.1, value_adapter=kind)
     assert report["verdict"] == "gained" and 0 < report["held_out"]["kl"]["value"] < 10
     first, last = report["curve"][0], report["curve"][-1]
