@@ -9,7 +9,11 @@ from typing import Any, NamedTuple
 
 from .store import as_json
 
-UNDESIRABLE_FLAGS = ("unsafe", "false", "personal")  # "unsafe:1" is about the answer at place 1 of ``shown``; our choice
+UNDESIRABLE_FLAGS = (
+    "unsafe",
+    "false",
+    "personal",
+)  # "unsafe:1" is about the answer at place 1 of ``shown``; our choice
 
 
 class Vote(NamedTuple):
