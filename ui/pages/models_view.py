@@ -96,6 +96,8 @@ def _report_facts(ui: Ui, report: Mapping[str, Any]) -> list[tuple[str, drawn.Ce
         rows.append((say("models.train_accuracy"), percent(report.get("train_accuracy"))))
         if report.get("margin"):
             rows.append((say("models.margin"), interval(report["margin"])))
+        if report.get("desirable_reward"):
+            rows.append((say("models.desirable_reward"), interval(report["desirable_reward"])))
         if report.get("calibration_error") is not None:
             rows.append((say("models.calibration"), figure(report["calibration_error"])))
     if report.get("balance") is not None:

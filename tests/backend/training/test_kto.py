@@ -73,6 +73,8 @@ def test_held_out_answers_are_told_apart_and_the_margin_has_an_interval(tmp_path
     assert report["sizes"] == {
         "train_desirable": 24, "train_undesirable": 24, "held_out_desirable": 16, "held_out_undesirable": 16,
     }  # fmt: skip
+    liked = report["desirable_reward"]
+    assert liked["n"] == 16 and liked["low"] < liked["value"] < liked["high"] and liked["value"] > 0
     assert report["train_accuracy"]["n"] == 24 and report["balance"] == 1.0
     assert report["counts"]["winner"] == report["counts"]["loser"] == 40
     assert [i for i, point in enumerate(report["curve"]) if "held_out/accuracy" in point] == [5, 11]
@@ -141,21 +143,23 @@ def test_a_batch_gives_each_prompt_the_answer_before_it_and_leaves_none_alone(tm
 
 
 def test_weights_say_how_much_an_answer_counts(tmp_path: Path) -> None:
-    """Of two verdicts on like answers the heavier one wins; and TRL's weights by kind do the same."""
+    """An answer's own weight, and TRL's weights by kind, which do the same for all answers of a kind."""
+    rows = rows_of(tmp_path)[:32]
+    light = [replace(row, weight=1.0 if row.is_desirable else 0.25) for row in rows]
 
-    def gap(**settings: Any) -> float:
-        _, report = trained(tmp_path, rows[:32], num_train_epochs=1, **settings)
+    def gap(some: Sequence[UnpairedRow] = rows, **settings: Any) -> float:
+        _, report = trained(tmp_path, some, num_train_epochs=1, **settings)
         last = report["curve"][-1]
         return float(last["rewards/chosen"] + last["rewards/rejected"])
 
-    rows = rows_of(tmp_path)
-    assert gap(desirable_weight=4.0) > gap() > gap(undesirable_weight=4.0)
-    light = [replace(row, weight=1.0 if row.is_desirable else 1e-3) for row in rows]
-    _, report = trained(tmp_path, light)
-    assert report["curve"][-1]["rewards/chosen"] > 0.05 and report["balance"] == pytest.approx(1000, rel=1e-3)
-    again, _ = trained(tmp_path, [replace(row, weight=0.5) for row in rows])
-    plain, _ = trained(tmp_path, rows)  # a weight that all have changes nothing
-    for a, b in zip(again.weights("policy"), plain.weights("policy"), strict=True):
+    plain = gap()
+    assert gap(desirable_weight=4.0) > plain > gap(undesirable_weight=4.0)
+    assert gap(light) > plain + 0.01
+    _, report = trained(tmp_path, light, num_train_epochs=1)
+    assert report["balance"] == 4.0
+    again, _ = trained(tmp_path, [replace(row, weight=0.5) for row in rows], num_train_epochs=1)
+    once, _ = trained(tmp_path, rows, num_train_epochs=1)  # a weight that all have changes nothing
+    for a, b in zip(again.weights("policy"), once.weights("policy"), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
 
 

@@ -98,6 +98,7 @@ LEARNT = {
                 "held_out_undesirable": 30,
             },
             "balance": 1.5,
+            "desirable_reward": FALL,
         },
         "accuracy 81 % (73–87, n = 120)",
         {
@@ -105,6 +106,7 @@ LEARNT = {
             "Baseline: length alone": "56 % (47–65, n = 120)",
             "Accuracy in training": "90 % (80–95, n = 300)",
             "Margin of the implicit reward": "0.4 (0.3–0.5, n = 30)",
+            "Implicit reward of desirable answers; below 0 they became less likely": "0.4 (0.3–0.5, n = 30)",
             "Answers trained on": "150 desirable, 100 undesirable",
             "Weight of desirable over undesirable answers": "1.5 (1 to 1.33 is advised)",
         },
