@@ -54,6 +54,7 @@ def signs(found: Sequence[unpaired.Opinion]) -> dict[int, bool | None]:
         ([1, 1], {"flags": ["bad_prompt", "unsafe", "unsafe:", "funny:1", "unsafe:7"]}, [None, None]),
         ([1, 2], {"edited_text": "mended", "edited_position": 0}, [False, False]),
         ([1, 2], {"edited_text": "mended"}, [True, False]),
+        ([1, 1], {"edited_text": "mended", "edited_position": 0, "shown": [1, 0]}, [False, None]),
     ],
 )
 def test_a_judgement_calls_answers_good_bad_or_neither(
@@ -77,6 +78,8 @@ def test_an_edit_is_a_good_answer_to_the_prompt_of_the_one_it_mends() -> None:
     assert edit.is_desirable and edit.source == "edited" and edit.judgement == 7
     assert edit.answered["messages"] == [{"role": "user", "content": "prompt 1"}]
     assert edit.answered["answer"] == {"completion": None, "text": "mended", "ended": True}
+    first, second, _ = votes(judgement([1, 2], edited_text="mended", edited_position=1))
+    assert [one.answered["messages"][0]["content"] for one in (first, second)] == ["prompt 0", "prompt 1"]
     *_, written = votes(judgement([1, 2], edited_text="better"))
     assert written.answered["messages"] == ASKED
     assert [vote.is_desirable for vote in votes(judgement([1, 2], edited_text="one", edited_position=0))] == [
