@@ -44,7 +44,13 @@ def readiness(store: Store, person: Person, project_id: int) -> Readiness:
     report = _report(store, reward)
     asked = len(comparisons.asked_prompts(store, project_id))
     follows = {kind: _cannot_follow(kind.upper(), reward, policy, asked) for kind in FOLLOW_REWARD}
-    learns = {"reward": _too_few_to_judge(count), "sft": _too_few_answers(count + shown), "dpo": _too_few_pairs(count)}
+    verdicts = snapshots.verdicts_at_most(store, project_id)
+    learns = {
+        "reward": _too_few_to_judge(count),
+        "sft": _too_few_answers(count + shown),
+        "dpo": _too_few_pairs(count),
+        "kto": _too_few_of_a_kind(verdicts.desirable + shown, verdicts.undesirable),
+    }
     return Readiness(
         judgements=count,
         new=snapshots.trainable_count(store, project_id, _seen_by(store, reward)),
@@ -83,6 +89,17 @@ def _too_few_pairs(count: int) -> NotReady | None:
         return None
     told = f"DPO needs {minimum} judged pairs; there are {count}. Label more first."
     return NotReady(told, "few_pairs", minimum=minimum, count=count)
+
+
+def _too_few_of_a_kind(desirable: int, undesirable: int) -> NotReady | None:
+    minimum = training.KTOSettings().min_of_each
+    if min(desirable, undesirable) >= minimum:
+        return None
+    told = (
+        f"KTO needs {minimum} desirable and {minimum} undesirable answers; there are at most {desirable} and {undesirable}. "
+        "Label more first."
+    )
+    return NotReady(told, "few_of_a_kind", minimum=minimum, desirable=desirable, undesirable=undesirable)
 
 
 def _cannot_follow(method: str, reward: Model | None, policy: Model | None, prompts: int) -> NotReady | None:
@@ -224,6 +241,8 @@ def _freeze(
                 "'annotator_weights' leaves no judgement. Give somebody who judged a weight above 0."
             )
         return made
+    if kind == "kto":
+        return snapshots.freeze_unpaired(store, project_id, "good and bad answers", person.id)
     if kind == "sft":
         return snapshots.freeze_answers(store, project_id, "answers", person.id)
     prompt_ids = [p.id for p, _ in comparisons.asked_prompts(store, project_id) if p.id is not None]

@@ -6,11 +6,12 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
+from . import unpaired
 from .store import Store, as_json
 from .types import Message, Snapshot
 
@@ -27,6 +28,26 @@ OF_SNAPSHOT = "select judgement_id from snapshot_judgements where snapshot_id = 
 def trainable_count(store: Store, project_id: int, after_judgement_id: int = 0) -> int:
     """Judgements a reward model could be trained on, of those newer than ``after_judgement_id``."""
     return store.value(f"select count(*) {TRAINABLE} and j.id > ?", [project_id, after_judgement_id])
+
+
+class Verdicts(NamedTuple):
+    """Single answers that the judgements call good or bad, at most: those of several people count more than once."""
+
+    desirable: int
+    undesirable: int
+
+
+def verdicts_at_most(store: Store, project_id: int) -> Verdicts:
+    """By columns alone, so that a page may ask; the snapshot looks at every answer."""
+    (found,) = store.rows(
+        "select coalesce(sum(is_decided + is_edited), 0) as desirable, "
+        "coalesce(sum(is_decided + is_edited + is_flagged + is_bad * size), 0) as undesirable from ("
+        "select not j.both_bad and coalesce(j.verdict, 'ranks') <> 'tie' as is_decided, j.edited_text is not null as is_edited, "
+        "json_array_length(coalesce(j.flags, '[]')) as is_flagged, j.both_bad as is_bad, json_array_length(j.shown) as size "
+        f"{TRAINABLE})",
+        [project_id],
+    )
+    return Verdicts(found["desirable"], found["undesirable"])
 
 
 def freeze_preferences(
@@ -59,11 +80,20 @@ def freeze_answers(store: Store, project_id: int, name: str, person_id: int | No
         return _frozen(store, snapshot, len(_answer_rows(store, snapshot)))
 
 
+def freeze_unpaired(store: Store, project_id: int, name: str, person_id: int | None) -> Snapshot:
+    """Freeze every answer that was judged, written or mended, each as good, as bad or as neither. ``n`` counts the first two."""
+    with store.write():
+        filters = {"demonstrations": demonstrations(store, project_id)}
+        snapshot, _ = _with_judgements(store, project_id, name, "unpaired", filters, person_id)
+        n = sum(row["desirable"] is not None for row in _unpaired_rows(store, snapshot))
+        return _frozen(store, snapshot, n)
+
+
 def _with_judgements(
     store: Store,
     project_id: int,
     name: str,
-    kind: Literal["preference", "sft"],
+    kind: Literal["preference", "sft", "unpaired"],
     filters: dict[str, Any],
     person_id: int | None,
 ) -> tuple[Snapshot, int]:
@@ -134,7 +164,12 @@ def _frozen(store: Store, snapshot: Snapshot, n: int) -> Snapshot:
 
 def rows_text(store: Store, snapshot: Snapshot) -> str:
     """The snapshot as JSON lines: a function of rows that never change, so it can be written again at any time."""
-    make = {"preference": _preference_rows, "prompts": _prompt_rows, "sft": _answer_rows}[snapshot.kind]
+    make = {
+        "preference": _preference_rows,
+        "prompts": _prompt_rows,
+        "sft": _answer_rows,
+        "unpaired": _unpaired_rows,
+    }[snapshot.kind]
     rows = make(store, snapshot)
     return "".join(as_json(row) + "\n" for row in rows)
 
@@ -190,11 +225,16 @@ def _answer(item: Mapping[str, Any]) -> dict[str, Any]:
 
 def _answer_rows(store: Store, snapshot: Snapshot) -> list[dict[str, Any]]:
     """Demonstrations first, then one row per edit or decided comparison. The judged ones have their case's split."""
+    return _demonstrated(store, snapshot) + _decided(store, OF_SNAPSHOT, [snapshot.id])
+
+
+def _demonstrated(store: Store, snapshot: Snapshot) -> list[dict[str, Any]]:
+    """The demonstrations a snapshot was frozen with."""
     splits = dict(snapshot.filters["demonstrations"])
     shown = store.rows(
         "select id, input, output from demonstrations where project_id = ? order by id", [snapshot.project_id]
     )
-    written = [
+    return [
         {
             "case": None,
             "split": splits[row["id"]],
@@ -206,7 +246,28 @@ def _answer_rows(store: Store, snapshot: Snapshot) -> list[dict[str, Any]]:
         for row in shown
         if row["id"] in splits
     ]
-    return written + _decided(store, OF_SNAPSHOT, [snapshot.id])
+
+
+def _unpaired_rows(store: Store, snapshot: Snapshot) -> list[dict[str, Any]]:
+    """One row per answer that was written, judged or mended: see unpaired.py."""
+    return unpaired.rows_of(_votes(store, snapshot))
+
+
+def _votes(store: Store, snapshot: Snapshot) -> Iterator[unpaired.Vote]:
+    for row in _demonstrated(store, snapshot):
+        answered = {name: row[name] for name in ("case", "split", "messages", "answer")}
+        yield unpaired.Vote(answered, True, "demonstration", demonstration=row["demonstration"])
+    judged = store.rows(
+        "select j.id, j.comparison_id, j.shown, j.ranks, j.both_bad, j.flags, j.edited_text, j.edited_position, "
+        'c.id as case_id, s.split, c."values", c.conversation from snapshot_judgements s '
+        "join judgements j on j.id = s.judgement_id join comparisons k on k.id = j.comparison_id "
+        "join cases c on c.id = k.case_id where s.snapshot_id = ? order by s.position",
+        [snapshot.id],
+    )
+    items = _items(store, OF_SNAPSHOT, [snapshot.id])
+    for row in judged:
+        some = items.get(row["comparison_id"], [])
+        yield from unpaired.votes_of(row, _asked(row), some, [_answer(item) for item in some])
 
 
 def _decided(store: Store, which: str, values: list[Any]) -> list[dict[str, Any]]:

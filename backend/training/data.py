@@ -66,6 +66,20 @@ class AnswerRow:
     source: str  # demonstration, edited or winner
 
 
+@dataclass(frozen=True)
+class UnpairedRow:
+    """One answer with the prompt it answers, and what people say of it."""
+
+    case: int | None  # None: a demonstration
+    split: str
+    messages: list[dict[str, str]]
+    answer: Answer
+    is_desirable: bool | None  # None: they do not agree, or say neither
+    weight: float  # 1 when all agree
+    source: str  # demonstration, edited, winner, loser, both_bad, flagged, mended or undecided
+    is_contradicted: bool  # one said good, another bad
+
+
 def read_comparisons(path: Path, with_prompts: bool = False) -> list[ComparisonRow]:
     """``with_prompts``: a row without the prompt of each of its answers is refused."""
 
@@ -100,6 +114,25 @@ def read_answers(path: Path) -> list[AnswerRow]:
         a = row["answer"]
         answer = Answer(a["completion"], str(a["text"]), bool(a["ended"]))
         return AnswerRow(row["case"], row["split"], row["messages"], answer, str(row["source"]))
+
+    return _read(path, parse)
+
+
+def read_unpaired(path: Path) -> list[UnpairedRow]:
+    def parse(row: dict[str, Any]) -> UnpairedRow:
+        a, verdict, weight = row["answer"], row["desirable"], float(row["weight"])
+        if not isinstance(verdict, bool | None) or not (0 < weight <= 1 or verdict is None):
+            raise ValueError("desirable must be true, false or null, and weight between 0 and 1")
+        return UnpairedRow(
+            case=row["case"],
+            split=row["split"],
+            messages=row["messages"],
+            answer=Answer(a["completion"], str(a["text"]), bool(a["ended"])),
+            is_desirable=verdict,
+            weight=weight,
+            source=str(row["source"]),
+            is_contradicted=bool(row["is_contradicted"]),
+        )
 
     return _read(path, parse)
 

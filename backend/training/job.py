@@ -15,15 +15,16 @@ import transformers
 from backend.jobs.folder import ROWS, BadJob, Job, write_held_out
 from backend.registry import artifacts
 from backend.registry.artifacts import BadArtifact, Manifest, Saved
-from backend.training import dpo, ift, judge, ppo, probe, reward, sft
+from backend.training import dpo, ift, judge, kto, ppo, probe, reward, sft
 from backend.training import settings as settings_of
 from backend.training.checkpoint import Checkpoints
-from backend.training.data import Tokens, pad_left, read_answers, read_comparisons, read_prompts
+from backend.training.data import Tokens, pad_left, read_answers, read_comparisons, read_prompts, read_unpaired
 from backend.training.on_policy import ADAPTER
 from backend.training.run import Run
 from backend.training.settings import (
     DPOSettings,
     IFTSettings,
+    KTOSettings,
     OnPolicySettings,
     PPOSettings,
     RewardSettings,
@@ -97,6 +98,16 @@ def train_dpo(job: Job, folder: Path, run: Run) -> tuple[Saved, dict[str, Any]]:
     return train_policy(job, run, settings, [row.prompts[0] for row in rows], learn)
 
 
+def train_kto(job: Job, folder: Path, run: Run) -> tuple[Saved, dict[str, Any]]:
+    settings = settings_of.make(KTOSettings, job.settings)
+    rows = read_unpaired(folder / ROWS)
+
+    def learn(base: SharedBase, saves: Checkpoints) -> dict[str, Any]:
+        return kto.train(base, rows, settings, job.seed, run, saves)
+
+    return train_policy(job, run, settings, [row.messages for row in rows], learn)
+
+
 def follow_reward(
     job: Job, folder: Path, run: Run, settings: OnPolicySettings, train: Callable[..., dict[str, Any]]
 ) -> tuple[Saved, dict[str, Any]]:
@@ -149,6 +160,7 @@ TRAINERS: Mapping[str, Callable[[Job, Path, Run], tuple[Saved, dict[str, Any]]]]
     "reward": train_reward,
     "sft": train_sft,
     "dpo": train_dpo,
+    "kto": train_kto,
     "ppo": train_ppo,
     "ift": train_ift,
 }

@@ -277,6 +277,14 @@ def ipo_loss(chosen: Tensor, rejected: Tensor, chosen_tokens: Tensor, rejected_t
     return (h - 1 / (2 * beta)) ** 2
 
 
+def mismatched_kl(log_ratio: Tensor) -> Tensor:
+    """z of ``kto_loss``: the mean of log(policy / reference) of mismatched pairs, 0 if that is negative. (B,) -> scalar
+
+    Ethayarajh et al. 2024 (arXiv:2402.01306) section 4.1: each prompt with the answer to another one. It has no gradient.
+    """
+    return log_ratio.detach().mean().clamp(min=0)
+
+
 def kto_loss(
     log_ratio: Tensor,
     is_desirable: Tensor,

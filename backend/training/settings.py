@@ -334,6 +334,49 @@ class DPOSettings(CommonSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class KTOSettings(CommonSettings):
+    """Kahneman-Tversky optimisation: from single answers, called good or bad, to a policy."""
+
+    learning_rate: float = _setting(
+        3e-3,
+        "Learning rate",
+        "Step size of the adapter. 3e-3 suits the starter model; larger ones take 1e-5.",
+        0.0,
+        1.0,
+    )
+    num_train_epochs: int = _setting(1, "Epochs", "Passes over the answers; more than a few overfit.", 1, 1000)
+    batch_size: int = _setting(
+        16,
+        "Answers per step",
+        "How many answers one step averages. The KL is estimated from them too: 16 or more.",
+        2,
+        4096,
+    )
+    beta: float = _setting(0.1, "Beta", "Larger keeps the policy closer to where it starts.", 1e-6, 100.0)
+    desirable_weight: float = _setting(
+        1.0,
+        "Weight of desirable answers",
+        "Number times weight of desirable answers should be 1 to 1.33 times that of undesirable ones.",
+        1e-6,
+        1e6,
+    )
+    undesirable_weight: float = _setting(
+        1.0,
+        "Weight of undesirable answers",
+        "Change one of the two weights, not both; the run says when they are out of balance.",
+        1e-6,
+        1e6,
+    )
+    min_of_each: int = _setting(
+        10,
+        "Fewest answers of each kind",
+        "A job with fewer desirable or fewer undesirable answers to train on is refused.",
+        1,
+        1_000_000,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class IFTSettings(OnPolicySettings):
     """REINFORCE on the learned reward with a leave-one-out baseline."""
 
@@ -349,6 +392,7 @@ KINDS: Mapping[str, type[CommonSettings]] = {
     "ppo": PPOSettings,
     "ift": IFTSettings,
     "dpo": DPOSettings,
+    "kto": KTOSettings,
     "sft": SFTSettings,
 }
 

@@ -104,8 +104,22 @@ def _report_facts(ui: Ui, report: Mapping[str, Any]) -> list[tuple[str, drawn.Ce
         rows.append((say("models.train_accuracy"), percent(report.get("train_accuracy"))))
         if report.get("margin"):
             rows.append((say("models.margin"), interval(report["margin"])))
+        if report.get("desirable_reward"):
+            rows.append((say("models.desirable_reward"), interval(report["desirable_reward"])))
         if report.get("calibration_error") is not None:
             rows.append((say("models.calibration"), figure(report["calibration_error"])))
+    if report.get("balance") is not None:
+        rows += [
+            (
+                say("models.kinds"),
+                say(
+                    "models.kinds_of",
+                    desirable=report["sizes"]["train_desirable"],
+                    undesirable=report["sizes"]["train_undesirable"],
+                ),
+            ),
+            (say("models.balance"), say("models.balance_of", figure=figure(report["balance"]))),
+        ]
     if loss := report.get("loss"):
         rows += [
             (say("models.loss_fall"), interval(loss["fall"])),

@@ -26,6 +26,8 @@ GROUPS: dict[str, tuple[str, ...]] = {  # curves that share a unit share a pictu
     "loss": ("loss", "held_out/log_loss", "held_out/loss"),
     "margin": ("rewards/margins", "held_out/margin"),
     "rewards": ("rewards/chosen", "rewards/rejected"),
+    "logps": ("logps/chosen", "logps/rejected"),
+    "start_kl": ("kl",),
     "score": ("objective/scores", "objective/rlhf_reward"),
     "spread": ("objective/score_spread",),
     "theta": ("theta",),

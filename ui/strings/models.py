@@ -69,6 +69,17 @@ STRINGS = {
     "models.train_accuracy": ("Accuracy in training", "训练集准确率"),
     "models.calibration": ("Calibration error", "校准误差"),
     "models.margin": ("Margin of the implicit reward", "隐式奖励的差距"),
+    "models.kinds": ("Answers trained on", "用于训练的回答"),
+    "models.kinds_of": (
+        "{desirable} desirable, {undesirable} undesirable",
+        "可取 {desirable} 个,不可取 {undesirable} 个",
+    ),
+    "models.balance": ("Weight of desirable over undesirable answers", "可取与不可取回答的权重之比"),
+    "models.balance_of": ("{figure} (1 to 1.33 is advised)", "{figure}(建议 1 到 1.33)"),
+    "models.desirable_reward": (
+        "Implicit reward of desirable answers; below 0 they became less likely",
+        "可取回答的隐式奖励;低于 0 表示它们变得更不可能",
+    ),
     "models.loss_fall": ("Fall of the held-out loss, nats per token", "留出集损失下降,每词元奈特"),
     "models.loss": ("Held-out loss, before → after", "留出集损失,之前 → 之后"),
     "models.score_gain": ("Score gain on held-out prompts", "留出提示得分提升"),

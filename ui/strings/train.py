@@ -7,13 +7,20 @@ SETTINGS_ZH = {
     "ppo.learning_rate": ("学习率", "适配器与价值头的步长。3e-3 适合内置模型,更大的模型用 1e-5。"),
     "ift.learning_rate": ("学习率", "适配器的步长。3e-3 适合内置模型,更大的模型用 1e-5。"),
     "dpo.learning_rate": ("学习率", "适配器的步长。3e-3 适合内置模型,更大的模型用 1e-5。"),
+    "kto.learning_rate": ("学习率", "适配器的步长。3e-3 适合内置模型,更大的模型用 1e-5。"),
     "sft.learning_rate": ("学习率", "适配器的步长。3e-3 适合内置模型,更大的模型用 1e-4。"),
     "num_train_epochs": ("轮数", "遍历评判的次数;过多会过拟合。"),
     "dpo.num_train_epochs": ("轮数", "遍历答案对的次数;过多会过拟合。"),
+    "kto.num_train_epochs": ("轮数", "遍历回答的次数;过多会过拟合。"),
     "sft.num_train_epochs": ("轮数", "遍历回答的次数;过多会过拟合。"),
     "dpo.batch_size": ("每步答案对数", "每步平均的答案对数量。"),
+    "kto.batch_size": ("每步回答数", "每步平均的回答数量。KL 也由它们估计:16 个或更多。"),
     "sft.batch_size": ("每步回答数", "每步平均的回答数量。"),
     "ift.batch_size": ("每步回合数", "每次更新前采样的回答数。"),
+    "kto.beta": ("Beta", "越大,策略越接近起点。"),
+    "desirable_weight": ("可取回答的权重", "可取回答的数量乘以权重,应为不可取回答的 1 到 1.33 倍。"),
+    "undesirable_weight": ("不可取回答的权重", "两个权重只改一个;失衡时运行会给出提示。"),
+    "min_of_each": ("每类最少回答数", "可训练的可取回答或不可取回答少于此数时拒绝任务。"),
     "beta": ("Beta", "越大,策略越接近起点:sigmoid 用 0.1,ipo 约用 1。"),
     "loss_type": ("损失", "sigmoid 即 DPO;ipo 以每词元 1 / (2 beta) 奈特的差距为目标,请将 beta 提高到约 1。"),
     "dpo.label_smoothing": ("标签平滑", "认为判错的评判比例;仅用于 sigmoid。"),
@@ -90,6 +97,7 @@ STRINGS = {
     "train.tab.ppo": ("PPO", "PPO"),
     "train.tab.ift": ("IFT", "IFT"),
     "train.tab.dpo": ("DPO", "DPO"),
+    "train.tab.kto": ("KTO", "KTO"),
     "train.tab.sft": ("SFT", "SFT"),
     "train.about.reward": (
         "Learns to score answers from {judgements} judgements. PPO and IFT follow its scores.",
@@ -116,6 +124,14 @@ STRINGS = {
         ),
         "直接偏好优化:无需奖励模型,直接从 {judgements} 个已评判的比较中学习。训练时不产生新回答,上线前请先查看一些。",
     ),
+    "train.about.kto": (
+        (
+            "Kahneman-Tversky optimisation: learns from single answers that {judgements} judgements call good or bad, and from "
+            "{shown} demonstrations; it needs no pairs. It sees no new answers while it trains, so read some before you "
+            "promote it."
+        ),
+        "卡尼曼-特沃斯基优化:从 {judgements} 个评判认定为好或不好的单个回答,以及 {shown} 个示例中学习,无需成对。训练时不产生新回答,上线前请先查看一些。",
+    ),
     "train.about.sft": (
         (
             "Supervised fine-tuning: learns to write like {shown} demonstrations and the edited and winning answers of "
@@ -127,6 +143,7 @@ STRINGS = {
     "train.start.ppo": ("Run PPO", "运行 PPO"),
     "train.start.ift": ("Run IFT", "运行 IFT"),
     "train.start.dpo": ("Run DPO", "运行 DPO"),
+    "train.start.kto": ("Run KTO", "运行 KTO"),
     "train.start.sft": ("Run SFT", "运行 SFT"),
     "train.advanced": ("Advanced settings", "高级设置"),
     "train.seed": ("Seed", "种子"),
@@ -212,6 +229,8 @@ STRINGS = {
     "train.group.spread": ("Disagreement of the reward model's members", "奖励模型成员的分歧"),
     "train.group.theta": ("Theta of the ties model", "平局模型的 theta"),
     "train.group.kl": ("KL to the base, nats per answer", "与基座的 KL,每回答奈特"),
+    "train.group.logps": ("Log-probability of answers, nats", "回答的对数概率,奈特"),
+    "train.group.start_kl": ("KL to where training started, nats per answer", "与训练起点的 KL,每回答奈特"),
     "train.group.entropy": ("Entropy, nats per token", "熵,每词元奈特"),
     "train.group.length": ("Tokens per answer", "每回答词元数"),
     "train.group.ends": ("Share of answers that end", "正常结束的回答比例"),

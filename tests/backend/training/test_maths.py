@@ -502,6 +502,14 @@ def test_ipo_aims_at_half_of_one_over_beta_per_token() -> None:
     close(nothing, torch.tensor([4.0]))
 
 
+def test_the_kl_of_mismatched_pairs_is_their_mean_held_at_zero_and_has_no_gradient() -> None:
+    ratio = torch.tensor([2.0, -1.0, 0.5], requires_grad=True)
+    found = maths.mismatched_kl(ratio)
+    close(found, torch.tensor(0.5))
+    assert not found.requires_grad
+    close(maths.mismatched_kl(-ratio), torch.tensor(0.0))
+
+
 def test_kto_pulls_desirable_answers_up_and_undesirable_ones_down_from_the_kl() -> None:
     ratio, good = random(5, seed=4).requires_grad_(), torch.tensor([True, False, True, False, True])
     kl = torch.tensor(0.7, requires_grad=True)

@@ -77,6 +77,8 @@ def whole(root: Path, kind: str) -> tuple[str, str]:
         ("reward", Kill("look", 2)),
         ("sft", Kill("update", 3)),
         ("dpo", Kill("update", 3)),
+        ("kto", Kill("update", 3)),
+        ("kto", Kill("look", 3)),  # all steps are done, and the report is not
         ("ift", Kill("update", 2, is_before=False)),
         ("ppo", Kill("fsync", 13)),
         ("ppo", Kill("rename", 2, is_before=False)),

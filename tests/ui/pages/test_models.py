@@ -59,6 +59,14 @@ def test_promote_and_roll_back_ask_change_the_stage_and_say_what_they_did(tab: T
 
 
 FALL = {"value": 0.4, "low": 0.3, "high": 0.5, "n": 30}
+JUDGED = {
+    "n": 120,
+    "accuracy": {"value": 0.81, "low": 0.73, "high": 0.87, "n": 120},
+    "train_accuracy": {"value": 0.9, "low": 0.8, "high": 0.95, "n": 300},
+    "margin": FALL,
+    "baselines": {"length": {"value": 0.56, "low": 0.47, "high": 0.65, "n": 120, "rule": "shorter wins"}},
+    "verdict": "usable",
+}
 LEARNT = {
     "sft": (
         {"n": 40, "loss": {"n": 40, "before": 0.9, "after": 0.5, "fall": FALL}, "verdict": "loss_fell"},
@@ -70,13 +78,27 @@ LEARNT = {
         "The held-out loss fell; the interval of its fall lies above zero.",
     ),
     "dpo": (
+        JUDGED,
+        "accuracy 81 % (73–87, n = 120)",
         {
-            "n": 120,
-            "accuracy": {"value": 0.81, "low": 0.73, "high": 0.87, "n": 120},
-            "train_accuracy": {"value": 0.9, "low": 0.8, "high": 0.95, "n": 300},
-            "margin": FALL,
-            "baselines": {"length": {"value": 0.56, "low": 0.47, "high": 0.65, "n": 120, "rule": "shorter wins"}},
-            "verdict": "usable",
+            "Held-out accuracy": "81 % (73–87, n = 120)",
+            "Baseline: length alone": "56 % (47–65, n = 120)",
+            "Accuracy in training": "90 % (80–95, n = 300)",
+            "Margin of the implicit reward": "0.4 (0.3–0.5, n = 30)",
+        },
+        "Held-out accuracy is above every baseline.",
+    ),
+    "kto": (
+        {
+            **JUDGED,
+            "sizes": {
+                "train_desirable": 150,
+                "train_undesirable": 100,
+                "held_out_desirable": 40,
+                "held_out_undesirable": 30,
+            },
+            "balance": 1.5,
+            "desirable_reward": FALL,
         },
         "accuracy 81 % (73–87, n = 120)",
         {
@@ -84,6 +106,9 @@ LEARNT = {
             "Baseline: length alone": "56 % (47–65, n = 120)",
             "Accuracy in training": "90 % (80–95, n = 300)",
             "Margin of the implicit reward": "0.4 (0.3–0.5, n = 30)",
+            "Implicit reward of desirable answers; below 0 they became less likely": "0.4 (0.3–0.5, n = 30)",
+            "Answers trained on": "150 desirable, 100 undesirable",
+            "Weight of desirable over undesirable answers": "1.5 (1 to 1.33 is advised)",
         },
         "Held-out accuracy is above every baseline.",
     ),
