@@ -15,7 +15,7 @@ import transformers
 from backend.jobs.folder import ROWS, BadJob, Job, write_held_out
 from backend.registry import artifacts
 from backend.registry.artifacts import BadArtifact, Manifest, Saved
-from backend.training import dpo, ift, judge, kto, ppo, probe, reward, sft
+from backend.training import dpo, ift, judge, kto, ppo, precision, probe, reward, sft
 from backend.training import settings as settings_of
 from backend.training.checkpoint import Checkpoints
 from backend.training.data import Tokens, pad_left, read_answers, read_comparisons, read_prompts, read_unpaired
@@ -172,6 +172,7 @@ def saves_of(
     """The job's checkpoints, bound to everything that decides its weights."""
     values = settings_of.as_dict(settings)
     minutes = values.pop("save_minutes")
+    values["base_dtype"] = precision.chosen(base_folder(job.base), settings.base_dtype)
     made_from = {
         "kind": job.kind,
         "settings": values,
@@ -212,6 +213,7 @@ def facts_of(
         "settings": settings,
         "seed": job.seed,
         "threads": threads,
+        "base_dtype": str(base.dtype).removeprefix("torch."),
         "chat_template": template if isinstance(template, str) else json.dumps(template, sort_keys=True),
         "versions": {
             "python": platform.python_version(),

@@ -30,7 +30,7 @@ from transformers import (
 from transformers.pytorch_utils import Conv1D
 
 from backend.registry.artifacts import BadArtifact
-from backend.training import fused, llama, lora, packing
+from backend.training import fused, llama, lora, packing, precision
 from backend.training.draws import generator
 from backend.training.packing import Piece
 
@@ -283,7 +283,7 @@ def load_base(base: str, dtype: str = "float32") -> SharedBase:
     if AutoConfig.from_pretrained(folder, **safe).is_encoder_decoder:
         raise UnsupportedBase("The base is an encoder-decoder; training needs a causal decoder such as Llama or GPT-2.")
     causal: Any = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=getattr(torch, dtype), use_safetensors=True, **safe
+        folder, dtype=getattr(torch, precision.chosen(folder, dtype)), use_safetensors=True, **safe
     )
     tokenizer = AutoTokenizer.from_pretrained(folder, **safe)
     if torch.cuda.is_available():
