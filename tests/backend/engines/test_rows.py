@@ -98,13 +98,15 @@ def test_rows_that_come_and_go_have_the_logits_of_a_full_forward(base: Base) -> 
 
 def test_a_row_that_leaves_with_its_places_full_is_not_written_to_again(base: Base) -> None:
     draw = random.Random(5)
-    prompts = [draw_tokens(draw, rows_of.ROOM), draw_tokens(draw, 9)]
-    held = FixedRows(base)
-    logits = held.step(held.add(prompts, [0, 1]))
+    prompts = [draw_tokens(draw, rows_of.ROOM - 1), draw_tokens(draw, 9)]
+    held, texts = FixedRows(base), [*map(list, prompts)]
+    held.step(held.add(prompts, [0, 1]))
+    for text in texts:
+        text.append(7)
+    held.step(torch.tensor([7, 7]))  # the first row fills its last place
     held.keep([1])
-    token = int(logits[1].argmax())
-    found = held.step(torch.tensor([token]))  # with the room of 64 that the other one filled
-    assert torch.allclose(found[0], full(base, [*prompts[1], token]), atol=2e-4)
+    found = held.step(torch.tensor([8]))
+    assert torch.allclose(found[0], full(base, [*texts[1], 8]), atol=2e-4)
 
 
 def test_padded_rows_have_the_logits_of_a_full_forward(base: Base) -> None:
