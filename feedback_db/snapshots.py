@@ -29,14 +29,26 @@ def trainable_count(store: Store, project_id: int, after_judgement_id: int = 0) 
 
 
 def freeze_preferences(
-    store: Store, project_id: int, name: str, person_id: int | None, with_prompts: bool = False
+    store: Store,
+    project_id: int,
+    name: str,
+    person_id: int | None,
+    with_prompts: bool = False,
+    with_good: bool = False,
+    newest_of: int | None = None,
 ) -> Snapshot:
     """Freeze every trainable judgement of a project; equal rows give an equal digest.
 
     ``with_prompts``: each row also holds the rendered prompt of each answer, for a policy that learns from pairs.
+    ``with_good``: behind them stand the answers worth learning from, for a reward model that sets a policy's against them.
+    ``newest_of``: a model's id; each row says whether an answer is of that model.
     """
-    filters = {"with_prompts": True} if with_prompts else {}
+    filters: dict[str, Any] = {"with_prompts": True} if with_prompts else {}
+    if newest_of is not None:
+        filters["newest_of"] = newest_of
     with store.write():
+        if with_good:
+            filters["demonstrations"] = demonstrations(store, project_id)
         snapshot, n = _with_judgements(store, project_id, name, "preference", filters, person_id)
         return _frozen(store, snapshot, n)
 
@@ -114,6 +126,8 @@ def rows_text(store: Store, snapshot: Snapshot) -> str:
     """The snapshot as JSON lines: a function of rows that never change, so it can be written again at any time."""
     make = {"preference": _preference_rows, "prompts": _prompt_rows, "sft": _answer_rows}[snapshot.kind]
     rows = make(store, snapshot)
+    if snapshot.kind == "preference" and "demonstrations" in snapshot.filters:
+        rows += _good_rows(store, snapshot)
     return "".join(as_json(row) + "\n" for row in rows)
 
 
@@ -128,6 +142,7 @@ def _preference_rows(store: Store, snapshot: Snapshot) -> list[dict[str, Any]]:
     )
     items = _items(store, OF_SNAPSHOT, [snapshot.id])
     with_prompts = bool(snapshot.filters.get("with_prompts"))
+    newest_of = snapshot.filters.get("newest_of")
     return [
         {
             "case": row["case_id"],
@@ -140,6 +155,7 @@ def _preference_rows(store: Store, snapshot: Snapshot) -> list[dict[str, Any]]:
             "both_bad": bool(row["both_bad"]),
             "judgements": [row["id"]],
             **({"prompts": _prompts_of(row, items[row["comparison_id"]])} if with_prompts else {}),
+            **({"is_newest": _is_of(items[row["comparison_id"]], newest_of)} if newest_of is not None else {}),
         }
         for row in judged
     ]
@@ -150,11 +166,23 @@ def _prompts_of(row: Mapping[str, Any], items: list[dict[str, Any]]) -> list[lis
     return [json.loads(items[position]["messages"]) for position in json.loads(row["shown"])]
 
 
+def _is_of(items: list[dict[str, Any]], model_id: int) -> bool:
+    """Whether a comparison holds an answer of this model."""
+    return any(item["model_id"] == model_id for item in items)
+
+
 def _answer(item: Mapping[str, Any]) -> dict[str, Any]:
     return {"completion": item["completion_id"], "text": item["text"], "ended": item["finish_reason"] != "length"}
 
 
 def _answer_rows(store: Store, snapshot: Snapshot) -> list[dict[str, Any]]:
+    """What a policy learns to write; it reads the prompt alone."""
+    return [
+        {name: value for name, value in row.items() if name != "conversation"} for row in _good_rows(store, snapshot)
+    ]
+
+
+def _good_rows(store: Store, snapshot: Snapshot) -> list[dict[str, Any]]:
     """Demonstrations first, then one row per edit or decided comparison. The judged ones have their case's split."""
     splits = dict(snapshot.filters["demonstrations"])
     shown = store.rows(
@@ -165,6 +193,7 @@ def _answer_rows(store: Store, snapshot: Snapshot) -> list[dict[str, Any]]:
             "case": None,
             "split": splits[row["id"]],
             "messages": [{"role": "user", "content": row["input"]}],
+            "conversation": [{"role": "user", "content": row["input"]}],
             "answer": {"completion": None, "text": row["output"], "ended": True},
             "source": "demonstration",
             "demonstration": row["id"],
@@ -198,7 +227,12 @@ def _decided(store: Store, which: str, values: list[Any]) -> list[dict[str, Any]
 def _worth_learning(judgements: list[dict[str, Any]], items: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows of one comparison."""
     first = judgements[0]
-    rest = {"case": first["case_id"], "split": first["split"], "judgements": [row["id"] for row in judgements]}
+    rest = {
+        "case": first["case_id"],
+        "split": first["split"],
+        "conversation": _asked(first),
+        "judgements": [row["id"] for row in judgements],
+    }
     edits = [row for row in judgements if row["edited_text"]]
     found = []
     for row in edits:
@@ -216,7 +250,7 @@ def _worth_learning(judgements: list[dict[str, Any]], items: list[dict[str, Any]
 def _items(store: Store, which: str, values: list[Any]) -> dict[int, list[dict[str, Any]]]:
     """Comparison id -> its completions in canonical positions, of the comparisons that some judgements are about."""
     rows = store.rows(
-        "select i.comparison_id, i.completion_id, t.text, t.finish_reason, p.messages from comparison_items i "
+        "select i.comparison_id, i.completion_id, t.text, t.finish_reason, t.model_id, p.messages from comparison_items i "
         "join completions t on t.id = i.completion_id join prompts p on p.id = t.prompt_id where i.comparison_id in "
         f"(select comparison_id from judgements where id in ({which})) order by i.comparison_id, i.position",
         values,

@@ -13,7 +13,7 @@ Left out: ensembles, the ties model of Rao & Kupper.
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -64,6 +64,10 @@ class Item(NamedTuple):
     margin: float
 
 
+Push = Callable[[Head, int, int], dict[str, float]]
+"""What else pulls at the weights: (head, step, steps per epoch) -> statistics. It runs backward under the open scope."""
+
+
 class Trained(NamedTuple):
     head: Head
     report: dict[str, Any]
@@ -79,6 +83,7 @@ def train(
     start: Path | None = None,
     saves: Checkpoints = NONE,
     features: probe.Features | None = None,
+    push: Push | None = None,
 ) -> Trained:
     """Adds the adapter "reward" to the base and trains it. Held out are the splits val and test.
 
@@ -132,7 +137,8 @@ def train(
         ]
         for group in optimizer.param_groups:
             group["lr"] = s.learning_rate * cosine_share(step, total_steps, s.warmup_share)
-        measured = update(base, head, batch, optimizer, weights, mean_weight, s, seed, step, run)
+        pushes = (lambda step=step: push(head, step, steps_per_epoch)) if push else None
+        measured = update(base, head, batch, optimizer, weights, mean_weight, s, seed, step, run, pushes)
         run.metrics(step + 1, total_steps, {**measured, "epoch": epoch + (place + 1) / steps_per_epoch})
         is_epoch_end = place == steps_per_epoch - 1
         saves.keep(step + 1, live, {"curve": curve}, now=is_epoch_end)
@@ -199,8 +205,9 @@ def update(
     seed: int,
     step: int,
     run: Run,
+    push: Callable[[], dict[str, float]] | None = None,
 ) -> dict[str, float]:
-    """One optimizer step on a batch, in micro-batches whose gradients add up to the batch's."""
+    """One optimizer step on a batch, in micro-batches whose gradients add up to the batch's, and on what else pushes."""
     s = settings
     optimizer.zero_grad()
     total_loss, hits, pairs = 0.0, 0.0, 0
@@ -217,13 +224,14 @@ def update(
             decided = [(difference, share) for difference, share in pairs_seen if share != 0.5]
             hits += sum(report.agreement(*zip(*decided, strict=True))) if decided else 0.0
             pairs += len(decided)
+        told = push() if push else {}
         norm = float(nn.utils.clip_grad_norm_(weights, s.max_grad_norm))
         if not (math.isfinite(total_loss) and math.isfinite(norm)):
             raise NotFinite(
                 f"The reward loss became {total_loss} at step {step + 1}. Lower the learning rate and start again."
             )
         optimizer.step()
-    return {"loss": total_loss, "accuracy": hits / pairs if pairs else math.nan, "grad_norm": norm}
+    return {"loss": total_loss, "accuracy": hits / pairs if pairs else math.nan, "grad_norm": norm, **told}
 
 
 def score_items(base: SharedBase, head: Head, items: Sequence[Item]) -> Tensor:

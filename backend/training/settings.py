@@ -103,6 +103,25 @@ class RewardSettings(CommonSettings):
     min_comparisons: int = _setting(
         20, "Fewest comparisons", "A job with fewer judged comparisons is refused.", 2, 1_000_000
     )
+    adv_coef: float = _setting(
+        0.0,
+        "Weight of the policy's answers",
+        "Good answers must also score above the policy's own, with this weight; 0 is off.",
+        0.0,
+        100.0,
+        advanced=True,
+    )
+    adv_generations: int = _setting(
+        1,
+        "Policy answers per good answer",
+        "Sampled once at the start, when their weight is not 0.",
+        1,
+        64,
+        advanced=True,
+    )
+    response_length: int = _setting(
+        64, "Longest sampled answer in tokens", "An answer of the policy is cut there.", 1, 8192, advanced=True
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,7 +245,38 @@ class IFTSettings(OnPolicySettings):
     )
 
 
-Settings = TypeVar("Settings", bound=CommonSettings)
+@dataclass(frozen=True, kw_only=True)
+class RoundsSettings:
+    """A series of rounds: a reward job, then an IFT job that follows it, each with its own settings."""
+
+    kind: str = _setting(
+        "adversarial",
+        "Kind",
+        "adversarial: the reward model learns to tell good answers from the policy's own. "
+        "cooperative: people judge the policy's newest answers between rounds.",
+        choices=("adversarial", "cooperative"),
+    )
+    rounds: int = _setting(3, "Rounds", "How many at most; a series may end earlier.", 1, 20)
+    adv_coef: float = _setting(
+        0.1,
+        "Weight of the policy's answers",
+        "Beside the judgements; only in adversarial rounds.",
+        1e-6,
+        100.0,
+    )
+    min_new_judgements: int = _setting(
+        50, "New judgements between rounds", "Of the newest policy's answers; only in cooperative rounds.", 1, 1_000_000
+    )
+    max_accuracy_fall: float = _setting(
+        0.02,
+        "Largest fall of accuracy",
+        "The series ends when held-out human accuracy is this much below its first round's.",
+        0.0,
+        1.0,
+    )
+
+
+Settings = TypeVar("Settings", bound=CommonSettings | RoundsSettings)
 
 KINDS: Mapping[str, type[CommonSettings]] = {
     "reward": RewardSettings,
@@ -237,7 +287,7 @@ KINDS: Mapping[str, type[CommonSettings]] = {
 }
 
 
-def options(kind: type[CommonSettings]) -> list[Option]:
+def options(kind: type[Any]) -> list[Option]:
     """The settings of one kind of job in the order of the form: its own first, then what all jobs have."""
     common = {f.name for f in fields(CommonSettings)}
     ordered = sorted(fields(kind), key=lambda f: f.name in common)
@@ -266,7 +316,7 @@ def make(kind: type[Settings], values: Mapping[str, Any]) -> Settings:
     return kind(**{name: _checked(known[name], value) for name, value in values.items()})
 
 
-def as_dict(settings: CommonSettings) -> dict[str, Any]:
+def as_dict(settings: CommonSettings | RoundsSettings) -> dict[str, Any]:
     return asdict(settings)
 
 

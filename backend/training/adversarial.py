@@ -1,0 +1,164 @@
+"""Adversarial refresh of a reward model: good answers must score above what the policy itself writes to their prompts.
+
+To the loss of the judgements it adds adv_coef times the mean over (good, sampled) of -log sigma(f(good) - f(sampled)),
+both behind the same case. Good are demonstrations, edited answers and winners; the policy answers their prompts once,
+at the start, from seeded draws, so a run that goes on from a checkpoint has the same answers. An answer with the text
+of the good one teaches nothing and is left out. Near Chen et al. 2024 (arXiv:2401.01335, SPIN) and Cheng et al. 2023
+(arXiv:2311.08045, APO), where the discriminator is the policy itself or sees no judgements.
+
+Left out: answers sampled anew as the reward model learns, since the policy does not move meanwhile.
+"""
+
+from collections.abc import Hashable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from backend.training import report, reward, tree
+from backend.training.data import AnswerRow, ComparisonRow, Tokens
+from backend.training.draws import cycled
+from backend.training.maths import adversarial_loss
+from backend.training.reward import Head, Push
+from backend.training.rollout import Sampled, sample
+from backend.training.run import Run, TooFewRows
+from backend.training.settings import RewardSettings
+from backend.training.shared_base import SharedBase
+
+FORMER = "former"  # adapter of the reward model before this one
+
+
+class Opposed(NamedTuple):
+    """One good answer and what the policy wrote to the same prompt, both behind the case."""
+
+    case: Hashable
+    split: str
+    sequences: list[list[int]]  # the good one first
+
+
+class Against(NamedTuple):
+    pairs: list[Opposed]
+    counts: dict[str, int]
+
+
+def oppose(
+    base: SharedBase, policy: str | None, rows: Sequence[AnswerRow], settings: RewardSettings, seed: int, run: Run
+) -> Against:
+    """Let the adapter ``policy`` (None: the bare base) answer the prompt of every good answer."""
+    s = settings
+    tokens = Tokens(base.tokenizer, min(s.max_length, base.longest))
+    room = tokens.longest - s.response_length
+    if room < 1:
+        raise TooFewRows(
+            f"A sampled answer of {s.response_length} tokens leaves no room for a prompt within {tokens.longest}. "
+            "Lower 'Longest sampled answer in tokens'."
+        )
+    prompts = [tokens.cut(tokens.prefix(row.messages), room) for row in rows]
+    answers = sample(base, policy, prompts, s.adv_generations, s.response_length, 1.0, seed, 0, run, "opposed")
+    found = []
+    for place, row in enumerate(rows):
+        mine = answers[place * s.adv_generations : (place + 1) * s.adv_generations]
+        if sequences := _sequences(base, tokens, row, mine):
+            found.append(Opposed(row.case if row.case is not None else f"good {place}", row.split, sequences))
+    if not any(one.split == "train" for one in found):
+        raise TooFewRows(
+            "The policy's answers can be set against no good answer of the split 'train': there are no demonstrations, "
+            "edited or winning answers that differ from its own. Write demonstrations or label more."
+        )
+    return Against(found, dict(tokens.counts))
+
+
+def _sequences(base: SharedBase, tokens: Tokens, row: AnswerRow, answers: Sequence[Sampled]) -> list[list[int]] | None:
+    """The good answer and those that differ from it, each behind the case; None when nothing is left to compare."""
+    good = tokens.answer(row.answer.text, row.answer.has_ended)
+    other = [answer.tokens for answer in answers if not _is_same(base, row, answer)]
+    tokens.counts["sampled_answers"] += len(answers)
+    tokens.counts["sampled_like_the_good_one"] += len(answers) - len(other)
+    return tokens.joined(tokens.prefix(row.conversation), [good, *other]) if good and other else None
+
+
+def _is_same(base: SharedBase, row: AnswerRow, answer: Sampled) -> bool:
+    text = base.tokenizer.decode(answer.tokens, skip_special_tokens=True)
+    return bool(text.strip() == row.answer.text.strip())
+
+
+def pusher(base: SharedBase, opposed: Sequence[Opposed], settings: RewardSettings, seed: int, run: Run) -> Push:
+    """What a reward step adds to its gradient: a share of the training pairs, so that an epoch sees each once."""
+    training = [one for one in opposed if one.split == "train"]
+
+    def push(head: Head, step: int, steps_per_epoch: int) -> dict[str, float]:
+        size = -(-len(training) // steps_per_epoch)
+        batch = [training[i] for i in cycled(len(training), step * size, size, seed, "opposed order")]
+        return pull_apart(base, head, batch, settings, seed, step, run)
+
+    return push
+
+
+def pull_apart(
+    base: SharedBase, head: Head, batch: Sequence[Opposed], settings: RewardSettings, seed: int, step: int, run: Run
+) -> dict[str, float]:
+    """Backward of the batch's loss under the open scope, in micro-batches; loss and share of pairs told apart."""
+    groups = [one.sequences for one in batch]
+    total = float(sum(len(group) - 1 for group in groups))
+    loss_sum, hits = 0.0, 0.0
+    for part in tree.parts(base, groups, settings.tokens_per_microbatch, seed, step):
+        run.check()
+        few = [groups[i] for i in part]
+        good, sampled = sides(head.raw(tree.ends(base, few)), few)
+        loss = adversarial_loss(good, sampled, total)
+        torch.autograd.backward(settings.adv_coef * loss)
+        loss_sum += float(loss.detach())
+        hits += float(((good > sampled).float() + 0.5 * (good == sampled).float()).sum())
+    return {"adversarial/loss": loss_sum, "adversarial/accuracy": hits / total}
+
+
+def sides(scores: Tensor, groups: Sequence[tree.Group]) -> tuple[Tensor, Tensor]:
+    """Scores group by group, the good answer's first -> (pairs,) of good and of sampled answers."""
+    parts = scores.split([len(group) for group in groups])
+    return torch.cat([part[:1].expand(len(part) - 1) for part in parts]), torch.cat([part[1:] for part in parts])
+
+
+def separation(
+    base: SharedBase, head: Head, opposed: Sequence[Opposed], tokens: int, adapter: str = reward.ADAPTER
+) -> report.Interval:
+    """Share of (good, sampled) pairs whose good answer scores higher; equal scores count half."""
+    if not opposed:
+        return report.share([], [])
+    groups = [one.sequences for one in opposed]
+    good, sampled = sides(reward.score_groups(base, head, groups, tokens, adapter), groups)
+    cases = [one.case for one in opposed for _ in one.sequences[1:]]
+    return report.share(report.agreement((good - sampled).tolist(), [1.0] * len(cases)), cases)
+
+
+def told(
+    base: SharedBase,
+    head: Head,
+    former: Path | None,
+    against: Against,
+    settings: RewardSettings,
+) -> dict[str, Any]:
+    """How well the reward model, and the one before it, tell good answers from the policy's own, on held-out prompts."""
+    held_out = [one for one in against.pairs if one.split != "train"]
+    training, most = [one for one in against.pairs if one.split == "train"], settings.tokens_per_microbatch
+    before = None
+    if former is not None:
+        before = separation(base, reward.load(base, former, FORMER), held_out, most, FORMER).as_dict()
+    return {
+        "separation": separation(base, head, held_out, most).as_dict(),
+        "separation_before": before,
+        "train_separation": separation(base, head, training, most).as_dict(),
+        "counts": against.counts,
+    }
+
+
+def newest(
+    base: SharedBase, head: Head, rows: Sequence[ComparisonRow], settings: RewardSettings, run: Run
+) -> dict[str, Any]:
+    """Accuracy beside its baselines on held-out comparisons that hold an answer of the newest policy."""
+    items = [item for item in reward.encode(base, rows, settings)[0] if item.pairs]
+    training = [item for item in items if item.row.split == "train"]
+    held_out = [item for item in items if item.row.split != "train" and item.row.is_newest]
+    scores = [reward.raw_scores(base, head, some, settings, run) for some in (training, held_out)]
+    found = reward.full_report(training, held_out, *scores)
+    return {name: found[name] for name in ("n", "accuracy", "baselines", "verdict")}
