@@ -3,7 +3,7 @@
 To the loss of the judgements it adds adv_coef times the mean over (good, sampled) of -log sigma(f(good) - f(sampled)),
 both behind the same case. Good are demonstrations, edited answers and winners; the policy answers their prompts once,
 at the start, from seeded draws, so a run that goes on from a checkpoint has the same answers. An answer with the text
-of the good one teaches nothing and is left out. Near Chen et al. 2024 (arXiv:2401.01335, SPIN) and Cheng et al. 2023
+of the good one teaches nothing and is left out; in the report it counts as one that cannot be told apart. Near Chen et al. 2024 (arXiv:2401.01335, SPIN) and Cheng et al. 2023
 (arXiv:2311.08045, APO), where the discriminator is the policy itself or sees no judgements.
 
 Left out: answers sampled anew as the reward model learns, since the policy does not move meanwhile.
@@ -35,6 +35,7 @@ class Opposed(NamedTuple):
     case: Hashable
     split: str
     sequences: list[list[int]]  # the good one first
+    alike: int = 0  # sampled answers with its text
 
 
 class Against(NamedTuple):
@@ -59,23 +60,24 @@ def oppose(
     found = []
     for place, row in enumerate(rows):
         mine = answers[place * s.adv_generations : (place + 1) * s.adv_generations]
-        if sequences := _sequences(base, tokens, row, mine):
-            found.append(Opposed(row.case if row.case is not None else f"good {place}", row.split, sequences))
+        other = [answer.tokens for answer in mine if not _is_same(base, row, answer)]
+        if sequences := _sequences(tokens, row, other):
+            case = row.case if row.case is not None else f"good {place}"
+            found.append(Opposed(case, row.split, sequences, len(mine) - len(other)))
     if not any(one.split == "train" for one in found):
         raise TooFewRows(
-            "The policy's answers can be set against no good answer of the split 'train': there are no demonstrations, "
-            "edited or winning answers that differ from its own. Write demonstrations or label more."
+            "There is no good answer in the split 'train' to set the policy's own against: no demonstration, no edited "
+            "and no winning one. Write demonstrations or label more, or set the weight of the policy's answers to 0."
         )
+    tokens.counts["sampled_answers"] = len(answers)
+    tokens.counts["sampled_like_the_good_one"] = sum(one.alike for one in found)
     return Against(found, dict(tokens.counts))
 
 
-def _sequences(base: SharedBase, tokens: Tokens, row: AnswerRow, answers: Sequence[Sampled]) -> list[list[int]] | None:
-    """The good answer and those that differ from it, each behind the case; None when nothing is left to compare."""
+def _sequences(tokens: Tokens, row: AnswerRow, other: Sequence[list[int]]) -> list[list[int]] | None:
+    """The good answer and the others, each behind the case; None when there is no room for them."""
     good = tokens.answer(row.answer.text, row.answer.has_ended)
-    other = [answer.tokens for answer in answers if not _is_same(base, row, answer)]
-    tokens.counts["sampled_answers"] += len(answers)
-    tokens.counts["sampled_like_the_good_one"] += len(answers) - len(other)
-    return tokens.joined(tokens.prefix(row.conversation), [good, *other]) if good and other else None
+    return tokens.joined(tokens.prefix(row.conversation), [good, *other]) if good else None
 
 
 def _is_same(base: SharedBase, row: AnswerRow, answer: Sampled) -> bool:
@@ -85,9 +87,11 @@ def _is_same(base: SharedBase, row: AnswerRow, answer: Sampled) -> bool:
 
 def pusher(base: SharedBase, opposed: Sequence[Opposed], settings: RewardSettings, seed: int, run: Run) -> Push:
     """What a reward step adds to its gradient: a share of the training pairs, so that an epoch sees each once."""
-    training = [one for one in opposed if one.split == "train"]
+    training = [one for one in opposed if one.split == "train" and len(one.sequences) > 1]
 
     def push(head: Head, step: int, steps_per_epoch: int) -> dict[str, float]:
+        if not training:
+            return {}
         size = -(-len(training) // steps_per_epoch)
         batch = [training[i] for i in cycled(len(training), step * size, size, seed, "opposed order")]
         return pull_apart(base, head, batch, settings, seed, step, run)
@@ -122,13 +126,15 @@ def sides(scores: Tensor, groups: Sequence[tree.Group]) -> tuple[Tensor, Tensor]
 def separation(
     base: SharedBase, head: Head, opposed: Sequence[Opposed], tokens: int, adapter: str = reward.ADAPTER
 ) -> report.Interval:
-    """Share of (good, sampled) pairs whose good answer scores higher; equal scores count half."""
+    """Share of (good, sampled) pairs whose good answer scores higher; equal scores and equal texts count half."""
     if not opposed:
         return report.share([], [])
     groups = [one.sequences for one in opposed]
     good, sampled = sides(reward.score_groups(base, head, groups, tokens, adapter), groups)
     cases = [one.case for one in opposed for _ in one.sequences[1:]]
-    return report.share(report.agreement((good - sampled).tolist(), [1.0] * len(cases)), cases)
+    hits = report.agreement((good - sampled).tolist(), [1.0] * len(cases))
+    alike = [one.case for one in opposed for _ in range(one.alike)]
+    return report.share([*hits, *[0.5] * len(alike)], [*cases, *alike])
 
 
 def told(
