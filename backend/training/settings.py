@@ -263,6 +263,7 @@ class RoundsSettings:
         "Beside the judgements; only in adversarial rounds.",
         1e-6,
         100.0,
+        advanced=True,
     )
     min_new_judgements: int = _setting(
         50, "New judgements between rounds", "Of the newest policy's answers; only in cooperative rounds.", 1, 1_000_000
@@ -273,6 +274,7 @@ class RoundsSettings:
         "The series ends when held-out human accuracy is this much below its first round's.",
         0.0,
         1.0,
+        advanced=True,
     )
 
 
