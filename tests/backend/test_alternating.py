@@ -10,16 +10,19 @@ from typing import Any
 
 import pytest
 
-from backend import alternating, comparing, labelling, retraining
+from backend import alternating, comparing, labelling, opening, retraining, starting
 from backend.access import Denied
 from backend.alternating import Wanted
 from backend.engines.scripted import ScriptedEngine
 from backend.jobs import runner
 from backend.jobs.supervisor import Supervisor
+from backend.registry import artifacts
+from backend.registry.bases import Base
 from backend.training.settings import BadSettings
 from feedback_db import Store, comparisons, models, rounds, snapshots
 from feedback_db.types import Comparison, Job, Model, Person, Project, Promotion, Round, Snapshot
 from tests.backend.test_retraining import HERE, an_artifact, judge, report
+from tests.backend.training import tiny
 
 ACCURATE = {"value": 0.8, "low": 0.7, "high": 0.88, "n": 90}
 APART = {"value": 0.9, "low": 0.8, "high": 0.95, "n": 40}
@@ -394,3 +397,37 @@ def test_only_admins_train_in_rounds(store: Store, project: Project, supervisor:
     for act in acts:
         with pytest.raises(Denied):
             act()
+
+
+@pytest.mark.slow
+def test_real_workers_take_turns_and_leave_models_that_lead_back_to_what_they_are_made_of(
+    tmp_path: Path, store: Store, admin: Person, annotator: Person, engine: ScriptedEngine
+) -> None:
+    folder = tiny.folder(tmp_path / "base")
+    opening.register_base(store, Base("tiny", folder, bytes.fromhex(artifacts.fingerprint(folder))))
+    project = starting.ensure_sample(store)
+    judge(store, engine, annotator, project, 40)
+    supervisor = Supervisor(store, runs_dir=tmp_path / "runs", models_dir=tmp_path / "models", base=str(folder))
+    small = {"lora_r": 4, "lora_alpha": 8, "threads": 1, "max_length": 96}
+    first = alternating.start_rounds(
+        store,
+        admin,
+        project.id or 0,
+        changes={"rounds": 1, "adv_coef": 1.0},
+        reward={**small, "learning_rate": 1e-2, "num_train_epochs": 2, "response_length": 8},
+        ift={**small, "total_episodes": 32, "batch_size": 16, "response_length": 8, "eval_cases": 8},
+        despite="the texts are noise to so small a model",
+    )
+    last = alternating.run_to_rest(store, supervisor, admin, first, lambda view: None, every_seconds=0.05).round
+    assert (last.state, last.reason) == ("done", "all_done"), (last, store.find(Job)[-1].error)
+    assert last.facts["separation"]["low"] > 0.5 and last.facts["gain"]["n"] == last.facts["kl"]["n"] > 0
+    reward, policy = (
+        store.get(Model, store.get(Job, id or 0).output_model_id or 0)
+        for id in (last.reward_job_id, last.policy_job_id)
+    )
+    assert reward.stage == "live" and policy.stage == "candidate"
+    assert reward.digest is not None
+    made_from = artifacts.verify(tmp_path / "models" / (policy.adapter or "")).facts["made_from"]
+    assert made_from == {"reward": reward.digest.hex()}
+    lineage = artifacts.verify(tmp_path / "models" / (reward.adapter or "")).facts["parents"]
+    assert lineage["policy"]["model"] == store.get(Job, last.reward_job_id).policy_model_id
