@@ -50,13 +50,13 @@ def _work(house: opening.House) -> None:
 
 
 def _refill(house: opening.House) -> None:
+    for project in prompts.projects(house.store):
+        if project.id is not None:
+            comparing.refill(house.store, house.engine, project_id=project.id, target=house.settings.queue_target)
     for wanted in alternating.wanted_answers(house.store):
         comparing.ask_about(
             house.store, house.engine, project_id=wanted.project_id, model_id=wanted.model_id, count=wanted.missing
         )
-    for project in prompts.projects(house.store):
-        if project.id is not None:
-            comparing.refill(house.store, house.engine, project_id=project.id, target=house.settings.queue_target)
 
 
 if __name__ == "__main__":

@@ -165,6 +165,6 @@ def newest(
     items = [item for item in reward.encode(base, rows, settings)[0] if item.pairs]
     training = [item for item in items if item.row.split == "train"]
     held_out = [item for item in items if item.row.split != "train" and item.row.is_newest]
-    scores = [reward.raw_scores(base, head, some, settings, run) for some in (training, held_out)]
-    found = reward.full_report(training, held_out, *scores)
+    unread = [[0.0] * len(item.sequences) for item in training]  # only the baselines learn from these comparisons
+    found = reward.full_report(training, held_out, unread, reward.raw_scores(base, head, held_out, settings, run))
     return {name: found[name] for name in ("n", "accuracy", "baselines", "verdict")}

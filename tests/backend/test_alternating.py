@@ -346,6 +346,18 @@ def test_a_crash_within_a_step_leaves_all_or_nothing_and_the_step_is_done_once(
     assert (series.last().state, count(store)) == ("training_policy", 2)
 
 
+def test_a_series_that_is_stopped_while_it_is_looked_at_goes_no_further(
+    store: Store, admin: Person, judged: Project, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    series = Series(store, supervisor, admin, judged)
+    seen = rounds.under_way(store)
+    series.done(REWARD)
+    alternating.stop_rounds(store, supervisor, admin, judged.id or 0)
+    monkeypatch.setattr(rounds, "under_way", lambda store: seen)
+    alternating.advance(store)
+    assert (series.last().state, series.last().reason, count(store)) == ("stopped", "stopped_by_person", 2)
+
+
 def test_one_click_is_one_series_and_one_project_has_one_at_a_time(
     store: Store, admin: Person, judged: Project, supervisor: Supervisor
 ) -> None:
