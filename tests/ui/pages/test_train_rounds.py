@@ -85,6 +85,12 @@ def test_the_log_shows_what_each_round_came_to_and_leads_to_its_models(tab: Tab,
     last = rounds.of_series(studio.store, "e" * 32)[-1]
     models = [studio.store.get(Job, id or 0).output_model_id for id in (last.reward_job_id, last.policy_job_id)]
     assert [cell["href"] for cell in row[7:9]] == [f"/admin/models?model={id}" for id in models]
+    outputs = tab.call("models_choose", event={"id": models[0]})
+    told_of = [row for part in parts(outputs[2], "facts") for row in part["rows"]]
+    assert ["Good answers told from the policy's own", "90 % (80–95, n = 40)"] in [list(row) for row in told_of]
+    (against,) = [cell for name, cell in told_of if name == "Looked at the answers of"]
+    assert against["href"] == f"/admin/models?model={studio.store.get(Job, last.reward_job_id).policy_model_id}"
+    assert not [name for name, _ in told_of if name == "Followed the reward model"]
     assert all("parts" not in drawn for drawn in tab.call("rounds_tick", studio.project.id, None)[:4])  # nothing is new
     alternating.stop_rounds(studio.store, studio.jobs, studio.admin, studio.project.id or 0)
     assert rows(tab.call("rounds_tick", studio.project.id, None)[1])[0][1]["text"] == "stopped"
