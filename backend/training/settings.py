@@ -252,8 +252,7 @@ class RoundsSettings:
     kind: str = _setting(
         "adversarial",
         "Kind",
-        "adversarial: the reward model learns to tell good answers from the policy's own. "
-        "cooperative: people judge the policy's newest answers between rounds.",
+        "adversarial: against the policy's own answers. cooperative: with new judgements of them.",
         choices=("adversarial", "cooperative"),
     )
     rounds: int = _setting(3, "Rounds", "How many at most; a series may end earlier.", 1, 20)

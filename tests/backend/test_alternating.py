@@ -130,6 +130,8 @@ def test_an_adversarial_series_takes_turns_and_each_step_goes_on_from_the_one_be
     assert series.job().start_model_id == policy
     last = series.done({**POLICY, "n": 31})
     assert (last.number, last.state, last.reason) == (2, "done", "all_done") and count(store) == 4
+    keys = [job.key for job in store.find(Job)]  # unique: no job of a round can be queued twice
+    assert keys == ["rounds/k/1/reward", "rounds/k/1/ift", "rounds/k/2/reward", "rounds/k/2/ift"]
     assert second.series == last.series and rounds.open_round(store, judged.id or 0) is None
     log = alternating.round_log(store, admin, judged.id or 0)
     assert [(view.round.number, view.by, view.waits_for) for view in log] == [(2, "admin", 0), (1, "admin", 0)]

@@ -19,9 +19,7 @@ from ui.views.pickers import fill_projects
 from ui.views.words import clock, figure, percent
 
 TONES = {"done": "ok", "ended": "ok", "failed": "bad", "stopped": "warn", "waiting_for_people": "warn"}
-COLUMNS = (
-    "round", "state", "why", "separation", "accuracy", "gain", "kl", "reward", "policy", "by", "when",
-)  # fmt: skip
+COLUMNS = ("round", "kind", "state", "separation", "accuracy", "gain", "kl", "reward", "policy", "started", "why")
 
 
 def rounds_panel(ui: Ui, project: Any, timer: Any, reward: JobForm, ift: JobForm) -> None:
@@ -157,6 +155,7 @@ def log_shown(ui: Ui, found: Sequence[RoundView]) -> dict[str, Any]:
     say = ui.guard.say
     return drawing(
         drawn.heading(say("rounds.log")),
+        note(say("rounds.log_hint")) if found else None,
         drawn.table(
             [say(f"rounds.column.{name}") for name in COLUMNS],
             [(view.round.id or 0, _row(ui, view)) for view in found],
@@ -170,17 +169,17 @@ def _row(ui: Ui, view: RoundView) -> tuple[drawn.Cell, ...]:
     say, round = ui.guard.say, view.round
     facts, gain, kl = round.facts, round.facts.get("gain"), round.facts.get("kl")
     return (
-        say(f"rounds.number.{round.kind}", number=round.number, wanted=round.wanted),
+        say("rounds.number", number=round.number, wanted=round.wanted),
+        say(f"rounds.kind.{round.kind}"),
         drawn.badge(say(f"rounds.state.{round.state}"), TONES.get(round.state, "info")),
-        _reason(ui, view),
         _separation(ui, view),
         percent(facts.get("accuracy")),
         f"{figure(gain['value'])} ({figure(gain['low'])}–{figure(gain['high'])}, n = {gain['n']})" if gain else "–",
         f"{figure(kl['value'])} (n = {kl['n']})" if kl else "–",
         _made(ui, view.jobs[0]),
         _made(ui, view.jobs[1]),
-        view.by or say("pick.the_app"),
-        clock(round.created_at),
+        f"{view.by} · {clock(round.created_at)}",
+        _reason(ui, view),
     )
 
 

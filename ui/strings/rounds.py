@@ -49,21 +49,33 @@ STRINGS = {
         "第 {number}/{wanted} 轮等待中:任务 {job} 已暂停。在上方继续该任务,系列即可继续。",
     ),
     "rounds.log": ("Log of rounds", "轮次记录"),
+    "rounds.log_hint": (
+        (
+            "Good told from own: held-out good answers that score above the policy's own, by the reward model before → by the "
+            "new one. Accuracy: on people's held-out judgements. Gain: of the policy's score on held-out prompts. KL: nats "
+            "per answer to the base. Intervals are 95 %."
+        ),
+        (
+            "好回答与自身回答的区分:留出的好回答得分高于策略自身回答的比例,由前一个奖励模型 → 由新的判断。准确率:在留出的人工评判上。"
+            "得分提升:留出提示上策略得分的变化。KL:每回答与基座的奈特数。区间均为 95 %。"
+        ),
+    ),
     "rounds.empty": ("No rounds yet.", "还没有轮次。"),
     "rounds.column.round": ("Round", "轮次"),
     "rounds.column.state": ("State", "状态"),
     "rounds.column.why": ("Why it ended", "结束原因"),
-    "rounds.column.separation": ("Good told from own, before → after", "好回答与自身回答的区分,前 → 后"),
-    "rounds.column.accuracy": ("Accuracy on people's judgements", "人工评判上的准确率"),
-    "rounds.column.gain": ("Policy's gain in score", "策略得分提升"),
-    "rounds.column.kl": ("KL, nats per answer", "KL,每回答奈特"),
+    "rounds.column.kind": ("Kind", "方式"),
+    "rounds.column.separation": ("Good told from own", "好回答与自身回答的区分"),
+    "rounds.column.accuracy": ("Accuracy", "准确率"),
+    "rounds.column.gain": ("Gain in score", "得分提升"),
+    "rounds.column.kl": ("KL", "KL"),
     "rounds.column.reward": ("Reward model", "奖励模型"),
     "rounds.column.policy": ("Policy", "策略"),
-    "rounds.column.by": ("By", "发起人"),
-    "rounds.column.when": ("When", "时间"),
-    "rounds.number.adversarial": ("{number} of {wanted} · adversarial", "{number}/{wanted} · 对抗"),
-    "rounds.number.cooperative": ("{number} of {wanted} · cooperative", "{number}/{wanted} · 协作"),
-    "rounds.newest": ("newest answers: {share}", "最新回答:{share}"),
+    "rounds.column.started": ("Started", "开始"),
+    "rounds.number": ("{number} of {wanted}", "{number}/{wanted}"),
+    "rounds.kind.adversarial": ("adversarial", "对抗"),
+    "rounds.kind.cooperative": ("cooperative", "协作"),
+    "rounds.newest": ("newest: {share}", "最新:{share}"),
     "rounds.to_job": ("job {id}", "任务 {id}"),
     "rounds.state.training_reward": ("training reward model", "训练奖励模型"),
     "rounds.state.training_policy": ("training policy", "训练策略"),

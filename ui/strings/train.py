@@ -30,7 +30,7 @@ SETTINGS_ZH = {
     "reward.response_length": ("采样回答最长(词元)", "策略的回答在此处截断。"),
     "kind": (
         "方式",
-        "adversarial(对抗):奖励模型学习区分好回答与策略自己的回答。cooperative(协作):每轮之间由人评判策略的最新回答。",
+        "adversarial(对抗):与策略自己的回答相对照。cooperative(协作):加入对其回答的新评判。",
     ),
     "rounds": ("轮数", "最多进行的轮数;可能提前结束。"),
     "rounds.adv_coef": ("策略回答的权重", "与评判并用;仅用于对抗轮次。"),

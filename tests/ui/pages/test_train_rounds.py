@@ -56,7 +56,7 @@ def test_a_double_click_is_one_series_that_says_what_it_waits_for_until_it_is_st
     assert series[0].settings["ift"]["total_episodes"] == 64 and series[0].settings["despite"] == "a trial"
     assert f"job {job.id} trains the first reward model" in notes(told)
     assert f"Round 1 of 2: job {job.id} trains the reward model (queued)" in notes(about)
-    assert rows(log)[0][0] == "1 of 2 · adversarial" and rows(log)[0][1]["text"] == "training reward model"
+    assert rows(log)[0][:2] == ["1 of 2", "adversarial"] and rows(log)[0][2]["text"] == "training reward model"
     assert (start["interactive"], stop["visible"]) == (False, True)
     studio.jobs.pause(job)
     _, about, *_ = tab.call("rounds_open")
@@ -65,7 +65,7 @@ def test_a_double_click_is_one_series_that_says_what_it_waits_for_until_it_is_st
         tab.call("start_rounds", studio.project.id, "d" * 32, 0, "", *values())
     told, about, log, start, stop, _ = tab.call("stop_rounds", studio.project.id)
     assert "stopped in round 1" in notes(told) and (start["interactive"], stop["visible"]) == (True, False)
-    assert rows(log)[0][1]["text"] == "stopped" and rows(log)[0][2] == "stopped by a person"
+    assert rows(log)[0][2]["text"] == "stopped" and rows(log)[0][-1] == "stopped by a person"
     assert studio.store.get(Job, job.id or 0).state == "cancelled"
     assert "No rounds are under way" in notes(tab.call("stop_rounds", studio.project.id)[0])
 
@@ -81,7 +81,7 @@ def test_the_log_shows_what_each_round_came_to_and_leads_to_its_models(tab: Tab,
     _, about, log, *_ = tab.call("rounds_open")
     assert "waits for people: 50 more judgements" in notes(about)
     row = rows(log)[0]
-    assert row[1]["badge"] == "warn" and row[4].startswith("81 % (73–87, n = 120)") and row[5].startswith("1.06 (")
+    assert row[2]["badge"] == "warn" and row[4].startswith("81 % (73–87, n = 120)") and row[5].startswith("1.06 (")
     last = rounds.of_series(studio.store, "e" * 32)[-1]
     models = [studio.store.get(Job, id or 0).output_model_id for id in (last.reward_job_id, last.policy_job_id)]
     assert [cell["href"] for cell in row[7:9]] == [f"/admin/models?model={id}" for id in models]
@@ -93,7 +93,7 @@ def test_the_log_shows_what_each_round_came_to_and_leads_to_its_models(tab: Tab,
     assert not [name for name, _ in told_of if name == "Followed the reward model"]
     assert all("parts" not in drawn for drawn in tab.call("rounds_tick", studio.project.id, None)[:4])  # nothing is new
     alternating.stop_rounds(studio.store, studio.jobs, studio.admin, studio.project.id or 0)
-    assert rows(tab.call("rounds_tick", studio.project.id, None)[1])[0][1]["text"] == "stopped"
+    assert rows(tab.call("rounds_tick", studio.project.id, None)[1])[0][2]["text"] == "stopped"
 
 
 def test_the_command_holds_the_settings_of_all_three_forms_and_the_program_reads_them(tab: Tab, studio: Studio) -> None:
