@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from backend import alternating, comparing, labelling, opening, retraining, starting
+from backend import alternating, cli, comparing, labelling, opening, retraining, starting
 from backend.access import Denied
 from backend.alternating import Wanted
 from backend.engines.scripted import ScriptedEngine
@@ -397,6 +397,47 @@ def test_a_program_without_pages_runs_a_series_until_people_are_needed(
     )
     assert (view.round.state, view.waits_for) == ("waiting_for_people", 50)
     assert said == ["training_reward", "training_policy", "waiting_for_people"]
+
+
+def test_the_command_line_hands_each_job_its_own_settings_and_says_how_the_series_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: dict[str, Any] = {}
+    begin = alternating.start_rounds
+
+    def start(store: Store, person: Person, project_id: int, **given: Any) -> Round:
+        asked.update(given)
+        monkeypatch.setattr(alternating, "refusal", lambda *_: None)
+        return begin(store, person, project_id, **given)
+
+    def rest(store: Store, supervisor: Supervisor, person: Person, first: Round, tell: Any) -> alternating.RoundView:
+        rounds.finish(store, first, "ended", "no_separation", separation=TOGETHER)
+        view = alternating.round_log(store, person, first.project_id)[0]
+        tell(view)
+        return view
+
+    monkeypatch.setattr(alternating, "start_rounds", start)
+    monkeypatch.setattr(alternating, "run_to_rest", rest)
+    words = [
+        "train",
+        "rounds",
+        "--data-dir",
+        str(tmp_path / "data"),
+        "--rounds",
+        "2",
+        "--adv-coef",
+        "0.3",
+        "--seed",
+        "4",
+    ]
+    more = ["--reward-num-train-epochs", "1", "--ift-total-episodes", "64", "--despite", "a trial"]
+    assert cli.main([*words, *more], lambda settings: 1) == 0
+    assert (asked["changes"], asked["reward"]) == ({"rounds": 2, "adv_coef": 0.3}, {"num_train_epochs": 1})
+    assert (asked["ift"], asked["seed"], asked["despite"]) == ({"total_episodes": 64}, 4, "a trial")
+    first, last = capsys.readouterr().out.splitlines()
+    assert first == "round 1 of 2: ended"
+    told = {"round": 1, "state": "ended", "reason": "no_separation", "separation": TOGETHER}
+    assert json.loads(last)["rounds"] == [told]
 
 
 @pytest.mark.parametrize("role", ["engineer", "annotator"])
