@@ -72,12 +72,10 @@ def start_rounds(
     access.require(person, "retrain")
     wanted = training.make(training.RoundsSettings, changes)
     more = {"adv_coef": wanted.adv_coef} if wanted.kind == "adversarial" else {}
-    settings = {
-        "rounds": training.as_dict(wanted),
-        "reward": training.as_dict(training.make(training.RewardSettings, {**reward, **more})),
-        "ift": training.as_dict(training.make(training.IFTSettings, ift)),
-        "despite": despite.strip(),
-    }
+    of_reward, of_ift = (
+        training.make(training.RewardSettings, {**reward, **more}),
+        training.make(training.IFTSettings, ift),
+    )
     series = key or uuid.uuid4().hex
     with store.write():
         if known := rounds.of_series(store, series):
@@ -85,6 +83,12 @@ def start_rounds(
         store.get(Project, project_id)
         if why := refusal(store, person, project_id):
             raise why
+        settings = {
+            "rounds": training.as_dict(wanted),
+            "reward": training.as_dict(ordering.weighed(store, of_reward)[0]),  # pseudonyms: a series outlives a name
+            "ift": training.as_dict(of_ift),
+            "despite": despite.strip(),
+        }
         begun = _begin(
             store,
             person,

@@ -128,7 +128,11 @@ def _setting_options(parser: argparse.ArgumentParser, settings: type[Any], prefi
     """One option per setting."""
     for option in options(settings):
         flag, name = "--" + prefix + option.name.replace("_", "-"), prefix.replace("-", "_") + option.name
-        parser.add_argument(flag, dest=f"set_{name}", metavar="VALUE", help=f"{option.help} ({option.default})")
+        said: dict[str, Any] = {"dest": f"set_{name}", "help": f"{option.help} ({option.default})"}
+        if option.type is bool:
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, **said)
+        else:
+            parser.add_argument(flag, metavar="VALUE", **said)
 
 
 # ---- verbs
@@ -179,13 +183,12 @@ def _user(args: argparse.Namespace, settings: Settings) -> int:
 
 
 def _train(args: argparse.Namespace, settings: Settings) -> int:
-    changes = _given(args)
     with opening.opened(settings) as house:
         project = _project(house.store, args.project)
         assert project.id is not None
         person = _operator(house.store)
         job = retraining.train(
-            house.store, person, project.id, args.kind, changes=changes, seed=args.seed, despite=args.despite
+            house.store, person, project.id, args.kind, changes=changes_of(args), seed=args.seed, despite=args.despite
         )
         job = house.jobs.run_to_end(job, _say_step)
     print(json.dumps({"job": job.id, "state": job.state, "model_id": job.output_model_id, "error": job.error}))
@@ -194,7 +197,7 @@ def _train(args: argparse.Namespace, settings: Settings) -> int:
 
 def _train_rounds(args: argparse.Namespace, settings: Settings) -> int:
     """Until the series ends, or waits for people: they need the pages, and the served app goes on with it."""
-    given = _given(args)
+    given = changes_of(args)
     of_jobs = {
         kind: {k.removeprefix(f"{kind}_"): v for k, v in given.items() if k.startswith(f"{kind}_")}
         for kind in ROUND_JOBS
@@ -222,9 +225,10 @@ def _train_rounds(args: argparse.Namespace, settings: Settings) -> int:
     return 1 if last.state in ("failed", "stopped") else 0
 
 
-def _given(args: argparse.Namespace) -> dict[str, Any]:
-    """The settings that stood on the command line."""
-    return {k.removeprefix("set_"): _number(v) for k, v in vars(args).items() if k.startswith("set_") and v is not None}
+def changes_of(args: argparse.Namespace) -> dict[str, Any]:
+    """The settings that the command line names, as it means them."""
+    named = {name.removeprefix("set_"): value for name, value in vars(args).items() if name.startswith("set_")}
+    return {name: _number(value) for name, value in named.items() if value is not None}
 
 
 def _say_round(view: alternating.RoundView) -> None:
@@ -271,7 +275,9 @@ def _project(store: Store, name: str) -> Project:
     return found
 
 
-def _number(text: str) -> Any:
+def _number(text: str | bool) -> Any:
+    if isinstance(text, bool):  # a switch is no number, though Python counts with it
+        return text
     try:
         return float(text) if "." in text or "e" in text else int(text)
     except ValueError:

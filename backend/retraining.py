@@ -38,10 +38,12 @@ def readiness(store: Store, person: Person, project_id: int) -> Readiness:
     report = _report(store, reward)
     asked = len(comparisons.asked_prompts(store, project_id))
     follows = {kind: _cannot_follow(kind.upper(), reward, policy, asked) for kind in FOLLOW_REWARD}
+    verdicts = snapshots.verdicts_at_most(store, project_id)
     learns = {
         "reward": ordering.too_few_to_judge(count, training.RewardSettings().min_comparisons),
         "sft": _too_few_answers(count + shown),
         "dpo": _too_few_pairs(count),
+        "kto": _too_few_of_a_kind(verdicts.desirable + shown, verdicts.undesirable),
     }
     return Readiness(
         judgements=count,
@@ -73,6 +75,17 @@ def _too_few_pairs(count: int) -> NotReady | None:
         return None
     told = f"DPO needs {minimum} judged pairs; there are {count}. Label more first."
     return NotReady(told, "few_pairs", minimum=minimum, count=count)
+
+
+def _too_few_of_a_kind(desirable: int, undesirable: int) -> NotReady | None:
+    minimum = training.KTOSettings().min_of_each
+    if min(desirable, undesirable) >= minimum:
+        return None
+    told = (
+        f"KTO needs {minimum} desirable and {minimum} undesirable answers; there are at most {desirable} and {undesirable}. "
+        "Label more first."
+    )
+    return NotReady(told, "few_of_a_kind", minimum=minimum, desirable=desirable, undesirable=undesirable)
 
 
 def _cannot_follow(method: str, reward: Model | None, policy: Model | None, prompts: int) -> NotReady | None:
@@ -135,7 +148,8 @@ def train(
 
     A policy goes on from the live one. PPO and IFT follow the current reward model: one that is not better than guessing
     by length or by majority is refused, unless ``despite`` gives the reason for going on; the reason is kept with the
-    job. Raises NotReady, training.BadSettings.
+    job. Names in ``annotator_weights`` are stored as pseudonyms: settings outlive an erased name and go with the model.
+    Raises NotReady, training.BadSettings.
     """
     access.require(person, "retrain")
     settings = training.make(training.KINDS[kind], changes)
@@ -145,6 +159,7 @@ def train(
         ready = readiness(store, person, project_id)
         if kind in ready.refusals:
             raise ready.refusals[kind]
+        settings, _ = ordering.weighed(store, settings)
         follows, reason = kind in FOLLOW_REWARD, despite.strip()
         if follows and ready.report is not None and ready.report["verdict"] != "usable" and not reason:
             raise NotReady(

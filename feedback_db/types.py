@@ -287,7 +287,7 @@ class Snapshot:
 class Job:
     id: int | None = None
     project_id: int
-    kind: Literal["pretrain", "sft", "reward", "dpo", "ppo", "ift", "generate", "evaluate", "score", "export"]
+    kind: Literal["pretrain", "sft", "reward", "dpo", "kto", "ppo", "ift", "generate", "evaluate", "score", "export"]
     state: JobState = "queued"
     settings: dict[str, Any]
     settings_digest: bytes

@@ -3,10 +3,13 @@
 To the loss of the judgements it adds adv_coef times the mean over (good, sampled) of -log sigma(f(good) - f(sampled)),
 both behind the same case. Good are demonstrations, edited answers and winners; the policy answers their prompts once,
 at the start, from seeded draws, so a run that goes on from a checkpoint has the same answers. An answer with the text
-of the good one teaches nothing and is left out; in the report it counts as one that cannot be told apart. Near Chen et al. 2024 (arXiv:2401.01335, SPIN) and Cheng et al. 2023
-(arXiv:2311.08045, APO), where the discriminator is the policy itself or sees no judgements.
+of the good one teaches nothing and is left out; in the report it counts as one that cannot be told apart. Near Chen
+et al. 2024 (arXiv:2401.01335, SPIN) and Cheng et al. 2023 (arXiv:2311.08045, APO), where the discriminator is the
+policy itself or sees no judgements. Of an ensemble every member is pushed, each by all pairs in an order of its own, and
+the report speaks of the members' mean.
 
-Left out: answers sampled anew as the reward model learns, since the policy does not move meanwhile.
+Left out: answers sampled anew as the reward model learns, since the policy does not move meanwhile; a bootstrap of the
+pairs for each member, as they have of the judgements.
 """
 
 from collections.abc import Hashable, Sequence
@@ -16,17 +19,18 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from backend.training import report, reward, tree
+from backend.training import judge, report, reward, reward_report, tree
 from backend.training.data import AnswerRow, ComparisonRow, Tokens
 from backend.training.draws import cycled
+from backend.training.judge import Head, Judge, Norm
 from backend.training.maths import adversarial_loss
-from backend.training.reward import Head, Push
+from backend.training.reward import Learner, Push
 from backend.training.rollout import Sampled, sample
 from backend.training.run import Run, TooFewRows
 from backend.training.settings import RewardSettings
 from backend.training.shared_base import SharedBase
 
-FORMER = "former"  # adapter of the reward model before this one
+FORMER = "former"  # adapters of the reward model before this one
 
 
 class Opposed(NamedTuple):
@@ -86,15 +90,15 @@ def _is_same(base: SharedBase, row: AnswerRow, answer: Sampled) -> bool:
 
 
 def pusher(base: SharedBase, opposed: Sequence[Opposed], settings: RewardSettings, seed: int, run: Run) -> Push:
-    """What a reward step adds to its gradient: a share of the training pairs, so that an epoch sees each once."""
+    """What a reward step adds to a member's gradient: a share of the training pairs, so that an epoch sees each once."""
     training = [one for one in opposed if one.split == "train" and len(one.sequences) > 1]
 
-    def push(head: Head, step: int, steps_per_epoch: int) -> dict[str, float]:
+    def push(learner: Learner, step: int, steps_per_epoch: int) -> dict[str, float]:
         if not training:
             return {}
-        size = -(-len(training) // steps_per_epoch)
-        batch = [training[i] for i in cycled(len(training), step * size, size, seed, "opposed order")]
-        return pull_apart(base, head, batch, settings, seed, step, run)
+        size, order = -(-len(training) // steps_per_epoch), reward.own("opposed order", learner.number)
+        batch = [training[i] for i in cycled(len(training), step * size, size, seed, order)]
+        return pull_apart(base, learner.member.head, batch, settings, seed, step, run)
 
     return push
 
@@ -123,14 +127,13 @@ def sides(scores: Tensor, groups: Sequence[tree.Group]) -> tuple[Tensor, Tensor]
     return torch.cat([part[:1].expand(len(part) - 1) for part in parts]), torch.cat([part[1:] for part in parts])
 
 
-def separation(
-    base: SharedBase, head: Head, opposed: Sequence[Opposed], tokens: int, adapter: str = reward.ADAPTER
-) -> report.Interval:
+def separation(base: SharedBase, found: Judge, opposed: Sequence[Opposed], tokens: int) -> report.Interval:
     """Share of (good, sampled) pairs whose good answer scores higher; equal scores and equal texts count half."""
     if not opposed:
         return report.share([], [])
     groups = [one.sequences for one in opposed]
-    good, sampled = sides(reward.score_groups(base, head, groups, tokens, adapter), groups)
+    scores = judge.scores(base, found, [sequence for group in groups for sequence in group], tokens).mean(0)
+    good, sampled = sides(scores, groups)
     cases = [one.case for one in opposed for _ in one.sequences[1:]]
     hits = report.agreement((good - sampled).tolist(), [1.0] * len(cases))
     alike = [one.case for one in opposed for _ in range(one.alike)]
@@ -138,33 +141,33 @@ def separation(
 
 
 def told(
-    base: SharedBase,
-    head: Head,
-    former: Path | None,
-    against: Against,
-    settings: RewardSettings,
+    base: SharedBase, trained: Judge, former: Path | None, against: Against, settings: RewardSettings
 ) -> dict[str, Any]:
     """How well the reward model, and the one before it, tell good answers from the policy's own, on held-out prompts."""
     held_out = [one for one in against.pairs if one.split != "train"]
     training, most = [one for one in against.pairs if one.split == "train"], settings.tokens_per_microbatch
     before = None
     if former is not None:
-        before = separation(base, reward.load(base, former, FORMER), held_out, most, FORMER).as_dict()
+        before = separation(base, judge.load(base, former, FORMER), held_out, most).as_dict()
     return {
-        "separation": separation(base, head, held_out, most).as_dict(),
+        "separation": separation(base, trained, held_out, most).as_dict(),
         "separation_before": before,
-        "train_separation": separation(base, head, training, most).as_dict(),
+        "train_separation": separation(base, trained, training, most).as_dict(),
         "counts": against.counts,
     }
 
 
 def newest(
-    base: SharedBase, head: Head, rows: Sequence[ComparisonRow], settings: RewardSettings, run: Run
+    base: SharedBase, trained: Judge, rows: Sequence[ComparisonRow], settings: RewardSettings, run: Run
 ) -> dict[str, Any]:
     """Accuracy beside its baselines on held-out comparisons that hold an answer of the newest policy."""
     items = [item for item in reward.encode(base, rows, settings)[0] if item.pairs]
     training = [item for item in items if item.row.split == "train"]
     held_out = [item for item in items if item.row.split != "train" and item.row.is_newest]
     unread = [[0.0] * len(item.sequences) for item in training]  # only the baselines learn from these comparisons
-    found = reward.full_report(training, held_out, unread, reward.raw_scores(base, head, held_out, settings, run))
+    said = [reward.raw_scores(base, member, held_out, settings, run) for member in trained.members]
+    norms = [Norm(float(member.head.bias), float(member.head.gain)) for member in trained.members]
+    found = reward_report.full_report(
+        reward.compared(training), reward.compared(held_out), unread, reward_report.mean_scores(said, norms)
+    )
     return {name: found[name] for name in ("n", "accuracy", "baselines", "verdict")}

@@ -15,7 +15,7 @@ import transformers
 from backend.jobs.folder import ROWS, BadJob, Job, write_held_out
 from backend.registry import artifacts
 from backend.registry.artifacts import BadArtifact, Manifest, Saved
-from backend.training import adversarial, dpo, ift, ppo, probe, reward, sft
+from backend.training import adversarial, dpo, ift, judge, kto, ppo, probe, reward, sft
 from backend.training import settings as settings_of
 from backend.training.checkpoint import Checkpoints
 from backend.training.data import (
@@ -26,12 +26,14 @@ from backend.training.data import (
     read_comparisons,
     read_good_answers,
     read_prompts,
+    read_unpaired,
 )
 from backend.training.on_policy import ADAPTER
 from backend.training.run import Run
 from backend.training.settings import (
     DPOSettings,
     IFTSettings,
+    KTOSettings,
     OnPolicySettings,
     PPOSettings,
     RewardSettings,
@@ -64,20 +66,19 @@ def train_reward(job: Job, folder: Path, run: Run) -> tuple[Saved, dict[str, Any
             base, rows, settings, job.seed, run, start=_path(job, job.start), saves=saves, features=features, push=push
         )
     write_held_out(folder, trained.held_out)
-    told = {**trained.report, **about_the_policy(base, job, trained.head, rows, against, settings, run)}
+    told = {**trained.report, **about_the_policy(base, job, trained.judge, rows, against, settings, run)}
     facts = facts_of(job, base, settings_of.as_dict(settings), threads, parents)
 
     def fill(target: Path) -> None:
-        reward.save(base, trained.head, target)
+        judge.save(base, trained.judge, target)
         write_report(target, {"kind": "reward", **told})
 
     def reload(target: Path) -> None:
         items, _ = reward.encode(base, rows, settings)
         sequences = [sequence for item in items for sequence in item.sequences][:PROBE_ROWS]
-        was = trained.head.gain * (reward.score_sequences(base, trained.head, sequences, 4096) - trained.head.bias)
-        head = reward.load(base, target, adapter="reloaded")
-        now = head.gain * (reward.score_sequences(base, head, sequences, 4096, adapter="reloaded") - head.bias)
-        _must_agree(was, now)
+        was = judge.scores(base, trained.judge, sequences, 4096)
+        loaded = judge.load(base, target, adapter="reloaded")
+        _must_agree(was, judge.scores(base, loaded, sequences, 4096))
 
     return keep(job, fill, reload, facts), told
 
@@ -95,7 +96,7 @@ def opposed(base: SharedBase, job: Job, folder: Path, settings: RewardSettings, 
 def about_the_policy(
     base: SharedBase,
     job: Job,
-    head: reward.Head,
+    trained: judge.Judge,
     rows: Sequence[ComparisonRow],
     against: adversarial.Against | None,
     settings: RewardSettings,
@@ -104,9 +105,9 @@ def about_the_policy(
     """What the report says beside accuracy: good answers told from the policy's own, and its newest answers."""
     found: dict[str, Any] = {}
     if against:
-        found["adversarial"] = adversarial.told(base, head, _path(job, job.reward), against, settings)
+        found["adversarial"] = adversarial.told(base, trained, _path(job, job.reward), against, settings)
     if any(row.is_newest for row in rows):
-        found["newest"] = adversarial.newest(base, head, rows, settings, run)
+        found["newest"] = adversarial.newest(base, trained, rows, settings, run)
     return found
 
 
@@ -138,6 +139,16 @@ def train_dpo(job: Job, folder: Path, run: Run) -> tuple[Saved, dict[str, Any]]:
     return train_policy(job, run, settings, [row.prompts[0] for row in rows], learn)
 
 
+def train_kto(job: Job, folder: Path, run: Run) -> tuple[Saved, dict[str, Any]]:
+    settings = settings_of.make(KTOSettings, job.settings)
+    rows = read_unpaired(folder / ROWS)
+
+    def learn(base: SharedBase, saves: Checkpoints) -> dict[str, Any]:
+        return kto.train(base, rows, settings, job.seed, run, saves)
+
+    return train_policy(job, run, settings, [row.messages for row in rows], learn)
+
+
 def follow_reward(
     job: Job, folder: Path, run: Run, settings: OnPolicySettings, train: Callable[..., dict[str, Any]]
 ) -> tuple[Saved, dict[str, Any]]:
@@ -148,7 +159,7 @@ def follow_reward(
     rows = read_prompts(folder / ROWS)
 
     def learn(base: SharedBase, saves: Checkpoints) -> dict[str, Any]:
-        return train(base, reward.load(base, judge_folder), rows, settings, job.seed, run, saves)
+        return train(base, judge.load(base, judge_folder), rows, settings, job.seed, run, saves)
 
     return train_policy(job, run, settings, [row.messages for row in rows], learn, {"reward": judged_by})
 
@@ -190,6 +201,7 @@ TRAINERS: Mapping[str, Callable[[Job, Path, Run], tuple[Saved, dict[str, Any]]]]
     "reward": train_reward,
     "sft": train_sft,
     "dpo": train_dpo,
+    "kto": train_kto,
     "ppo": train_ppo,
     "ift": train_ift,
 }

@@ -1,18 +1,22 @@
 """Sample answers from the policy, and note everything the update will need."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from backend.training import llama
 from backend.training.data import pad_left
 from backend.training.draws import generator
 from backend.training.run import Run
 from backend.training.shared_base import SharedBase
 
 ROWS = 128  # sampled side by side; our choice
+DROPPED = (
+    0.75  # prompts leave the batch when no more than this share of them goes on: leaving copies the rest; our choice
+)
 
 
 class Sampled(NamedTuple):
@@ -31,6 +35,7 @@ class Trajectory(NamedTuple):
     logp_ref: Tensor  # (B, R) under the reference
     values: Tensor  # (B, R)
     score: Tensor  # (B,)
+    spread: Tensor  # (B,) deviation of the score among the members of the reward model
 
     def take(self, rows: Sequence[int] | Tensor) -> "Trajectory":
         """These rows, without the positions at either side that are padding in all of them."""
@@ -60,6 +65,7 @@ def lay_out(base: SharedBase, prompts: Sequence[Sequence[int]], answers: Sequenc
         logp_ref=torch.zeros(len(answers), width),
         values=torch.zeros(len(answers), width),
         score=torch.zeros(len(answers)),
+        spread=torch.zeros(len(answers)),
     )
     return Trajectory(*(x.to(base.device) for x in path))
 
@@ -102,51 +108,80 @@ def end_ids(base: SharedBase) -> set[int]:
 def _decode(
     base: SharedBase, prompts: Sequence[Sequence[int]], count: int, temperature: float, uniform: Tensor, run: Run
 ) -> list[Sampled]:
-    """Each prompt is read once, its keys and values repeated; answers that ended leave the batch."""
+    """Each prompt is read once for its ``count`` answers; those that ended leave the batch."""
     padded = pad_left(prompts, base.pad_id, base.device)
     cache = DynamicCache(config=base.causal.config)
-    is_real = padded.is_real
     out = base.backbone(
         input_ids=padded.tokens,
-        attention_mask=is_real.long(),
+        attention_mask=padded.is_real.long(),
         past_key_values=cache,
         use_cache=True,
-        **base.positions(is_real),
+        **base.positions(padded.is_real),
     )
-    states = out.last_hidden_state[:, -1:].repeat_interleave(count, 0)
-    cache.batch_repeat_interleave(count)
-    is_real = is_real.repeat_interleave(count, 0)
-    position = is_real.sum(1)  # (rows,) of the next token
+    states = out.last_hidden_state[:, -1].repeat_interleave(count, 0)  # (rows, D)
+    decoder: Decoder = (
+        llama.Decoder(base.backbone, cache, padded.is_real, count, len(uniform))
+        if base.is_wired_like_llama
+        else Repeated(base, cache, padded.is_real, count)
+    )
     rows = torch.arange(len(prompts) * count)  # which answer each row of the batch is
     written: list[list[int]] = [[] for _ in rows]
-    ended = [False] * len(written)
+    ended = torch.zeros(len(written), dtype=torch.bool)
     ends = torch.tensor(sorted(end_ids(base)))
     for t in range(len(uniform)):
         run.check()
-        tokens = pick(base.logits(states)[:, 0] / temperature, uniform[t, rows])  # (rows,)
-        is_end = torch.isin(tokens, ends)
-        for row, token, over in zip(rows.tolist(), tokens.tolist(), is_end.tolist(), strict=True):
-            written[row].append(token)
-            ended[row] = over
-        if bool(is_end.all()) or t == len(uniform) - 1:
+        tokens = pick(base.logits(states) / temperature, uniform[t, rows])  # (rows,)
+        for row, token in zip(rows.tolist(), tokens.tolist(), strict=True):
+            if not ended[row]:
+                written[row].append(token)
+        ended[rows] |= torch.isin(tokens, ends)
+        goes_on = ~ended[rows].view(-1, count).all(1)  # (prompts,)
+        if not bool(goes_on.any()) or t == len(uniform) - 1:
             break
-        if bool(is_end.any()):
-            stay = (~is_end).nonzero()[:, 0]
-            cache.batch_select_indices(stay.to(base.device))
+        if int(goes_on.sum()) <= DROPPED * len(goes_on):
+            prompts_left = goes_on.nonzero()[:, 0]
+            decoder.keep(prompts_left.to(base.device))
+            stay = (prompts_left[:, None] * count + torch.arange(count)).flatten()
             tokens, rows = tokens[stay], rows[stay]
-            is_real, position = is_real[stay.to(base.device)], position[stay.to(base.device)]
-        is_real = torch.cat([is_real, torch.ones_like(is_real[:, :1])], 1)
-        places = {"position_ids": position[:, None]} if base.positions(is_real) else {}
-        out = base.backbone(
-            input_ids=tokens[:, None].to(base.device),
-            attention_mask=is_real.long(),
-            past_key_values=cache,
+        states = decoder.step(tokens.to(base.device))
+    return [Sampled(tokens, over) for tokens, over in zip(written, ended.tolist(), strict=True)]
+
+
+class Decoder(Protocol):
+    """Goes on with the answers to prompts that were read; K answers to a prompt stand side by side."""
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """The states after one more token of every answer. (R,) -> (R, D)"""
+
+    def keep(self, prompts: Tensor) -> None:
+        """Go on with the answers to these prompts only. (P',)"""
+
+
+class Repeated:
+    """For any decoder that transformers knows: its own forward, a prompt's keys and values repeated for each answer."""
+
+    def __init__(self, base: SharedBase, cache: Any, is_real: Tensor, count: int) -> None:
+        cache.batch_repeat_interleave(count)
+        self._base, self._cache, self._count = base, cache, count
+        self._is_real = is_real.repeat_interleave(count, 0)
+
+    def step(self, tokens: Tensor) -> Tensor:
+        self._is_real = torch.cat([self._is_real, torch.ones_like(self._is_real[:, :1])], 1)
+        places = {name: ids[:, -1:] for name, ids in self._base.positions(self._is_real).items()}
+        out = self._base.backbone(
+            input_ids=tokens[:, None],
+            attention_mask=self._is_real.long(),
+            past_key_values=self._cache,
             use_cache=True,
             **places,
         )
-        states = out.last_hidden_state
-        position = position + 1
-    return [Sampled(tokens, over) for tokens, over in zip(written, ended, strict=True)]
+        states: Tensor = out.last_hidden_state[:, -1]
+        return states
+
+    def keep(self, prompts: Tensor) -> None:
+        rows = (prompts[:, None] * self._count + torch.arange(self._count, device=prompts.device)).flatten()
+        self._cache.batch_select_indices(rows)
+        self._is_real = self._is_real[rows]
 
 
 def pick(logits: Tensor, uniform: Tensor) -> Tensor:

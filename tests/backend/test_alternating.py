@@ -137,6 +137,24 @@ def test_an_adversarial_series_takes_turns_and_each_step_goes_on_from_the_one_be
     assert [(view.round.number, view.by, view.waits_for) for view in log] == [(2, "admin", 0), (1, "admin", 0)]
 
 
+def test_weights_of_people_go_through_all_rounds_under_pseudonyms(
+    store: Store, admin: Person, annotator: Person, judged: Project, supervisor: Supervisor
+) -> None:
+    settings = {"reward": {"annotator_weights": "annotator 0.5"}, "ift": {}}
+    nobody = {**settings, "reward": {"annotator_weights": "annotator 0"}}
+    with pytest.raises(BadSettings, match="leaves no judgement"):
+        alternating.start_rounds(store, admin, judged.id or 0, changes={"rounds": 2}, **nobody, key="n")
+    alternating.start_rounds(store, admin, judged.id or 0, changes={"rounds": 2}, **settings, key="k")
+    series = object.__new__(Series)
+    series.store, series.supervisor = store, supervisor
+    for number in (1, 2):
+        job = series.job()
+        assert (series.last().number, job.settings["annotator_weights"]) == (number, f"{annotator.pseudonym} 0.5")
+        assert store.get(Snapshot, job.snapshot_id or 0).filters["weights"] == {str(annotator.id): 0.5}
+        series.done(REWARD)
+        series.done({**POLICY, "n": 30 + number})
+
+
 def test_the_rows_of_an_adversarial_job_hold_the_good_answers_behind_the_judgements(
     store: Store, admin: Person, judged: Project, supervisor: Supervisor
 ) -> None:

@@ -10,7 +10,7 @@ import gradio as gr
 import pytest
 
 from backend import alternating
-from backend.cli import _given, _parser
+from backend.cli import _parser, changes_of
 from backend.training.settings import IFTSettings, RewardSettings, RoundsSettings, options
 from feedback_db import rounds
 from feedback_db.types import Job, Round
@@ -103,7 +103,7 @@ def test_the_command_holds_the_settings_of_all_three_forms_and_the_program_reads
     text = parts(place, "command")[0]["text"]
     assert text.endswith("--kind cooperative --reward-adv-generations 2 --ift-total-episodes 64 --seed 2")
     args = _parser().parse_args(["train", "rounds", *text.split("--project ")[1].split(" ")[-8:]])
-    assert _given(args) == {"kind": "cooperative", "reward_adv_generations": 2, "ift_total_episodes": 64}
+    assert changes_of(args) == {"kind": "cooperative", "reward_adv_generations": 2, "ift_total_episodes": 64}
 
 
 def test_a_setting_out_of_range_is_refused_by_name(tab: Tab, studio: Studio) -> None:
