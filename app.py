@@ -2,7 +2,7 @@
 
 import sys
 
-from backend import cli, comparing, opening, signing_in, starting
+from backend import alternating, cli, comparing, opening, signing_in, starting
 from backend.jobs.repeating import Repeating
 from backend.settings import Settings
 from feedback_db import prompts
@@ -20,7 +20,7 @@ def serve(settings: Settings) -> int:
 
         pages = create_app(Ui(store=house.store, engine=house.engine, jobs=house.jobs, settings=settings, text=Text()))
         beside = [
-            Repeating("supervisor", house.jobs.tick, every_seconds=1),
+            Repeating("supervisor", lambda: _work(house), every_seconds=1),
             Repeating("refill", lambda: _refill(house), every_seconds=3),
         ]
 
@@ -44,10 +44,19 @@ def _greet(settings: Settings, first_admin_token: str | None) -> None:
         print(f"One-time sign-in link of the first admin:\n  {address}/invite/{first_admin_token}", flush=True)
 
 
+def _work(house: opening.House) -> None:
+    house.jobs.tick()
+    alternating.advance(house.store)
+
+
 def _refill(house: opening.House) -> None:
     for project in prompts.projects(house.store):
         if project.id is not None:
             comparing.refill(house.store, house.engine, project_id=project.id, target=house.settings.queue_target)
+    for wanted in alternating.wanted_answers(house.store):
+        comparing.ask_about(
+            house.store, house.engine, project_id=wanted.project_id, model_id=wanted.model_id, count=wanted.missing
+        )
 
 
 if __name__ == "__main__":

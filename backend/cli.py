@@ -10,10 +10,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from backend import administering, exchanging, opening, promoting, retraining, signing_in, starting
+from backend import administering, alternating, exchanging, opening, promoting, retraining, signing_in, starting
 from backend.problem import Problem
 from backend.settings import Settings, load
-from backend.training.settings import KINDS, options
+from backend.training.settings import KINDS, IFTSettings, RewardSettings, RoundsSettings, options
 from feedback_db import NotFound, Store, StoreProblem, people, prompts
 from feedback_db.types import Job, Model, Person, Project
 
@@ -22,6 +22,11 @@ FOR_PEOPLE = (
     NotFound,
     StoreProblem,
 )  # their messages say what to do; anything else is a bug and keeps its traceback
+
+ROUND_JOBS = {
+    "reward": RewardSettings,
+    "ift": IFTSettings,
+}  # whose settings a series of rounds takes, under their names
 
 
 class NoSuch(Problem):
@@ -109,13 +114,25 @@ def _training_verb(verbs: Any) -> None:
         parser.add_argument(
             "--despite", default="", help="why to go on with a weak reward model; for kinds that follow one"
         )
-        for option in options(settings):
-            flag = "--" + option.name.replace("_", "-")
-            said: dict[str, Any] = {"dest": f"set_{option.name}", "help": f"{option.help} ({option.default})"}
-            if option.type is bool:
-                parser.add_argument(flag, action=argparse.BooleanOptionalAction, **said)
-            else:
-                parser.add_argument(flag, metavar="VALUE", **said)
+        _setting_options(parser, settings)
+    parser = _verb(train, "rounds", _train_rounds, "train reward model and policy in turns, in rounds")
+    parser.add_argument("--project", default=starting.SAMPLE)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--despite", default="", help="why to go on with a weak reward model")
+    _setting_options(parser, RoundsSettings)
+    for kind, settings in ROUND_JOBS.items():
+        _setting_options(parser, settings, f"{kind}-")
+
+
+def _setting_options(parser: argparse.ArgumentParser, settings: type[Any], prefix: str = "") -> None:
+    """One option per setting."""
+    for option in options(settings):
+        flag, name = "--" + prefix + option.name.replace("_", "-"), prefix.replace("-", "_") + option.name
+        said: dict[str, Any] = {"dest": f"set_{name}", "help": f"{option.help} ({option.default})"}
+        if option.type is bool:
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, **said)
+        else:
+            parser.add_argument(flag, metavar="VALUE", **said)
 
 
 # ---- verbs
@@ -178,10 +195,47 @@ def _train(args: argparse.Namespace, settings: Settings) -> int:
     return 0 if job.state == "done" else 1
 
 
+def _train_rounds(args: argparse.Namespace, settings: Settings) -> int:
+    """Until the series ends, or waits for people: they need the pages, and the served app goes on with it."""
+    given = changes_of(args)
+    of_jobs = {
+        kind: {k.removeprefix(f"{kind}_"): v for k, v in given.items() if k.startswith(f"{kind}_")}
+        for kind in ROUND_JOBS
+    }
+    changes = {k: v for k, v in given.items() if not k.startswith(tuple(f"{kind}_" for kind in ROUND_JOBS))}
+    with opening.opened(settings) as house:
+        project = _project(house.store, args.project)
+        assert project.id is not None
+        person = _operator(house.store)
+        first = alternating.start_rounds(
+            house.store,
+            person,
+            project.id,
+            changes=changes,
+            reward=of_jobs["reward"],
+            ift=of_jobs["ift"],
+            seed=args.seed,
+            despite=args.despite,
+        )
+        last = alternating.run_to_rest(house.store, house.jobs, person, first, _say_round).round
+        log = [view.round for view in alternating.round_log(house.store, person, project.id)]
+    done = [round for round in reversed(log) if round.series == first.series]
+    told = [{"round": r.number, "state": r.state, "reason": r.reason, **r.facts} for r in done]
+    print(json.dumps({"series": first.series, "rounds": told}))
+    return 1 if last.state in ("failed", "stopped") else 0
+
+
 def changes_of(args: argparse.Namespace) -> dict[str, Any]:
     """The settings that the command line names, as it means them."""
     named = {name.removeprefix("set_"): value for name, value in vars(args).items() if name.startswith("set_")}
     return {name: _number(value) for name, value in named.items() if value is not None}
+
+
+def _say_round(view: alternating.RoundView) -> None:
+    round, job = view.round, view.jobs[1] or view.jobs[0]
+    step = f", job {job.id}: step {job.step} of {job.total_steps or '?'}" if job and not round.finished_at else ""
+    owed = f", {view.waits_for} judgements are missing: serve the app, it goes on there" if view.waits_for else ""
+    print(f"round {round.number} of {round.wanted}: {round.state.replace('_', ' ')}{step}{owed}", flush=True)
 
 
 def _say_step(job: Job) -> None:

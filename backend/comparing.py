@@ -230,6 +230,20 @@ def refill(store: Store, engine: Engine, *, project_id: int, target: int) -> int
     return len(made.comparisons)
 
 
+def ask_about(store: Store, engine: Engine, *, project_id: int, model_id: int, count: int) -> int:
+    """Keep ``count`` comparisons of this policy's answers waiting, to be judged before others; it need not be live.
+
+    The app itself calls this for a series of rounds. Returns how many comparisons were made.
+    """
+    missing = count - comparisons.open_of(store, project_id, model_id)
+    if missing <= 0:
+        return 0
+    requests = _least_asked(store, project_id, model_id, missing, _open_ended(store, project_id))
+    sampling, reason = SamplingSettings(), "answers of the newest policy of a series"
+    made = _make(store, engine, requests, model_id, sampling, 1, None, reason, lambda done, of: None, arm="priority")
+    return len(made.comparisons)
+
+
 def _open_ended(store: Store, project_id: int) -> list[Template]:
     """The newest version of each template whose answers people can prefer: one without a closed set of labels."""
     newest: dict[str, Template] = {}
@@ -268,6 +282,7 @@ def _make(
     person_id: int | None,
     reason: str,
     progress: Callable[[int, int], None],
+    arm: Literal["random", "priority"] = "random",
 ) -> Made:
     client = engine.client()
     model = store.get(Model, model_id)
@@ -291,7 +306,7 @@ def _make(
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="compare") as pool:
         both = zip(asked, pool.map(answered, asked), strict=True)  # in order: equal seeds, equal rows
         for done, ((prompt, seed), answers) in enumerate(both, 1):
-            comparison = _keep_pair(store, prompt, model, kept_sampling, seed, answers, overlap, reason)
+            comparison = _keep_pair(store, prompt, model, kept_sampling, seed, answers, overlap, reason, arm)
             if comparison is None:
                 alike += 1
             else:
@@ -337,6 +352,7 @@ def _keep_pair(
     answers: list[Answer],
     overlap: int,
     reason: str,
+    arm: Literal["random", "priority"] = "random",
 ) -> Comparison | None:
     """Both completions, and a comparison of them unless their texts are the same: one transaction."""
     with store.write():
@@ -347,11 +363,18 @@ def _keep_pair(
         if kept[0].text == kept[1].text:
             return None
         ids = [c.id for c in kept if c.id is not None]
-        return _add_comparison(store, prompt.project_id, prompt.case_id, ids, overlap=overlap, reason=reason)
+        return _add_comparison(store, prompt.project_id, prompt.case_id, ids, overlap=overlap, reason=reason, arm=arm)
 
 
 def _add_comparison(
-    store: Store, project_id: int, case_id: int, completion_ids: list[int], *, overlap: int, reason: str
+    store: Store,
+    project_id: int,
+    case_id: int,
+    completion_ids: list[int],
+    *,
+    overlap: int,
+    reason: str,
+    arm: Literal["random", "priority"] = "random",
 ) -> Comparison:
     existing = comparisons.existing_comparison(store, completion_ids)
     if existing is not None:
@@ -364,7 +387,7 @@ def _add_comparison(
         size=len(completion_ids),
         overlap=overlap,
         slots_left=overlap,
-        arm="random",
+        arm=arm,
         queue_key=int.from_bytes(digest_of(completion_ids)[:4], "big"),  # a fixed shuffle
         reason=reason,
     )

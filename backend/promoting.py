@@ -41,6 +41,7 @@ class Detail(NamedTuple):
     ancestors: list[Model]  # parent first, the bare base last
     job: Job | None
     reward: Model | None  # the reward model its job followed
+    against: Model | None  # the policy whose answers its job, of a reward model, looked at
     moves: list[Move]  # newest first
     live: Model | None  # what is live where this one would go
     before: Model | None  # what a roll back of this one would put back
@@ -65,7 +66,8 @@ def detail(store: Store, person: Person, model_id: int) -> Detail:
         view=view,
         ancestors=_ancestors(store, model),
         job=job,
-        reward=store.get(Model, job.reward_model_id) if job and job.reward_model_id else None,
+        reward=store.get(Model, job.reward_model_id) if job and job.reward_model_id and job.kind != "reward" else None,
+        against=store.get(Model, job.policy_model_id) if job and job.policy_model_id else None,
         moves=[Move(p, people.shown_name(store, p.person_id)) for p in view.history],
         live=live,
         before=models.live_before(store, model) if model.stage == "live" else None,

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 from backend import access
+from backend.jobs import ordering
+from backend.jobs.ordering import NotReady
 from backend.jobs.supervisor import Supervisor
-from backend.problem import Problem
 from backend.training import settings as training
 from feedback_db import Store, audit, comparisons, jobs, models, people, snapshots
-from feedback_db.store import as_json
 from feedback_db.types import Evaluation, Job, Model, Person, Project, Snapshot
 
 FOLLOW_REWARD = ("ppo", "ift")  # kinds that learn from a reward model's scores
-
-
-class NotReady(Problem):
-    """A job cannot start yet; the message says what is missing and what to do."""
 
 
 class Readiness(NamedTuple):
@@ -46,7 +40,7 @@ def readiness(store: Store, person: Person, project_id: int) -> Readiness:
     follows = {kind: _cannot_follow(kind.upper(), reward, policy, asked) for kind in FOLLOW_REWARD}
     verdicts = snapshots.verdicts_at_most(store, project_id)
     learns = {
-        "reward": _too_few_to_judge(count),
+        "reward": ordering.too_few_to_judge(count, training.RewardSettings().min_comparisons),
         "sft": _too_few_answers(count + shown),
         "dpo": _too_few_pairs(count),
         "kto": _too_few_of_a_kind(verdicts.desirable + shown, verdicts.undesirable),
@@ -62,14 +56,6 @@ def readiness(store: Store, person: Person, project_id: int) -> Readiness:
         policy=policy,
         refusals={kind: why for kind, why in {**learns, **follows}.items() if why is not None},
     )
-
-
-def _too_few_to_judge(count: int) -> NotReady | None:
-    minimum = training.RewardSettings().min_comparisons
-    if count >= minimum:
-        return None
-    told = f"A reward model needs {minimum} judgements; there are {count}. Label more first."
-    return NotReady(told, "few_judgements", minimum=minimum, count=count)
 
 
 def _too_few_answers(count: int) -> NotReady | None:
@@ -173,7 +159,7 @@ def train(
         ready = readiness(store, person, project_id)
         if kind in ready.refusals:
             raise ready.refusals[kind]
-        settings, weights = _weighed(store, settings)
+        settings, _ = ordering.weighed(store, settings)
         follows, reason = kind in FOLLOW_REWARD, despite.strip()
         if follows and ready.report is not None and ready.report["verdict"] != "usable" and not reason:
             raise NotReady(
@@ -181,72 +167,22 @@ def train(
                 "Label more and train it again, or give a reason to go on.",
                 "weak_reward_model",
             )
-        snapshot = _freeze(store, person, project_id, kind, weights)
-        job = _queue(
+        against = isinstance(settings, training.RewardSettings) and settings.adv_coef > 0
+        former = ordering.former_reward(store, project_id) if against else None
+        return ordering.queue(
             store,
             person,
             kind,
             settings,
             project_id=project_id,
-            snapshot=snapshot,
+            snapshot=ordering.freeze(store, person, project_id, kind, settings),
             seed=seed,
             key=key,
             start=ready.policy if kind != "reward" and ready.policy and ready.policy.adapter else None,
-            reward=ready.reward if follows else None,
-            despite=follows and bool(reason),
+            reward=ready.reward if follows else former,
+            policy=ready.policy if against else None,
+            despite=reason if follows else "",
         )
-        if follows and reason:
-            _say(store, job, f"Goes on with a weak reward model: {reason}")
-        if weights and snapshot.statistics:
-            left_out = "The weights of people leave out {judgements_left_out} judgements; {comparisons_left_out} comparisons have no other."
-            _say(store, job, left_out.format(**snapshot.statistics))
-        return job
-
-
-def _say(store: Store, job: Job, text: str) -> None:
-    """A message of the job from before it runs."""
-    jobs.record_events(store, job.id or 0, [{"kind": "message", "at": store.now(), "text": text}])
-
-
-def _weighed(
-    store: Store, settings: training.CommonSettings
-) -> tuple[training.CommonSettings, Mapping[int, float] | None]:
-    """The settings with pseudonyms in the place of names, and person id -> weight; None without weights."""
-    if not isinstance(settings, training.RewardSettings | training.DPOSettings):
-        return settings, None
-    weights: dict[int, float] = {}
-    stored = []
-    for name, weight in training.weights_of(settings.annotator_weights).items():
-        judge = people.named(store, name)
-        if judge is None or judge.id is None:
-            raise training.BadSettings(
-                f"'annotator_weights' names {name}, and nobody has that name. Write names as the People page has them."
-            )
-        if judge.id in weights:
-            raise training.BadSettings(f"'annotator_weights' names {name} twice. Give each person one weight.")
-        weights[judge.id] = weight
-        stored.append((judge.pseudonym, weight))
-    return replace(settings, annotator_weights=training.weights_text(dict(stored))), weights or None
-
-
-def _freeze(
-    store: Store, person: Person, project_id: int, kind: str, weights: Mapping[int, float] | None = None
-) -> Snapshot:
-    """What a job of this kind may see. ``weights``: of people, for kinds that learn from preferences."""
-    if kind in ("reward", "dpo"):
-        name, with_prompts = ("preferences", False) if kind == "reward" else ("pairs with prompts", True)
-        made = snapshots.freeze_preferences(store, project_id, name, person.id, with_prompts, weights)
-        if not made.n:
-            raise training.BadSettings(
-                "'annotator_weights' leaves no judgement. Give somebody who judged a weight above 0."
-            )
-        return made
-    if kind == "kto":
-        return snapshots.freeze_unpaired(store, project_id, "good and bad answers", person.id)
-    if kind == "sft":
-        return snapshots.freeze_answers(store, project_id, "answers", person.id)
-    prompt_ids = [p.id for p, _ in comparisons.asked_prompts(store, project_id) if p.id is not None]
-    return snapshots.freeze_prompts(store, project_id, "prompts", prompt_ids, person.id)
 
 
 def stop(store: Store, supervisor: Supervisor, person: Person, job_id: int) -> Job:
@@ -324,44 +260,6 @@ def _seconds_left(store: Store, job: Job) -> float | None:
         return None
     spent = (job.heartbeat_at - job.started_at) / 1e6
     return spent / (job.step - first + 1) * (job.total_steps - job.step)
-
-
-def _queue(
-    store: Store,
-    person: Person,
-    kind: str,
-    settings: training.CommonSettings,
-    *,
-    project_id: int,
-    snapshot: Snapshot,
-    seed: int,
-    key: str | None,
-    start: Model | None = None,
-    reward: Model | None = None,
-    despite: bool = False,
-) -> Job:
-    base = models.resolve(store, "base")
-    if base is None:
-        raise NotReady("There is no base model yet. Start the app once, so that it registers its base.", "no_base")
-    values = training.as_dict(settings)
-    job = store.add(
-        Job(
-            project_id=project_id,
-            kind=kind,  # type: ignore[arg-type]
-            settings=values,
-            settings_digest=hashlib.sha256(as_json(values).encode()).digest(),
-            seed=seed,
-            key=key,
-            snapshot_id=snapshot.id,
-            base_model_id=base.id,
-            start_model_id=start.id if start else None,
-            reward_model_id=reward.id if reward else None,
-            person_id=person.id,
-        )
-    )
-    facts = {"kind": kind, "snapshot": snapshot.id, "despite_weak_reward": despite}
-    audit.record(store, person, "start_job", "job", job.id, facts)
-    return job
 
 
 def _known(store: Store, key: str | None) -> Job | None:

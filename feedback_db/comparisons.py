@@ -68,6 +68,16 @@ def open_count(store: Store, project_id: int) -> int:
     )
 
 
+def open_of(store: Store, project_id: int, model_id: int) -> int:
+    """Open comparisons of a project that hold answers of this model."""
+    return store.value(
+        "select count(*) from comparisons where project_id = ? and status = 'open' and gold is null and id in "
+        "(select i.comparison_id from comparison_items i join completions c on c.id = i.completion_id "
+        "where c.model_id = ?)",
+        [project_id, model_id],
+    )
+
+
 UNJUDGED_OF = (
     "status = 'open' and judged = 0 and slots_left = overlap and gold is null and id in "
     "(select i.comparison_id from comparison_items i join completions c on c.id = i.completion_id where c.model_id = ?)"

@@ -1,19 +1,15 @@
-"""Snapshots: which judgements a job may see, frozen and hashed, and the rows made from them."""
+"""Snapshots: which judgements a job may see, frozen and hashed. Their rows are made in snapshot_rows.py."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-import math
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import groupby
 from typing import Any, Literal, NamedTuple
 
-from . import unpaired
-from .store import Store, as_json
-from .types import Message, Snapshot
+from .snapshot_rows import answer_rows, rows_text, unpaired_rows
+from .store import Store
+from .types import Snapshot
 
 # What reaches training: heads of label assignments, seen before any reveal, on whole answers.
 TRAINABLE = """
@@ -21,8 +17,6 @@ TRAINABLE = """
   where j.project_id = ? and j.purpose = 'label' and j.ranks is not null and k.gold is null
     and j.after_reveal = 0 and j.partial = 0 and j.redacted_at is null
 """
-
-OF_SNAPSHOT = "select judgement_id from snapshot_judgements where snapshot_id = ?"
 
 
 def trainable_count(store: Store, project_id: int, after_judgement_id: int = 0) -> int:
@@ -57,17 +51,25 @@ def freeze_preferences(
     person_id: int | None,
     with_prompts: bool = False,
     weights: Mapping[int, float] | None = None,
+    with_good: bool = False,
+    newest_of: int | None = None,
 ) -> Snapshot:
     """Freeze every trainable judgement of a project; equal rows give an equal digest.
 
     ``with_prompts``: each row also holds the rendered prompt of each answer, for a policy that learns from pairs.
     ``weights``: person id -> what that person's judgements count beside those of others on one comparison, 1 if not
     named. The judgements of a person of weight 0 are left out, and ``statistics`` counts them.
+    ``with_good``: behind them stand the answers worth learning from, for a reward model that sets a policy's against them.
+    ``newest_of``: a model's id; each row says whether an answer is of that model.
     """
     filters: dict[str, Any] = {"with_prompts": True} if with_prompts else {}
+    if newest_of is not None:
+        filters["newest_of"] = newest_of
     if weights:
         filters["weights"] = {str(judge): weight for judge, weight in sorted(weights.items())}
     with store.write():
+        if with_good:
+            filters["demonstrations"] = demonstrations(store, project_id)
         snapshot, n = _with_judgements(store, project_id, name, "preference", filters, person_id)
         return _frozen(store, snapshot, n)
 
@@ -77,7 +79,7 @@ def freeze_answers(store: Store, project_id: int, name: str, person_id: int | No
     with store.write():
         filters = {"demonstrations": demonstrations(store, project_id)}
         snapshot, _ = _with_judgements(store, project_id, name, "sft", filters, person_id)
-        return _frozen(store, snapshot, len(_answer_rows(store, snapshot)))
+        return _frozen(store, snapshot, len(answer_rows(store, snapshot)))
 
 
 def freeze_unpaired(store: Store, project_id: int, name: str, person_id: int | None) -> Snapshot:
@@ -85,7 +87,7 @@ def freeze_unpaired(store: Store, project_id: int, name: str, person_id: int | N
     with store.write():
         filters = {"demonstrations": demonstrations(store, project_id)}
         snapshot, _ = _with_judgements(store, project_id, name, "unpaired", filters, person_id)
-        n = sum(row["desirable"] is not None for row in _unpaired_rows(store, snapshot))
+        n = sum(row["desirable"] is not None for row in unpaired_rows(store, snapshot))
         return _frozen(store, snapshot, n)
 
 
@@ -162,177 +164,6 @@ def _frozen(store: Store, snapshot: Snapshot, n: int) -> Snapshot:
     return replace(snapshot, state="frozen", n=n, digest=digest)
 
 
-def rows_text(store: Store, snapshot: Snapshot) -> str:
-    """The snapshot as JSON lines: a function of rows that never change, so it can be written again at any time."""
-    make = {
-        "preference": _preference_rows,
-        "prompts": _prompt_rows,
-        "sft": _answer_rows,
-        "unpaired": _unpaired_rows,
-    }[snapshot.kind]
-    rows = make(store, snapshot)
-    return "".join(as_json(row) + "\n" for row in rows)
-
-
-def _preference_rows(store: Store, snapshot: Snapshot) -> list[dict[str, Any]]:
-    """One row per judgement; a comparison judged by m people counts once, so their weights are the soft label."""
-    judged = store.rows(
-        "select j.id, j.comparison_id, j.person_id, j.shown, j.ranks, j.strength, j.both_bad, s.split, "
-        'c.id as case_id, c."values", c.conversation '
-        "from snapshot_judgements s join judgements j on j.id = s.judgement_id join comparisons k on k.id = j.comparison_id "
-        "join cases c on c.id = k.case_id where s.snapshot_id = ? order by s.position",
-        [snapshot.id],
-    )
-    items = _items(store, OF_SNAPSHOT, [snapshot.id])
-    with_prompts = bool(snapshot.filters.get("with_prompts"))
-    return [
-        {
-            "case": row["case_id"],
-            "split": row["split"],
-            "conversation": _asked(row),
-            "answers": [_answer(items[row["comparison_id"]][i]) for i in json.loads(row["shown"])],
-            "ranks": json.loads(row["ranks"]),
-            "weight": weight,
-            "strength": row["strength"],
-            "both_bad": bool(row["both_bad"]),
-            "judgements": [row["id"]],
-            **({"prompts": _prompts_of(row, items[row["comparison_id"]])} if with_prompts else {}),
-        }
-        for row, weight in zip(judged, _shares(judged, snapshot.filters.get("weights", {})), strict=True)
-    ]
-
-
-def _shares(judged: Sequence[Mapping[str, Any]], weights: Mapping[str, float]) -> list[float]:
-    """What each judgement counts: weight / sum of the weights on its comparison, 1 / m to the bit where all are equal."""
-    mine = [float(weights.get(str(row["person_id"]), 1.0)) for row in judged]
-    on: dict[int, list[float]] = {}
-    for row, weight in zip(judged, mine, strict=True):
-        on.setdefault(row["comparison_id"], []).append(weight)
-    return [
-        1 / len(all_of_it) if len(set(all_of_it)) == 1 else weight / math.fsum(all_of_it)
-        for weight, all_of_it in ((weight, on[row["comparison_id"]]) for row, weight in zip(judged, mine, strict=True))
-    ]
-
-
-def _prompts_of(row: Mapping[str, Any], items: list[dict[str, Any]]) -> list[list[Message]]:
-    """The rendered prompt of each answer, in the order in which the answers were shown."""
-    return [json.loads(items[position]["messages"]) for position in json.loads(row["shown"])]
-
-
-def _answer(item: Mapping[str, Any]) -> dict[str, Any]:
-    return {"completion": item["completion_id"], "text": item["text"], "ended": item["finish_reason"] != "length"}
-
-
-def _answer_rows(store: Store, snapshot: Snapshot) -> list[dict[str, Any]]:
-    """Demonstrations first, then one row per edit or decided comparison. The judged ones have their case's split."""
-    return _demonstrated(store, snapshot) + _decided(store, OF_SNAPSHOT, [snapshot.id])
-
-
-def _demonstrated(store: Store, snapshot: Snapshot) -> list[dict[str, Any]]:
-    """The demonstrations a snapshot was frozen with."""
-    splits = dict(snapshot.filters["demonstrations"])
-    shown = store.rows(
-        "select id, input, output from demonstrations where project_id = ? order by id", [snapshot.project_id]
-    )
-    return [
-        {
-            "case": None,
-            "split": splits[row["id"]],
-            "messages": [{"role": "user", "content": row["input"]}],
-            "answer": {"completion": None, "text": row["output"], "ended": True},
-            "source": "demonstration",
-            "demonstration": row["id"],
-        }
-        for row in shown
-        if row["id"] in splits
-    ]
-
-
-def _unpaired_rows(store: Store, snapshot: Snapshot) -> list[dict[str, Any]]:
-    """One row per answer that was written, judged or mended: see unpaired.py."""
-    return unpaired.rows_of(_votes(store, snapshot))
-
-
-def _votes(store: Store, snapshot: Snapshot) -> Iterator[unpaired.Vote]:
-    for row in _demonstrated(store, snapshot):
-        answered = {name: row[name] for name in ("case", "split", "messages", "answer")}
-        yield unpaired.Vote(answered, True, "demonstration", demonstration=row["demonstration"])
-    judged = store.rows(
-        "select j.id, j.comparison_id, j.shown, j.ranks, j.both_bad, j.flags, j.edited_text, j.edited_position, "
-        'c.id as case_id, s.split, c."values", c.conversation from snapshot_judgements s '
-        "join judgements j on j.id = s.judgement_id join comparisons k on k.id = j.comparison_id "
-        "join cases c on c.id = k.case_id where s.snapshot_id = ? order by s.position",
-        [snapshot.id],
-    )
-    items = _items(store, OF_SNAPSHOT, [snapshot.id])
-    for row in judged:
-        some = items.get(row["comparison_id"], [])
-        yield from unpaired.votes_of(row, _asked(row), some, [_answer(item) for item in some])
-
-
-def _decided(store: Store, which: str, values: list[Any]) -> list[dict[str, Any]]:
-    """The answers that some judgements (``which`` selects their ids) say are worth learning from.
-
-    An edited answer stands for its comparison. Otherwise the one answer that more than half of the judges put first
-    alone, and did not call bad, does; without such an answer the comparison says nothing here.
-    """
-    judged = store.rows(
-        "select j.id, j.comparison_id, j.shown, j.ranks, j.both_bad, j.edited_text, j.edited_position, c.id as case_id, "
-        'c.split, c."values", c.conversation '
-        "from judgements j join comparisons k on k.id = j.comparison_id join cases c on c.id = k.case_id "
-        f"where j.id in ({which}) order by j.comparison_id, j.id",
-        values,
-    )
-    items = _items(store, which, values)
-    found = []
-    for comparison_id, group in groupby(judged, key=lambda row: row["comparison_id"]):
-        found += _worth_learning(list(group), items.get(comparison_id, []))
-    return found
-
-
-def _worth_learning(judgements: list[dict[str, Any]], items: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows of one comparison."""
-    first = judgements[0]
-    rest = {"case": first["case_id"], "split": first["split"], "judgements": [row["id"] for row in judgements]}
-    edits = [row for row in judgements if row["edited_text"]]
-    found = []
-    for row in edits:
-        place = row["edited_position"] or 0
-        asked = json.loads(items[place]["messages"]) if place < len(items) else _asked(row)
-        answer = {"completion": None, "text": row["edited_text"], "ended": True}
-        found.append({**rest, "messages": asked, "answer": answer, "source": "edited"})
-    place = None if edits else _winner(judgements)
-    if place is not None:
-        asked = json.loads(items[place]["messages"])
-        found.append({**rest, "messages": asked, "answer": _answer(items[place]), "source": "winner"})
-    return found
-
-
-def _items(store: Store, which: str, values: list[Any]) -> dict[int, list[dict[str, Any]]]:
-    """Comparison id -> its completions in canonical positions, of the comparisons that some judgements are about."""
-    rows = store.rows(
-        "select i.comparison_id, i.completion_id, t.text, t.finish_reason, p.messages from comparison_items i "
-        "join completions t on t.id = i.completion_id join prompts p on p.id = t.prompt_id where i.comparison_id in "
-        f"(select comparison_id from judgements where id in ({which})) order by i.comparison_id, i.position",
-        values,
-    )
-    found: dict[int, list[dict[str, Any]]] = {}
-    for row in rows:
-        found.setdefault(row["comparison_id"], []).append(row)
-    return found
-
-
-def _winner(judgements: Sequence[Mapping[str, Any]]) -> int | None:
-    """The position that more than half of these judgements of one comparison put first alone."""
-    votes: Counter[int] = Counter()
-    for row in judgements:
-        ranks = json.loads(row["ranks"])
-        if ranks.count(min(ranks, default=0)) == 1 and not row["both_bad"]:
-            votes[json.loads(row["shown"])[ranks.index(min(ranks))]] += 1
-    place, count = votes.most_common(1)[0] if votes else (None, 0)
-    return place if 2 * count > len(judgements) else None
-
-
 def demonstrations(store: Store, project_id: int) -> list[tuple[int, str]]:
     """Id and split of the worked examples that say what a good answer is.
 
@@ -346,46 +177,6 @@ def demonstrations(store: Store, project_id: int) -> list[tuple[int, str]]:
         [project_id],
     )
     return [(row["id"], row["split"]) for row in rows]
-
-
-def _prompt_rows(store: Store, snapshot: Snapshot) -> list[dict[str, Any]]:
-    wanted = snapshot.filters["prompt_ids"]
-    found = {
-        row["id"]: row
-        for row in store.rows(
-            'select p.id, p.messages, c.id as case_id, c.split, c."values", c.conversation from prompts p '
-            "join cases c on c.id = p.case_id where p.project_id = ?",
-            [snapshot.project_id],
-        )
-    }
-    return [
-        {
-            "prompt": i,
-            "case": found[i]["case_id"],
-            "split": found[i]["split"],
-            "messages": json.loads(found[i]["messages"]),
-            "conversation": _asked(found[i]),
-        }
-        for i in wanted
-    ]
-
-
-def conversation(values: Mapping[str, str] | None, messages: Sequence[Message] | None) -> list[Message]:
-    """A case as annotators and reward models see it: its turns, or its values as one user message.
-
-    The value named ``input`` stands alone; other names are shown before their texts.
-    """
-    if messages is not None:
-        return list(messages)
-    named = values or {}
-    text = named["input"] if "input" in named else "\n".join(f"{name}: {value}" for name, value in named.items())
-    return [{"role": "user", "content": text}]
-
-
-def _asked(row: Mapping[str, Any]) -> list[Message]:
-    """The conversation of a row that holds a case's JSON columns."""
-    values, messages = row["values"], row["conversation"]
-    return conversation(json.loads(values) if values else None, json.loads(messages) if messages else None)
 
 
 def models_touched_by(store: Store, judgement_id: int) -> list[int]:

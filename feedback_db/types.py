@@ -14,6 +14,7 @@ Role = Literal["annotator", "engineer", "admin"]
 Split = Literal["train", "val", "test"]
 Stage = Literal["candidate", "live", "retired"]
 JobState = Literal["queued", "running", "paused", "cancelling", "done", "failed", "cancelled", "interrupted"]
+RoundState = Literal["training_reward", "training_policy", "waiting_for_people", "done", "ended", "stopped", "failed"]
 Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
 
 
@@ -295,7 +296,8 @@ class Job:
     snapshot_id: int | None = None
     base_model_id: int | None = None
     start_model_id: int | None = None
-    reward_model_id: int | None = None
+    reward_model_id: int | None = None  # what a policy follows; of a reward job: the reward model before it
+    policy_model_id: int | None = None  # of a reward job: the policy whose answers it looks at
     output_model_id: int | None = None
     attempt: int = 0
     max_attempts: int = 3
@@ -307,6 +309,28 @@ class Job:
     person_id: int | None = None
     created_at: int = 0
     started_at: int | None = None
+    finished_at: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    """A reward job and the policy job that follows it: one row of the log of a series."""
+
+    id: int | None = None
+    project_id: int
+    series: str
+    number: int
+    wanted: int
+    kind: Literal["cooperative", "adversarial"]
+    settings: dict[str, Any]
+    seed: int = 0
+    reward_job_id: int
+    policy_job_id: int | None = None
+    state: RoundState = "training_reward"
+    reason: str = ""  # a code: why the series went no further
+    facts: dict[str, Any] = field(default_factory=dict)
+    person_id: int | None = None
+    created_at: int = 0
     finished_at: int | None = None
 
 
@@ -355,6 +379,7 @@ TABLES: dict[type, str] = {
     Judgement: "judgements",
     Snapshot: "snapshots",
     Job: "jobs",
+    Round: "rounds",
     Promotion: "promotions",
     Evaluation: "evaluations",
 }

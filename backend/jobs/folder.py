@@ -33,7 +33,8 @@ class Job:
     rows_digest: str  # SHA-256 of rows.jsonl
     attempt: int = 1
     start: str | None = None  # model folder the policy starts from; the reference stays the bare base
-    reward: str | None = None  # model folder of the reward model, for kinds that follow one
+    reward: str | None = None  # model folder of the reward model that is followed; of a reward job: the one before it
+    policy: str | None = None  # of a reward job: model folder of the policy whose answers it looks at
     snapshot: Mapping[str, Any] = field(default_factory=dict)
     lineage: Any = None  # copied into the manifest as parents
 

@@ -122,6 +122,7 @@ class Supervisor:
         (folder / "rows.jsonl").write_bytes(rows)
         start = self._model(job.start_model_id)
         reward = self._model(job.reward_model_id)
+        policy = self._model(job.policy_model_id)
         base = self._model(job.base_model_id)
         description = {
             "job": job.id,
@@ -133,6 +134,7 @@ class Supervisor:
             "models": os.path.abspath(self.models_dir),
             "start": start.adapter if start else None,
             "reward": reward.adapter if reward else None,
+            "policy": policy.adapter if policy else None,
             "rows_digest": snapshot.digest.hex() if snapshot.digest else "",
             "snapshot": {
                 "id": snapshot.id,
@@ -141,7 +143,7 @@ class Supervisor:
             },
             "lineage": {
                 role: {"model": m.id, "digest": m.digest.hex() if m.digest else None}
-                for role, m in (("base", base), ("start", start), ("reward", reward))
+                for role, m in (("base", base), ("start", start), ("reward", reward), ("policy", policy))
                 if m is not None
             },
         }

@@ -43,6 +43,7 @@ class ComparisonRow:
     strength: float | None = None
     both_bad: bool = False
     prompts: list[list[dict[str, str]]] = field(default_factory=list)  # what each answer answered; only DPO reads it
+    is_newest: bool = False  # an answer is of the policy whose newest answers the report looks at
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class AnswerRow:
     messages: list[dict[str, str]]
     answer: Answer
     source: str  # demonstration, edited or winner
+    conversation: list[dict[str, str]] = field(default_factory=list)  # the case as a reward model reads it
 
 
 @dataclass(frozen=True)
@@ -80,8 +82,9 @@ class UnpairedRow:
     is_contradicted: bool  # one said good, another bad
 
 
-def read_comparisons(path: Path, with_prompts: bool = False) -> list[ComparisonRow]:
-    """``with_prompts``: a row without the prompt of each of its answers is refused."""
+def read_comparisons(path: Path, with_prompts: bool = False, with_good: bool = False) -> list[ComparisonRow]:
+    """``with_prompts``: a row without the prompt of each of its answers is refused. ``with_good``: the good answers that
+    stand behind the comparisons are for ``read_good_answers``."""
 
     def parse(row: dict[str, Any]) -> ComparisonRow:
         answers = [Answer(a["completion"], str(a["text"]), bool(a.get("ended", True))) for a in row["answers"]]
@@ -100,9 +103,10 @@ def read_comparisons(path: Path, with_prompts: bool = False) -> list[ComparisonR
             strength=row.get("strength"),
             both_bad=bool(row.get("both_bad", False)),
             prompts=row["prompts"] if with_prompts else [],
+            is_newest=bool(row.get("is_newest", False)),
         )
 
-    return _read(path, parse)
+    return _read(path, parse, lambda row: not (with_good and "source" in row))
 
 
 def read_prompts(path: Path) -> list[PromptRow]:
@@ -116,6 +120,17 @@ def read_answers(path: Path) -> list[AnswerRow]:
         return AnswerRow(row["case"], row["split"], row["messages"], answer, str(row["source"]))
 
     return _read(path, parse)
+
+
+def read_good_answers(path: Path) -> list[AnswerRow]:
+    """The answers worth learning from that stand behind the comparisons, each with its case."""
+
+    def parse(row: dict[str, Any]) -> AnswerRow:
+        a = row["answer"]
+        answer = Answer(a["completion"], str(a["text"]), bool(a["ended"]))
+        return AnswerRow(row["case"], row["split"], row["messages"], answer, str(row["source"]), row["conversation"])
+
+    return _read(path, parse, lambda row: "source" in row)
 
 
 def read_unpaired(path: Path) -> list[UnpairedRow]:
@@ -137,12 +152,17 @@ def read_unpaired(path: Path) -> list[UnpairedRow]:
     return _read(path, parse)
 
 
-def _read(path: Path, parse: Callable[[dict[str, Any]], Row]) -> list[Row]:
+def _read(
+    path: Path, parse: Callable[[dict[str, Any]], Row], where: Callable[[dict[str, Any]], bool] = lambda row: True
+) -> list[Row]:
+    """``where``: which of the file's rows are read."""
     rows = []
     with path.open(encoding="utf-8") as stream:
         for number, line in enumerate(stream, 1):
             try:
-                rows.append(parse(json.loads(line)))
+                row = json.loads(line)
+                if where(row):
+                    rows.append(parse(row))
             except (ValueError, KeyError, TypeError, AttributeError) as cause:
                 raise BadRows(
                     f"Line {number} of the job's rows is not usable ({cause}). Make the snapshot again."

@@ -15,10 +15,19 @@ import transformers
 from backend.jobs.folder import ROWS, BadJob, Job, write_held_out
 from backend.registry import artifacts
 from backend.registry.artifacts import BadArtifact, Manifest, Saved
-from backend.training import dpo, ift, judge, kto, ppo, precision, probe, reward, sft
+from backend.training import adversarial, dpo, ift, judge, kto, ppo, precision, probe, reward, sft
 from backend.training import settings as settings_of
 from backend.training.checkpoint import Checkpoints
-from backend.training.data import Tokens, pad_left, read_answers, read_comparisons, read_prompts, read_unpaired
+from backend.training.data import (
+    ComparisonRow,
+    Tokens,
+    pad_left,
+    read_answers,
+    read_comparisons,
+    read_good_answers,
+    read_prompts,
+    read_unpaired,
+)
 from backend.training.on_policy import ADAPTER
 from backend.training.run import Run
 from backend.training.settings import (
@@ -44,21 +53,25 @@ class NotTheSame(RuntimeError):
 def train_reward(job: Job, folder: Path, run: Run) -> tuple[Saved, dict[str, Any]]:
     settings = settings_of.make(RewardSettings, job.settings)
     threads = set_threads(settings.threads)
-    start = verified(job, job.start) if job.start else None
-    rows = read_comparisons(folder / ROWS)
+    named = {"start": job.start, "reward": job.reward, "policy": job.policy}
+    parents = {role: verified(job, name) if name else None for role, name in named.items()}
+    rows = read_comparisons(folder / ROWS, with_good=settings.adv_coef > 0)
     base = load_base(job.base, settings.base_dtype)
-    with saves_of(job, settings, run, {"start": start}) as saves:
+    against = opposed(base, job, folder, settings, run)
+    with saves_of(job, settings, run, parents) as saves:
         digest = artifacts.fingerprint(base_folder(job.base))
         features = probe.Features(base, digest, Path(job.models).parent / "features" / f"{digest[:16]}.safetensors")
+        push = adversarial.pusher(base, against.pairs, settings, job.seed, run) if against else None
         trained = reward.train(
-            base, rows, settings, job.seed, run, start=_path(job, job.start), saves=saves, features=features
+            base, rows, settings, job.seed, run, start=_path(job, job.start), saves=saves, features=features, push=push
         )
     write_held_out(folder, trained.held_out)
-    facts = facts_of(job, base, settings_of.as_dict(settings), threads, {"start": start})
+    told = {**trained.report, **about_the_policy(base, job, trained.judge, rows, against, settings, run)}
+    facts = facts_of(job, base, settings_of.as_dict(settings), threads, parents)
 
     def fill(target: Path) -> None:
         judge.save(base, trained.judge, target)
-        write_report(target, {"kind": "reward", **trained.report})
+        write_report(target, {"kind": "reward", **told})
 
     def reload(target: Path) -> None:
         items, _ = reward.encode(base, rows, settings)
@@ -67,7 +80,35 @@ def train_reward(job: Job, folder: Path, run: Run) -> tuple[Saved, dict[str, Any
         loaded = judge.load(base, target, adapter="reloaded")
         _must_agree(was, judge.scores(base, loaded, sequences, 4096))
 
-    return keep(job, fill, reload, facts), trained.report
+    return keep(job, fill, reload, facts), told
+
+
+def opposed(base: SharedBase, job: Job, folder: Path, settings: RewardSettings, run: Run) -> adversarial.Against | None:
+    """Good answers beside the policy's own, when their weight is not 0. No policy named: the bare base is the policy."""
+    if not settings.adv_coef:
+        return None
+    if job.policy:
+        base.load(ADAPTER, Path(job.models) / job.policy)
+    good = read_good_answers(folder / ROWS)
+    return adversarial.oppose(base, ADAPTER if job.policy else None, good, settings, job.seed, run)
+
+
+def about_the_policy(
+    base: SharedBase,
+    job: Job,
+    trained: judge.Judge,
+    rows: Sequence[ComparisonRow],
+    against: adversarial.Against | None,
+    settings: RewardSettings,
+    run: Run,
+) -> dict[str, Any]:
+    """What the report says beside accuracy: good answers told from the policy's own, and its newest answers."""
+    found: dict[str, Any] = {}
+    if against:
+        found["adversarial"] = adversarial.told(base, trained, _path(job, job.reward), against, settings)
+    if any(row.is_newest for row in rows):
+        found["newest"] = adversarial.newest(base, trained, rows, settings, run)
+    return found
 
 
 def train_ppo(job: Job, folder: Path, run: Run) -> tuple[Saved, dict[str, Any]]:

@@ -240,6 +240,16 @@ def combined_score(scores: Tensor, how: str, uwo_coef: float = 1.0) -> Tensor:
     raise ValueError(f"Scores are combined by mean, min or uwo, not by {how}.")
 
 
+def adversarial_loss(good: Tensor, sampled: Tensor, total: Tensor | float | None = None) -> Tensor:
+    """Mean of -log sigma(f(good) - f(sampled)): scores of good answers against the policy's own. Both (B,) -> scalar.
+
+    The reward's side of the adversarial game: Chen et al. 2024 (arXiv:2401.01335) and Cheng et al. 2023 (arXiv:2311.08045)
+    play it with other functions of the difference. ``total`` counts the pairs of the whole batch when this is a part.
+    """
+    losses = bradley_terry_loss(good - sampled, torch.ones_like(good))
+    return mean_over(losses, torch.ones_like(good, dtype=torch.bool), total)
+
+
 def next_kl_coef(kl_coef: float, kl: float, target: float, episodes: int, horizon: int) -> float:
     """The adaptive KL coefficient of Ziegler et al. 2019 (arXiv:1909.08593) section 2.2; kl in nats per response."""
     error = min(max(kl / target - 1, -0.2), 0.2)

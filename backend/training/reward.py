@@ -22,7 +22,7 @@ first member.
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,6 +71,10 @@ class Learner(NamedTuple):
     mean_weight: float
 
 
+Push = Callable[[Learner, int, int], dict[str, float]]
+"""What else pulls at a member: (member, step, steps per epoch) -> statistics. It runs backward under its open scope."""
+
+
 class Trained(NamedTuple):
     judge: Judge
     report: dict[str, Any]
@@ -86,6 +90,7 @@ def train(
     start: Path | None = None,
     saves: Checkpoints = NONE,
     features: probe.Features | None = None,
+    push: Push | None = None,
 ) -> Trained:
     """Adds the adapter "reward" (and "reward-2" ...) to the base and trains it. Held out are the splits val and test.
 
@@ -132,7 +137,8 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = s.learning_rate * cosine_share(step, total_steps, s.warmup_share)
         batches = [batch_of(learner, begun, size, seed) for learner in learners]
-        measured = update(base, learners, batches, optimizer, s, seed, step, run)
+        pushes = (lambda learner, step=step: push(learner, step, steps_per_epoch)) if push else None
+        measured = update(base, learners, batches, optimizer, s, seed, step, run, pushes)
         run.metrics(step + 1, total_steps, {**measured, "epoch": epoch + (place + 1) / steps_per_epoch})
         is_epoch_end = place == steps_per_epoch - 1
         saves.keep(step + 1, live, {"curve": curve}, now=is_epoch_end)
@@ -274,11 +280,12 @@ def update(
     seed: int,
     step: int,
     run: Run,
+    push: Callable[[Learner], dict[str, float]] | None = None,
 ) -> dict[str, float]:
-    """One optimizer step, each member on its own batch; the statistics are means over the members."""
+    """One optimizer step, each member on its own batch and what else pushes it; the statistics are means over the members."""
     optimizer.zero_grad()
     told = [
-        add_gradient(base, learner, batch, settings, seed, step, run)
+        add_gradient(base, learner, batch, settings, seed, step, run, push)
         for learner, batch in zip(learners, batches, strict=True)
     ]
     optimizer.step()
@@ -295,6 +302,7 @@ def add_gradient(
     seed: int,
     step: int,
     run: Run,
+    push: Callable[[Learner], dict[str, float]] | None = None,
 ) -> dict[str, float]:
     """One member's clipped gradient of a batch, in micro-batches whose gradients add up to the batch's."""
     s, head = settings, learner.member.head
@@ -314,12 +322,13 @@ def add_gradient(
             decided = [(difference, share) for difference, share in pairs_seen if share != 0.5]
             hits += sum(report.agreement(*zip(*decided, strict=True))) if decided else 0.0
             pairs += len(decided)
+        told = push(learner) if push else {}
         norm = float(nn.utils.clip_grad_norm_(learner.weights, s.max_grad_norm))
     if not (math.isfinite(total_loss) and math.isfinite(norm)):
         raise NotFinite(
             f"The reward loss became {total_loss} at step {step + 1}. Lower the learning rate and start again."
         )
-    return {"loss": total_loss, "accuracy": hits / pairs if pairs else math.nan, "grad_norm": norm}
+    return {"loss": total_loss, "accuracy": hits / pairs if pairs else math.nan, "grad_norm": norm, **told}
 
 
 def score_items(base: SharedBase, head: Head, items: Sequence[Item]) -> Tensor:

@@ -1,56 +1,41 @@
 """Settings of the training jobs: the form, the command line, the stored row and the document come from these records.
 
-Standard library only: the web process reads this file without torch. Names are TRL's where TRL has the setting.
+Standard library only: the web process reads this file without torch. Names are TRL's where TRL has the setting. What a
+setting is stands in options.py, PPO's and IFT's in on_policy_settings.py; who needs any of them takes it from here.
 """
 
-import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import Any
 
-from backend.problem import Problem
+from backend.training.on_policy_settings import IFTSettings, OnPolicySettings, PPOSettings
+from backend.training.options import BadSettings, CommonSettings, Option, as_dict, make, options, setting
 
-
-class BadSettings(Problem, ValueError):
-    """A setting is unknown, of the wrong type or out of range; the message names it."""
-
-
-class Option(NamedTuple):
-    """One setting as a form or a command line needs it."""
-
-    name: str
-    type: type
-    default: Any
-    label: str
-    help: str
-    minimum: float | None
-    maximum: float | None
-    choices: tuple[str, ...]
-    advanced: bool
-    pattern: str  # of a free text, as a regular expression; empty for all else
-    example: str
-
-
-def _setting(
-    default: Any,
-    label: str,
-    help: str,
-    minimum: float | None = None,
-    maximum: float | None = None,
-    choices: tuple[str, ...] = (),
-    advanced: bool = False,
-    pattern: str = "",
-    example: str = "",
-) -> Any:
-    """Of a free text, ``maximum`` is its greatest length, ``pattern`` what it must match, ``example`` what it looks like."""
-    facts = {"label": label, "help": help, "min": minimum, "max": maximum, "choices": choices, "advanced": advanced}
-    return field(default=default, metadata={**facts, "pattern": pattern, "example": example})
+__all__ = [
+    "KINDS",
+    "BadSettings",
+    "CommonSettings",
+    "DPOSettings",
+    "IFTSettings",
+    "KTOSettings",
+    "OnPolicySettings",
+    "Option",
+    "PPOSettings",
+    "RewardSettings",
+    "RoundsSettings",
+    "SFTSettings",
+    "as_dict",
+    "make",
+    "options",
+    "weights_of",
+    "weights_text",
+]
 
 
 def _people_setting() -> Any:
     """For the kinds that learn from judgements; an entry is a name, white space, a number (``weights_of``)."""
     entry = r"[^,]*[^,\s]\s+\d{1,4}(?:\.\d{1,6})?\s*"
-    return _setting(
+    return setting(
         "",
         "Weights of people",
         "How much each person's judgements count beside the others' of one comparison, for example 'ann 0.5, bob 0'; "
@@ -63,84 +48,61 @@ def _people_setting() -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CommonSettings:
-    """What every training job has."""
-
-    lora_r: int = _setting(16, "LoRA rank", "Size of the trained adapter on every linear layer.", 1, 256, advanced=True)
-    lora_alpha: int = _setting(
-        32, "LoRA alpha", "The adapter's output is scaled by alpha / rank.", 1, 1024, advanced=True
-    )
-    max_length: int = _setting(
-        1024,
-        "Longest text in tokens",
-        "A longer case loses its beginning, never its answer; cuts are counted.",
-        16,
-        131072,
-        advanced=True,
-    )
-    max_grad_norm: float = _setting(
-        1.0, "Largest gradient norm", "A larger gradient is scaled down.", 1e-6, 1e6, advanced=True
-    )
-    tokens_per_microbatch: int = _setting(
-        2048, "Tokens per pass", "Padded tokens in one forward pass: memory against speed.", 16, 1 << 20, advanced=True
-    )
-    base_dtype: str = _setting(
-        "auto",
-        "Base weights",
-        "bfloat16 halves memory and time where the processor has it; auto takes it for bases above 50 million weights.",
-        choices=("auto", "float32", "bfloat16"),
-        advanced=True,
-    )
-    threads: int = _setting(
-        0, "Threads", "0 takes up to four cores. Equal weights are promised for an equal number.", 0, 256, advanced=True
-    )
-    save_minutes: float = _setting(
-        5.0,
-        "Minutes between checkpoints",
-        "A job that was interrupted goes on from its last one. 0 saves after every step.",
-        0.0,
-        1440.0,
-        advanced=True,
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
 class RewardSettings(CommonSettings):
     """Bradley-Terry reward model: an adapter and a scalar head on the frozen base."""
 
-    learning_rate: float = _setting(
+    learning_rate: float = setting(
         3e-3,
         "Learning rate",
         "Step size of adapter and head. 3e-3 suits the starter model; larger ones take 1e-4.",
         0.0,
         1.0,
     )
-    num_train_epochs: int = _setting(2, "Epochs", "Passes over the judgements; more than a few overfit.", 1, 1000)
-    batch_size: int = _setting(16, "Comparisons per step", "How many comparisons one step averages.", 1, 4096)
-    warmup_share: float = _setting(0.03, "Warm-up share", "Share of steps in which the rate rises.", 0.0, 1.0)
-    strength_margin: float = _setting(
+    num_train_epochs: int = setting(2, "Epochs", "Passes over the judgements; more than a few overfit.", 1, 1000)
+    batch_size: int = setting(16, "Comparisons per step", "How many comparisons one step averages.", 1, 4096)
+    warmup_share: float = setting(0.03, "Warm-up share", "Share of steps in which the rate rises.", 0.0, 1.0)
+    strength_margin: float = setting(
         0.0, "Margin per strength", "Asks a larger score difference of strong preferences; 0 is off.", 0.0, 10.0
     )
-    min_comparisons: int = _setting(
+    min_comparisons: int = setting(
         20, "Fewest comparisons", "A job with fewer judged comparisons is refused.", 2, 1_000_000
     )
-    ties: str = _setting(
+    ties: str = setting(
         "half",
         "Ties",
         "half: a tie is half a win for either; model: learns how close scores are called a tie; drop: ties are left out.",
         choices=("half", "model", "drop"),
         advanced=True,
     )
-    label_smoothing: float = _setting(
+    label_smoothing: float = setting(
         0.0, "Label smoothing", "Share of judgements believed to be turned round.", 0.0, 0.5, advanced=True
     )
-    num_members: int = _setting(
+    num_members: int = setting(
         1,
         "Ensemble members",
         "Reward models trained side by side; their disagreement shows where the judgements say little. 3 to 5 are usual.",
         1,
         5,
         advanced=True,
+    )
+    adv_coef: float = setting(
+        0.0,
+        "Weight of the policy's answers",
+        "Good answers must also score above the policy's own, with this weight; 0 is off.",
+        0.0,
+        100.0,
+        advanced=True,
+    )
+    adv_generations: int = setting(
+        1,
+        "Policy answers per good answer",
+        "Sampled once at the start, when their weight is not 0.",
+        1,
+        64,
+        advanced=True,
+    )
+    response_length: int = setting(
+        64, "Longest sampled answer in tokens", "An answer of the policy is cut there.", 1, 8192, advanced=True
     )
     annotator_weights: str = _people_setting()
 
@@ -153,183 +115,48 @@ class RewardSettings(CommonSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OnPolicySettings(CommonSettings):
-    """What the methods share that sample answers and follow a reward model."""
-
-    learning_rate: float = _setting(
-        3e-3,
-        "Learning rate",
-        "Step size of the adapter. 3e-3 suits the starter model; larger ones take 1e-5.",
-        0.0,
-        1.0,
-    )
-    total_episodes: int = _setting(768, "Episodes", "Answers sampled in the whole run.", 1, 10_000_000)
-    batch_size: int = _setting(64, "Episodes per step", "Answers sampled before each update.", 1, 65536)
-    num_generations: int = _setting(4, "Answers per prompt", "The prompt is read once for all of them.", 1, 256)
-    kl_coef: float = _setting(0.05, "KL coefficient", "Price of one nat away from the base.", 0.0, 100.0)
-    kl_penalty: str = _setting(
-        "reward",
-        "KL charged in",
-        "reward: as part of what is paid; loss: beside it, with a gradient of its own, under k2 or k3.",
-        choices=("reward", "loss"),
-        advanced=True,
-    )
-    kl_estimator: str = _setting(
-        "k1",
-        "KL estimate",
-        "k1 has the right mean and may be negative; k2 is half its square; k3 is never negative.",
-        choices=("k1", "k2", "k3"),
-        advanced=True,
-    )
-    temperature: float = _setting(1.0, "Temperature", "Of sampling and of every log-probability.", 0.01, 10.0)
-    response_length: int = _setting(64, "Longest answer in tokens", "An answer is cut there.", 1, 8192)
-    missing_eos_penalty: float = _setting(
-        1.0,
-        "Penalty for no end",
-        "Subtracted from the score of an answer without an end token.",
-        0.0,
-        100.0,
-        advanced=True,
-    )
-    reward_clip: float = _setting(5.0, "Score clip", "Scores are held within this.", 0.01, 1000.0, advanced=True)
-    ensemble: str = _setting(
-        "mean",
-        "Score of an ensemble",
-        "Of a reward model with several members: their mean, the least of them, or uwo, the mean less their disagreement.",
-        choices=("mean", "min", "uwo"),
-        advanced=True,
-    )
-    uwo_coef: float = _setting(
-        1.0, "Price of disagreement", "uwo subtracts this times the members' deviation.", 0.0, 100.0, advanced=True
-    )
-    spread_stop: float = _setting(
-        0.0,
-        "Disagreement stop",
-        "The run stops when the members disagree this many times as much as at first; 0 is off.",
-        0.0,
-        1000.0,
-        advanced=True,
-    )
-    kl_stop: float = _setting(
-        15.0, "KL stop", "The run stops when answers are this many nats from the base.", 0.1, 10000.0
-    )
-    entropy_stop: float = _setting(
-        0.1, "Entropy stop", "The run stops below this share of its first entropy; 0 is off.", 0.0, 1.0, advanced=True
-    )
-    eval_cases: int = _setting(
-        50, "Held-out prompts", "Held-out prompts answered before and after training.", 0, 100000, advanced=True
-    )
-
-    def __post_init__(self) -> None:
-        if (self.kl_penalty, self.kl_estimator) == ("loss", "k1"):
-            raise BadSettings(
-                "'kl_penalty' loss cannot go with 'kl_estimator' k1: on sampled tokens the gradient of k1 has mean zero, "
-                "so nothing would hold the policy. Choose k2, or charge it in the reward."
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
-class PPOSettings(OnPolicySettings):
-    """PPO with a KL penalty to the bare base."""
-
-    learning_rate: float = _setting(
-        3e-3,
-        "Learning rate",
-        "Step size of adapter and value head. 3e-3 suits the starter model; larger ones take 1e-5.",
-        0.0,
-        1.0,
-    )
-    num_ppo_epochs: int = _setting(1, "Passes per batch", "How often each batch is trained on.", 1, 64)
-    num_mini_batches: int = _setting(
-        4, "Updates per pass", "Into how many parts a batch is cut.", 1, 1024, advanced=True
-    )
-    kl_target: float = _setting(
-        0.0, "KL target", "Nats per answer that the coefficient aims at; 0 keeps it fixed.", 0.0, 1000.0, advanced=True
-    )
-    kl_horizon: int = _setting(10000, "KL horizon", "Episodes over which it adapts.", 1, 10_000_000, advanced=True)
-    value_adapter: str = _setting(
-        "none",
-        "Value adapter",
-        "none: a head on the policy's states; own: an adapter for the values alone; reward: that starts as the reward model.",
-        choices=("none", "own", "reward"),
-    )
-    value_warmup_steps: int = _setting(
-        0, "Value warm-up", "First steps in which the values learn and the policy rests.", 0, 1_000_000, advanced=True
-    )
-    whiten_rewards: bool = _setting(
-        False, "Whiten rewards", "Scales each batch's rewards to variance 1; their mean stays.", advanced=True
-    )
-    approx_kl_stop: float = _setting(
-        0.1,
-        "Batch KL stop",
-        "A batch is left once the policy is this many nats per token from the one that sampled it; 0 is off.",
-        0.0,
-        100.0,
-        advanced=True,
-    )
-    cliprange: float = _setting(0.2, "Policy clip", "How far a token's ratio pays.", 1e-6, 10.0, advanced=True)
-    cliprange_value: float = _setting(0.2, "Value clip", "How far a value moves at once.", 1e-6, 1000.0, advanced=True)
-    vf_coef: float = _setting(0.1, "Value loss weight", "Weight of the value loss.", 0.0, 100.0, advanced=True)
-    gamma: float = _setting(1.0, "Discount", "1: a later token's reward counts in full.", 0.0, 1.0, advanced=True)
-    lam: float = _setting(0.95, "GAE lambda", "1: no bias, more noise.", 0.0, 1.0, advanced=True)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        steps = max(1, self.total_episodes // self.batch_size)
-        if self.value_warmup_steps >= steps:
-            raise BadSettings(
-                f"'value_warmup_steps' is {self.value_warmup_steps} and the run has {steps} steps: the policy would never "
-                "be trained. Lower it, or raise 'total_episodes'."
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
 class SFTSettings(CommonSettings):
     """Supervised fine-tuning on demonstrations, edited answers and winners."""
 
-    learning_rate: float = _setting(
+    learning_rate: float = setting(
         3e-3,
         "Learning rate",
         "Step size of the adapter. 3e-3 suits the starter model; larger ones take 1e-4.",
         0.0,
         1.0,
     )
-    num_train_epochs: int = _setting(3, "Epochs", "Passes over the answers; more than a few overfit.", 1, 1000)
-    batch_size: int = _setting(16, "Answers per step", "How many answers one step averages.", 1, 4096)
-    warmup_share: float = _setting(0.03, "Warm-up share", "Share of steps in which the rate rises.", 0.0, 1.0)
-    min_answers: int = _setting(
-        20, "Fewest answers", "A job with fewer answers to learn from is refused.", 1, 1_000_000
-    )
+    num_train_epochs: int = setting(3, "Epochs", "Passes over the answers; more than a few overfit.", 1, 1000)
+    batch_size: int = setting(16, "Answers per step", "How many answers one step averages.", 1, 4096)
+    warmup_share: float = setting(0.03, "Warm-up share", "Share of steps in which the rate rises.", 0.0, 1.0)
+    min_answers: int = setting(20, "Fewest answers", "A job with fewer answers to learn from is refused.", 1, 1_000_000)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DPOSettings(CommonSettings):
     """Direct preference optimisation: from judged pairs straight to a policy."""
 
-    learning_rate: float = _setting(
+    learning_rate: float = setting(
         3e-3,
         "Learning rate",
         "Step size of the adapter. 3e-3 suits the starter model; larger ones take 1e-5.",
         0.0,
         1.0,
     )
-    num_train_epochs: int = _setting(1, "Epochs", "Passes over the pairs; more than a few overfit.", 1, 1000)
-    batch_size: int = _setting(16, "Pairs per step", "How many pairs one step averages.", 1, 4096)
-    beta: float = _setting(
+    num_train_epochs: int = setting(1, "Epochs", "Passes over the pairs; more than a few overfit.", 1, 1000)
+    batch_size: int = setting(16, "Pairs per step", "How many pairs one step averages.", 1, 4096)
+    beta: float = setting(
         0.1, "Beta", "Larger keeps the policy closer to where it starts: 0.1 for sigmoid, about 1 for ipo.", 1e-6, 100.0
     )
-    loss_type: str = _setting(
+    loss_type: str = setting(
         "sigmoid",
         "Loss",
         "sigmoid is DPO; ipo aims at a margin of 1 / (2 beta) nats per token: raise beta to about 1 with it.",
         choices=("sigmoid", "ipo"),
     )
-    label_smoothing: float = _setting(
+    label_smoothing: float = setting(
         0.0, "Label smoothing", "Share of judgements believed to be wrong; only for sigmoid.", 0.0, 0.5, advanced=True
     )
-    min_pairs: int = _setting(
-        20, "Fewest pairs", "A job with fewer decided pairs to train on is refused.", 1, 1_000_000
-    )
+    min_pairs: int = setting(20, "Fewest pairs", "A job with fewer decided pairs to train on is refused.", 1, 1_000_000)
     annotator_weights: str = _people_setting()
 
 
@@ -337,37 +164,37 @@ class DPOSettings(CommonSettings):
 class KTOSettings(CommonSettings):
     """Kahneman-Tversky optimisation: from single answers, called good or bad, to a policy."""
 
-    learning_rate: float = _setting(
+    learning_rate: float = setting(
         3e-3,
         "Learning rate",
         "Step size of the adapter. 3e-3 suits the starter model; larger ones take 1e-5.",
         0.0,
         1.0,
     )
-    num_train_epochs: int = _setting(1, "Epochs", "Passes over the answers; more than a few overfit.", 1, 1000)
-    batch_size: int = _setting(
+    num_train_epochs: int = setting(1, "Epochs", "Passes over the answers; more than a few overfit.", 1, 1000)
+    batch_size: int = setting(
         16,
         "Answers per step",
         "How many answers one step averages. The KL is estimated from them too: 16 or more.",
         2,
         4096,
     )
-    beta: float = _setting(0.1, "Beta", "Larger keeps the policy closer to where it starts.", 1e-6, 100.0)
-    desirable_weight: float = _setting(
+    beta: float = setting(0.1, "Beta", "Larger keeps the policy closer to where it starts.", 1e-6, 100.0)
+    desirable_weight: float = setting(
         1.0,
         "Weight of desirable answers",
         "Number times weight of desirable answers should be 1 to 1.33 times that of undesirable ones.",
         1e-6,
         1e6,
     )
-    undesirable_weight: float = _setting(
+    undesirable_weight: float = setting(
         1.0,
         "Weight of undesirable answers",
         "Change one of the two weights, not both; the run says when they are out of balance.",
         1e-6,
         1e6,
     )
-    min_of_each: int = _setting(
+    min_of_each: int = setting(
         10,
         "Fewest answers of each kind",
         "A job with fewer desirable or fewer undesirable answers to train on is refused.",
@@ -377,15 +204,36 @@ class KTOSettings(CommonSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class IFTSettings(OnPolicySettings):
-    """REINFORCE on the learned reward with a leave-one-out baseline."""
+class RoundsSettings:
+    """A series of rounds: a reward job, then an IFT job that follows it, each with its own settings."""
 
-    num_generations: int = _setting(
-        4, "Answers per prompt", "Each answer is measured against the others; 1 takes a moving average.", 1, 256
+    kind: str = setting(
+        "adversarial",
+        "Kind",
+        "adversarial: against the policy's own answers. cooperative: with new judgements of them.",
+        choices=("adversarial", "cooperative"),
+    )
+    rounds: int = setting(3, "Rounds", "How many at most; a series may end earlier.", 1, 20)
+    adv_coef: float = setting(
+        0.1,
+        "Weight of the policy's answers",
+        "Beside the judgements; only in adversarial rounds.",
+        1e-6,
+        100.0,
+        advanced=True,
+    )
+    min_new_judgements: int = setting(
+        50, "New judgements between rounds", "Of the newest policy's answers; only in cooperative rounds.", 1, 1_000_000
+    )
+    max_accuracy_fall: float = setting(
+        0.02,
+        "Largest fall of accuracy",
+        "The series ends when held-out human accuracy is this much below its first round's.",
+        0.0,
+        1.0,
+        advanced=True,
     )
 
-
-Settings = TypeVar("Settings", bound=CommonSettings)
 
 KINDS: Mapping[str, type[CommonSettings]] = {
     "reward": RewardSettings,
@@ -395,41 +243,6 @@ KINDS: Mapping[str, type[CommonSettings]] = {
     "kto": KTOSettings,
     "sft": SFTSettings,
 }
-
-
-def options(kind: type[CommonSettings]) -> list[Option]:
-    """The settings of one kind of job in the order of the form: its own first, then what all jobs have."""
-    common = {f.name for f in fields(CommonSettings)}
-    ordered = sorted(fields(kind), key=lambda f: f.name in common)
-    return [
-        Option(
-            name=f.name,
-            type=type(f.default),
-            default=f.default,
-            label=f.metadata["label"],
-            help=f.metadata["help"],
-            minimum=f.metadata["min"],
-            maximum=f.metadata["max"],
-            choices=f.metadata["choices"],
-            advanced=f.metadata["advanced"],
-            pattern=f.metadata["pattern"],
-            example=f.metadata["example"],
-        )
-        for f in ordered
-    ]
-
-
-def make(kind: type[Settings], values: Mapping[str, Any]) -> Settings:
-    """Settings from a form, a command line or a stored row; what is not given has its default."""
-    known = {option.name: option for option in options(kind)}
-    for name in values:
-        if name not in known:
-            raise BadSettings(f"There is no setting '{name}'. Known: {', '.join(sorted(known))}.")
-    return kind(**{name: _checked(known[name], value) for name, value in values.items()})
-
-
-def as_dict(settings: CommonSettings) -> dict[str, Any]:
-    return asdict(settings)
 
 
 def weights_of(text: str) -> dict[str, float]:
@@ -446,42 +259,3 @@ def weights_of(text: str) -> dict[str, float]:
 def weights_text(weights: Mapping[str, float]) -> str:
     """The reverse of ``weights_of``."""
     return ", ".join(f"{name} {f'{weight:.6f}'.rstrip('0').rstrip('.')}" for name, weight in weights.items())
-
-
-def _checked(option: Option, value: Any) -> Any:
-    if option.type is bool:
-        return _switch(option.name, value)
-    if option.choices:
-        if value not in option.choices:
-            raise BadSettings(f"'{option.name}' must be one of {', '.join(option.choices)}, not {value!r}.")
-        return value
-    if option.type is str:
-        return _checked_text(option, value)
-    wanted = "a whole number" if option.type is int else "a number"
-    try:
-        number = option.type(value)
-        is_exact = not isinstance(value, bool) and (option.type is float or number == float(value))
-    except (TypeError, ValueError, OverflowError):
-        is_exact = False
-    if not is_exact:
-        raise BadSettings(f"'{option.name}' must be {wanted}, not {value!r}.")
-    low, high = option.minimum, option.maximum
-    if not ((low is None or number >= low) and (high is None or number <= high)):
-        raise BadSettings(f"'{option.name}' must be between {low:g} and {high:g}, not {number:g}.")
-    return number
-
-
-def _checked_text(option: Option, value: Any) -> str:
-    if isinstance(value, str) and option.maximum is not None and len(value) > option.maximum:
-        raise BadSettings(f"'{option.name}' has {len(value)} characters; {option.maximum:g} are the most.")
-    if not isinstance(value, str) or not re.fullmatch(option.pattern, value):
-        raise BadSettings(f"'{option.name}' must be like {option.example!r} or empty, not {value!r}.")
-    return value
-
-
-def _switch(name: str, value: Any) -> bool:
-    """A form and a stored row give true or false, a command line may give the word."""
-    said = {"true": True, "false": False}.get(value.lower(), value) if isinstance(value, str) else value
-    if not isinstance(said, bool):
-        raise BadSettings(f"'{name}' must be true or false, not {value!r}.")
-    return said

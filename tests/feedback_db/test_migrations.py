@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from sqlite_utils import Database
 
-from feedback_db import Store, jobs, migrations
-from feedback_db.types import Job
+from feedback_db import Store, jobs, migrations, rounds
+from feedback_db.types import Job, Model, Round
 
 
 def file_before(path: Path, step: str, version: int) -> None:
@@ -47,12 +47,13 @@ def old(tmp_path: Path) -> Path:
 
 def test_jobs_and_all_that_points_at_them_survive_the_step_that_allows_a_pause(old: Path) -> None:
     conn = sqlite3.connect(old)
-    before = conn.execute("select * from jobs order by id").fetchall()
+    cursor = conn.execute("select * from jobs order by id")
+    names, before = ",".join(column[0] for column in cursor.description), cursor.fetchall()
     with pytest.raises(sqlite3.IntegrityError):
         conn.execute("update jobs set state = 'paused' where id = 7")
     conn.close()
     store = Store(old)
-    assert store.db.conn.execute("select * from jobs order by id").fetchall() == before
+    assert store.db.conn.execute(f"select {names} from jobs order by id").fetchall() == before
     assert store.rows("pragma foreign_key_check") == []
     assert [event["kind"] for event in jobs.events(store, 7)] == ["started"] and len(jobs.metrics(store, 7)) == 1
     assert store.get(Job, 8).error == "no" and jobs.with_key(store, "click") is not None
@@ -90,12 +91,13 @@ def test_jobs_and_all_that_points_at_them_survive_the_step_that_allows_kto(tmp_p
     path = tmp_path / "feedback.db"
     file_before(path, "m003_kto_jobs", 2)
     conn = sqlite3.connect(path)
-    before = conn.execute("select * from jobs order by id").fetchall()
+    cursor = conn.execute("select * from jobs order by id")
+    names, before = ",".join(column[0] for column in cursor.description), cursor.fetchall()
     with pytest.raises(sqlite3.IntegrityError):
         conn.execute("update jobs set kind = 'kto' where id = 8")
     conn.close()
     store = Store(path)
-    assert store.db.conn.execute("select * from jobs order by id").fetchall() == before
+    assert store.db.conn.execute(f"select {names} from jobs order by id").fetchall() == before
     assert store.rows("pragma foreign_key_check") == []
     assert len(jobs.events(store, 7)) == len(jobs.metrics(store, 7)) == 1 and jobs.with_key(store, "click") is not None
     with pytest.raises(sqlite3.IntegrityError):
@@ -105,4 +107,23 @@ def test_jobs_and_all_that_points_at_them_survive_the_step_that_allows_kto(tmp_p
         jobs.set_state(store, 7, "running")
     store.db.conn.execute("update jobs set kind = 'kto' where id = 8")
     assert store.get(Job, 8).kind == "kto"
+    store.close()
+
+
+def test_jobs_name_no_policy_before_rounds_and_a_project_has_one_open_round(tmp_path: Path) -> None:
+    path = tmp_path / "feedback.db"
+    file_before(path, "m005_rounds", 3)
+    store = Store(path)
+    assert [(job.policy_model_id, job.state) for job in store.find(Job)] == [(None, "running"), (None, "failed")]
+    assert store.get(Model, 1).job_id == 7 and store.rows("pragma foreign_key_check") == []
+    given = {"project_id": 1, "series": "s", "wanted": 3, "kind": "adversarial", "settings": {"a": 1}}
+    first = store.add(Round(number=1, reward_job_id=7, facts={"n": 2}, **given))
+    assert store.get(Round, first.id or 0) == first and first.created_at
+    with pytest.raises(sqlite3.IntegrityError, match="UNIQUE"):
+        store.add(Round(number=2, reward_job_id=8, **given))
+    closed = rounds.finish(store, first, "ended", "no_separation", accuracy=0.5)
+    assert closed.facts == {"n": 2, "accuracy": 0.5} and store.get(Round, first.id or 0) == closed
+    assert rounds.open_round(store, 1) is None
+    with pytest.raises(sqlite3.IntegrityError, match="CHECK"):  # no policy job yet
+        store.add(Round(number=2, reward_job_id=8, state="training_policy", **given))
     store.close()

@@ -102,6 +102,11 @@ def _report_facts(ui: Ui, report: Mapping[str, Any]) -> list[tuple[str, drawn.Ce
         if (ties := report.get("ties")) and ties.get("log_loss") is not None:
             rows.append((say("models.ties"), say("models.ties_figures", n=ties["n"], **_ties_figures(ties))))
         rows.append((say("models.train_accuracy"), percent(report.get("train_accuracy"))))
+        if report.get("adversarial"):
+            rows.append((say("models.separation"), percent(report["adversarial"]["separation"])))
+            rows.append((say("models.separation_before"), percent(report["adversarial"]["separation_before"])))
+        if report.get("newest"):
+            rows.append((say("models.newest"), percent(report["newest"]["accuracy"])))
         if report.get("margin"):
             rows.append((say("models.margin"), interval(report["margin"])))
         if report.get("desirable_reward"):
@@ -161,6 +166,8 @@ def _lineage(ui: Ui, detail: Detail) -> list[tuple[str, drawn.Cell]]:
         )
     if detail.reward:
         rows.append((say("models.followed"), model_link(detail.reward)))
+    if detail.against:
+        rows.append((say("models.against"), model_link(detail.against)))
     if view.snapshot:
         rows.append((say("models.data"), say("models.snapshot", version=view.snapshot.version, n=view.snapshot.n or 0)))
         rows.append((say("models.since"), str(view.changed_since)))

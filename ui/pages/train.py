@@ -11,6 +11,7 @@ from backend.retraining import JobView
 from backend.training.settings import KINDS
 from ui.context import Ui
 from ui.pages.train_form import JobForm, changes, command_of, job_form
+from ui.pages.train_rounds import rounds_panel
 from ui.pages.train_view import (
     about_shown,
     can_pause,
@@ -65,7 +66,10 @@ def page(ui: Ui) -> None:
             with gr.Column(scale=7, min_width=480, elem_classes="wh-panel"):
                 jobs = drawn("jobs")
                 watch = _watch(ui)
-    timer = gr.Timer(EVERY_SECONDS, active=False)
+        timer = gr.Timer(EVERY_SECONDS, active=False)
+        with gr.Column(elem_classes="wh-panel"):
+            by_kind = {form.kind: form for form in forms}
+            rounds_panel(ui, project, timer, by_kind["reward"], by_kind["ift"])
     _events(ui, project, [cards, *abouts], forms, commands, status, jobs, watch, timer)
 
 

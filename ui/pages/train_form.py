@@ -8,12 +8,14 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
-from backend.training.settings import KINDS, Option, options
+from backend.training.settings import KINDS, Option, RoundsSettings, options
 from ui.context import Ui
+
+FORMS: Mapping[str, type[Any]] = {**KINDS, "rounds": RoundsSettings}
 
 
 class JobForm(NamedTuple):
-    """The fields of one kind of job. ``fields`` stand in the order of ``options(KINDS[kind])``."""
+    """The fields of one kind of job, or of rounds. ``fields`` stand in the order of ``options(FORMS[kind])``."""
 
     kind: str
     fields: list[Any]
@@ -25,7 +27,7 @@ class JobForm(NamedTuple):
 
 def job_form(ui: Ui, kind: str) -> JobForm:
     label = ui.text.label
-    found = options(KINDS[kind])
+    found = options(FORMS[kind])
     fields: dict[str, Any] = {}
     with gr.Row(elem_classes="wh-grid"):
         for option in found:
@@ -38,8 +40,8 @@ def job_form(ui: Ui, kind: str) -> JobForm:
                 fields[option.name] = _field(ui, kind, option)
     despite = gr.Textbox(
         label=label("train.despite"),
-        info=label("train.despite_hint"),
-        visible=False,
+        info=label("rounds.despite_hint" if kind == "rounds" else "train.despite_hint"),
+        visible=kind == "rounds",
         elem_id=f"{kind}-despite",
         max_lines=2,
     )
@@ -75,7 +77,7 @@ def _step(default: float) -> float:
 
 def changes(kind: str, values: Sequence[Any]) -> dict[str, Any]:
     """What differs from the defaults; an emptied field counts as its default."""
-    given = zip(options(KINDS[kind]), values, strict=True)
+    given = zip(options(FORMS[kind]), values, strict=True)
     return {option.name: value for option, value in given if value is not None and value != option.default}
 
 

@@ -22,8 +22,8 @@ TONES = {
 }
 SAMPLES = 6  # newest sample answers shown
 GROUPS: dict[str, tuple[str, ...]] = {  # curves that share a unit share a picture
-    "accuracy": ("accuracy", "rewards/accuracies", "held_out/accuracy"),
-    "loss": ("loss", "held_out/log_loss", "held_out/loss"),
+    "accuracy": ("accuracy", "rewards/accuracies", "held_out/accuracy", "adversarial/accuracy"),
+    "loss": ("loss", "held_out/log_loss", "held_out/loss", "adversarial/loss"),
     "margin": ("rewards/margins", "held_out/margin"),
     "rewards": ("rewards/chosen", "rewards/rejected"),
     "logps": ("logps/chosen", "logps/rejected"),

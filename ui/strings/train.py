@@ -1,6 +1,6 @@
 """The train page; the names of settings come from the settings themselves, in Chinese from here."""
 
-from backend.training.settings import KINDS, options
+from backend.training.settings import KINDS, RoundsSettings, options
 
 SETTINGS_ZH = {
     "reward.learning_rate": ("学习率", "适配器与输出头的步长。3e-3 适合内置模型,更大的模型用 1e-4。"),
@@ -42,6 +42,17 @@ SETTINGS_ZH = {
     "warmup_share": ("预热比例", "学习率上升阶段所占的步数比例。"),
     "strength_margin": ("强度间隔", "对强偏好要求更大的分差;0 为关闭。"),
     "min_comparisons": ("最少比较数", "已评判比较少于此数时拒绝任务。"),
+    "adv_coef": ("策略回答的权重", "好回答的得分还须以此权重高于策略自己的回答;0 为关闭。"),
+    "adv_generations": ("每个好回答的策略回答数", "权重不为 0 时,在开始时采样一次。"),
+    "reward.response_length": ("采样回答最长(词元)", "策略的回答在此处截断。"),
+    "kind": (
+        "方式",
+        "adversarial(对抗):与策略自己的回答相对照。cooperative(协作):加入对其回答的新评判。",
+    ),
+    "rounds": ("轮数", "最多进行的轮数;可能提前结束。"),
+    "rounds.adv_coef": ("策略回答的权重", "与评判并用;仅用于对抗轮次。"),
+    "min_new_judgements": ("轮次之间的新评判数", "针对最新策略的回答;仅用于协作轮次。"),
+    "max_accuracy_fall": ("准确率最大降幅", "留出的人工评判准确率比第一轮低这么多时,系列结束。"),
     "total_episodes": ("总回合数", "整个运行中采样的回答数。"),
     "num_generations": ("每提示回答数", "同一提示只读取一次。"),
     "num_ppo_epochs": ("每批遍历次数", "每批数据训练的次数。"),
@@ -83,7 +94,7 @@ SETTINGS_ZH = {
 
 def _settings() -> dict[str, tuple[str, str]]:
     found: dict[str, tuple[str, str]] = {}
-    for kind, settings in KINDS.items():
+    for kind, settings in {**KINDS, "rounds": RoundsSettings}.items():
         for option in options(settings):
             label, help = SETTINGS_ZH.get(f"{kind}.{option.name}") or SETTINGS_ZH[option.name]
             found[f"setting.{kind}.{option.name}"] = (option.label, label)

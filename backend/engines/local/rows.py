@@ -67,7 +67,9 @@ class FixedRows:
             layer.at = self._read
         mask = _additive(is_hidden[:, None, None], self._base.dtype)
         with _one_by_one(self._base):
-            logits = self._base.forward(whole.unsqueeze(1), mask, self._read.unsqueeze(1), Cache(layers=[*self._layers]))
+            logits = self._base.forward(
+                whole.unsqueeze(1), mask, self._read.unsqueeze(1), Cache(layers=[*self._layers])
+            )
         self._read[place] += 1
         return logits[place]
 

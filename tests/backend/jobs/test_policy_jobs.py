@@ -88,3 +88,30 @@ def test_a_job_without_what_it_learns_from_says_so(
 ) -> None:
     failed = in_this_process(job_folder(tmp_path, base, kind, rows_for(rows), SETTINGS[kind]), monkeypatch)
     assert failed["kind"] == "failed" and sentence in failed["error"]
+
+
+def test_a_reward_job_sets_good_answers_against_a_policy_and_names_it_in_its_lineage(
+    tmp_path: Path, base: Path, judge: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The policy writes what the good answers say, so less can be told apart than from the bare base."""
+    learnt = {**SETTINGS["sft"], "num_train_epochs": 6}
+    folder = job_folder(tmp_path, base, "sft", [tiny.answer_row(i) for i in range(50)], learnt)
+    policy = in_this_process(folder, monkeypatch)
+    rows = [*tiny.separable_rows(40), *(tiny.good_row(i) for i in range(40))]
+    found = []
+    for number, name in ((2, None), (3, policy["artifact"])):
+        settings = {**REWARD, "adv_coef": 0.5, "response_length": 6}
+        more = {"policy": name, "reward": judge["artifact"]}
+        found.append(
+            in_this_process(job_folder(tmp_path, base, "reward", rows, settings, number=number, **more), monkeypatch)
+        )
+        assert found[-1]["kind"] == "done", found[-1]
+    bare, trained = (one["report"]["adversarial"] for one in found)
+    assert bare["separation"]["low"] > 0.5 and bare["separation_before"]["n"] == bare["separation"]["n"]
+    alike = [one["counts"]["sampled_like_the_good_one"] for one in (bare, trained)]
+    assert alike[0] < 4 and alike[1] > 10
+    manifest = artifacts.verify(tmp_path / "models" / found[1]["artifact"])
+    assert manifest.facts["made_from"] == {"reward": judge["digest"], "policy": policy["digest"]}
+    assert (
+        json.loads((tmp_path / "models" / found[1]["artifact"] / "report.json").read_text())["adversarial"] == trained
+    )

@@ -383,6 +383,24 @@ def test_a_margin_asks_for_more() -> None:
     )
 
 
+def test_a_good_answer_must_score_above_the_policys_own() -> None:
+    good, sampled = torch.tensor([1.0, 0.0, -2.0]), torch.tensor([-1.0, 0.5, 1.0])
+    plain = [math.log(1 + math.exp(-(g - s))) for g, s in zip(good.tolist(), sampled.tolist(), strict=True)]
+    close(maths.adversarial_loss(good, sampled), sum(plain) / 3)
+    close(maths.adversarial_loss(good, sampled, 12.0), sum(plain) / 12)
+
+
+def test_the_parts_of_an_adversarial_batch_add_up_and_both_sides_are_pulled() -> None:
+    scores = torch.tensor([[0.3, -0.2], [0.1, 0.9]], requires_grad=True)
+    maths.adversarial_loss(scores[:, 0], scores[:, 1]).backward()
+    whole = gradient(scores).clone()
+    scores.grad = None
+    for row in range(2):
+        maths.adversarial_loss(scores[row : row + 1, 0], scores[row : row + 1, 1], 2.0).backward()
+    close(gradient(scores), whole)
+    assert (whole[:, 0] < 0).all() and torch.equal(whole[:, 1], -whole[:, 0])
+
+
 def test_turned_round_judgements_are_expected_at_their_share() -> None:
     d, q, e = random(8), random(8, seed=1).sigmoid(), 0.2
     plain = (1 - e) * maths.bradley_terry_loss(d, q, 0.3) + e * maths.bradley_terry_loss(d, 1 - q, 0.3)

@@ -96,6 +96,22 @@ def test_killed_again_and_again_it_ends_in_the_same_model(root: Path, kind: str,
     assert any(text.startswith("Goes on after step") for text in told) and not any("skipped" in text for text in told)
 
 
+def adversarial(root: Path, name: str) -> Path:
+    """A reward job that also sets good answers against those of the bare base."""
+    folder = killed.prepare(root, "reward", name, adv_coef=0.5, response_length=6)
+    job = json.loads((folder / "job.json").read_text())
+    rows = [*tiny.separable_rows(30), *(tiny.good_row(i) for i in range(20))]
+    write_job(folder, Job(**{**job, "rows_digest": write_rows(folder, rows)}))
+    return folder
+
+
+def test_a_killed_reward_job_sets_the_same_sampled_answers_against_the_good_ones(root: Path) -> None:
+    straight, broken = adversarial(root, "opposed"), adversarial(root, "opposed-killed")
+    assert killed.attempt(straight) == 0
+    assert killed.attempts(broken, Kill("update", 2, is_before=False)) > 1
+    assert killed.made(broken) == killed.made(straight) != whole(root, "reward")
+
+
 def test_a_killed_ensemble_with_a_ties_model_ends_in_the_same_members(root: Path) -> None:
     settings = {"num_members": 2, "ties": "model", "num_train_epochs": 1}
     calm = prepare(root, "reward", "ensemble-whole", **settings)

@@ -131,3 +131,9 @@ def answer_row(case: int, **more: Any) -> dict[str, Any]:
     row = prompt_row(case)
     answer = {"completion": case, "text": "good please", "ended": True}
     return {**{k: row[k] for k in ("case", "split", "messages")}, "answer": answer, "source": "winner", **more}
+
+
+def good_row(case: int, text: str = "good please") -> dict[str, Any]:
+    """An answer worth learning from, with prompt and case; every seventh is a demonstration, which belongs to no case."""
+    row = answer_row(case, conversation=prompt_row(case)["conversation"])
+    return {**row, "answer": {**row["answer"], "text": text}, **({"case": None} if case % 7 == 0 else {})}
