@@ -193,9 +193,7 @@ def folded(values: Sequence[float], written: Sequence[Sequence[Written]]) -> lis
 
 def base_and_best(house: House) -> tuple[dict[str, Any], dict[str, Any]]:
     """The base's own answers, and for each n the best of n of them by the reward model."""
-    written = judged.answers(
-        house.base, None, house.held_out, house.order.drawn, house.order.seed, "drawn", house.run
-    )
+    written = judged.answers(house.base, None, house.held_out, house.order.drawn, house.order.seed, "drawn", house.run)
     points, scores, tokens = points_of(house, written), scores_of(house, written), lengths_of(written)
     nothing = [0.0] * len(written)
     base = Policy(per_case(points), nothing, per_case(scores), per_case(tokens))._asdict()
@@ -229,9 +227,9 @@ def expected_best(n: int, values: Sequence[float], scores: Sequence[float]) -> f
     return math.fsum(math.comb(place, n - 1) * mean for place, mean in enumerate(means)) / math.comb(drawn, n)
 
 
-def write(order: Order, told: dict[str, Any]) -> None:
+def write(reports: str, told: dict[str, Any]) -> None:
     """Whole or not at all, so that a measurement that was interrupted does not take half a file for a finished one."""
-    target = Path(order.reports)
+    target = Path(reports)
     half = target.with_suffix(".part")
     half.write_text(json.dumps(told) + "\n", encoding="utf-8")
     half.replace(target)
@@ -239,4 +237,4 @@ def write(order: Order, told: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     asked = Order(**json.loads(sys.argv[1]))
-    write(asked, measure(asked))
+    write(asked.reports, measure(asked))

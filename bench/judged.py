@@ -136,7 +136,9 @@ def winners(rows: Sequence[ComparisonRow]) -> list[AnswerRow]:
 
 def prompts(some: Sequence[Case]) -> list[PromptRow]:
     """What PPO and IFT answer while they train."""
-    return [PromptRow(case.number, case.split, case.messages, case.conversation) for case in some if case.split == "train"]
+    return [
+        PromptRow(case.number, case.split, case.messages, case.conversation) for case in some if case.split == "train"
+    ]
 
 
 def encoded(base: SharedBase, some: Sequence[Case], settings: Any) -> list[on_policy.Prompt]:
