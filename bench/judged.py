@@ -115,12 +115,13 @@ def comparisons(base: SharedBase, all_cases: Sequence[Case], noise: float, seed:
 
 
 def judged(case: Case, pair: tuple[Written, Written], noise: float, rng: Random) -> ComparisonRow:
+    first, second = (points(case, one.text) for one in pair)
     return ComparisonRow(
         case=case.number,
         split=case.split,
         conversation=case.conversation,
         answers=[Answer(None, one.text, one.has_ended) for one in pair],
-        ranks=ranks(*(points(case, one.text) for one in pair), noise, rng),
+        ranks=ranks(first, second, noise, rng),
         prompts=[case.messages] * 2,
     )
 

@@ -28,6 +28,7 @@ class Order:
     scored: int  # answers to each held-out case at every look
     steps: int
     every: int  # steps between two looks
+    batch_size: int
     learning_rate: float
     reports: str
 
@@ -54,7 +55,10 @@ def measure(order: Order) -> dict[str, Any]:
         curve.append({"step": step, **seen(gain.scored(house, on_policy.ADAPTER, "curve"))})
 
     settings = IFTSettings(
-        **NO_PRICE, total_episodes=order.steps * IFTSettings().batch_size, learning_rate=order.learning_rate
+        **NO_PRICE,
+        total_episodes=order.steps * order.batch_size,
+        batch_size=order.batch_size,
+        learning_rate=order.learning_rate,
     )
     run = Watched(Path(tempfile.mkdtemp()), order.every, look)
 
