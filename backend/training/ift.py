@@ -22,6 +22,7 @@ from backend.training import tree
 from backend.training.checkpoint import NONE, Checkpoints, Live
 from backend.training.data import PromptRow
 from backend.training.draws import cycled
+from backend.training.judge import Judge
 from backend.training.maths import (
     answer_reward,
     entropy,
@@ -41,11 +42,11 @@ from backend.training.on_policy import (
     evaluate,
     response_states,
     score_answers,
+    spread_told,
     tell_samples,
     trust,
     verdict,
 )
-from backend.training.reward import Head
 from backend.training.rollout import Trajectory, lay_out, sample
 from backend.training.run import NotFinite, Run, TooFewRows
 from backend.training.settings import IFTSettings
@@ -67,14 +68,14 @@ class Training(NamedTuple):
 
 def train(
     base: SharedBase,
-    judge: Head,
+    judge: Judge,
     rows: Sequence[PromptRow],
     settings: IFTSettings,
     seed: int,
     run: Run,
     saves: Checkpoints = NONE,
 ) -> dict[str, Any]:
-    """Trains the adapter "policy", which must be on the base, against the adapter "reward" and its head; the report."""
+    """Trains the adapter "policy", which must be on the base, against the reward model's scores; the report."""
     s = settings
     # 1. data and model
     prompts, counts = encode(base, rows, s)
@@ -101,13 +102,13 @@ def train(
 
         # 3. what reward model and reference say about them
         path = lay_out(base, [prompt.policy for prompt in asked], answers)
-        path = path._replace(score=score_answers(base, judge, asked, answers, s))
+        path = path._replace(**score_answers(base, judge, asked, answers, s)._asdict())
         path = path._replace(logp_ref=reference_logp(t, path, step))
 
         # 4. one update
         for group in t.optimizer.param_groups:
             group["lr"] = s.learning_rate * (1 - step / total_steps)
-        told = update(t, path, baseline, step)
+        told = {**update(t, path, baseline, step), **spread_told(judge, path)}
         baseline = BASELINE_KEPT * baseline + (1 - BASELINE_KEPT) * told["objective/rlhf_reward"]
 
         # 5. tell, and stop when something is wrong

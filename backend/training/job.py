@@ -15,7 +15,7 @@ import transformers
 from backend.jobs.folder import ROWS, BadJob, Job, write_held_out
 from backend.registry import artifacts
 from backend.registry.artifacts import BadArtifact, Manifest, Saved
-from backend.training import dpo, ift, ppo, probe, reward, sft
+from backend.training import dpo, ift, judge, ppo, probe, reward, sft
 from backend.training import settings as settings_of
 from backend.training.checkpoint import Checkpoints
 from backend.training.data import Tokens, pad_left, read_answers, read_comparisons, read_prompts
@@ -56,16 +56,15 @@ def train_reward(job: Job, folder: Path, run: Run) -> tuple[Saved, dict[str, Any
     facts = facts_of(job, base, settings_of.as_dict(settings), threads, {"start": start})
 
     def fill(target: Path) -> None:
-        reward.save(base, trained.head, target)
+        judge.save(base, trained.judge, target)
         write_report(target, {"kind": "reward", **trained.report})
 
     def reload(target: Path) -> None:
         items, _ = reward.encode(base, rows, settings)
         sequences = [sequence for item in items for sequence in item.sequences][:PROBE_ROWS]
-        was = trained.head.gain * (reward.score_sequences(base, trained.head, sequences, 4096) - trained.head.bias)
-        head = reward.load(base, target, adapter="reloaded")
-        now = head.gain * (reward.score_sequences(base, head, sequences, 4096, adapter="reloaded") - head.bias)
-        _must_agree(was, now)
+        was = judge.scores(base, trained.judge, sequences, 4096)
+        loaded = judge.load(base, target, adapter="reloaded")
+        _must_agree(was, judge.scores(base, loaded, sequences, 4096))
 
     return keep(job, fill, reload, facts), trained.report
 
@@ -108,7 +107,7 @@ def follow_reward(
     rows = read_prompts(folder / ROWS)
 
     def learn(base: SharedBase, saves: Checkpoints) -> dict[str, Any]:
-        return train(base, reward.load(base, judge_folder), rows, settings, job.seed, run, saves)
+        return train(base, judge.load(base, judge_folder), rows, settings, job.seed, run, saves)
 
     return train_policy(job, run, settings, [row.messages for row in rows], learn, {"reward": judged_by})
 

@@ -158,14 +158,70 @@ def ppo_value_loss(
     )
 
 
-def bradley_terry_loss(difference: Tensor, share: Tensor, margin: Tensor | float = 0.0) -> Tensor:
+def bradley_terry_loss(
+    difference: Tensor, share: Tensor, margin: Tensor | float = 0.0, label_smoothing: float = 0.0
+) -> Tensor:
     """-[q log sigma(d - m) + (1 - q) log sigma(-d - m)] per pair. All (B,).
 
     Bradley & Terry 1952; Ouyang et al. 2022 (arXiv:2203.02155) eq. 1 is q = 1, m = 0. d is score(first) minus
     score(second), q the share of judgement for the first: 1 a clear win, .5 a tie. The margin m is Touvron et al.
-    2023 (arXiv:2307.09288) eq. 2.
+    2023 (arXiv:2307.09288) eq. 2. With label smoothing q is the expected share, see ``smoothed``.
     """
-    return -(share * logsigmoid(difference - margin) + (1 - share) * logsigmoid(-difference - margin))
+    q = smoothed(share, label_smoothing)
+    return -(q * logsigmoid(difference - margin) + (1 - q) * logsigmoid(-difference - margin))
+
+
+def smoothed(share: Tensor, label_smoothing: float) -> Tensor:
+    """The share of judgement for the first when e of all judgements are turned round: q (1 - e) + (1 - q) e. (B,)
+
+    A tie stays a tie. Mitchell 2023, "A note on DPO with noisy preferences" (https://ericmitchell.ai/cdpo.pdf).
+    """
+    return share + label_smoothing * (1 - 2 * share)
+
+
+class Outcomes(NamedTuple):
+    """Log-probabilities of what a judge may say of two answers. All (B,)."""
+
+    first: Tensor
+    second: Tensor
+    tie: Tensor
+
+
+def outcome_logp(difference: Tensor, log_theta: Tensor) -> Outcomes:
+    """Bradley-Terry with ties: p(first) = sigma(d - t), p(second) = sigma(-d - t), t = log theta > 0, and
+    p(tie) = (theta^2 - 1) p(first) p(second). difference (B,), log_theta () or (1,).
+
+    Rao & Kupper 1967, "Ties in paired-comparison experiments"; for reward models: arXiv:2410.05328. At equal scores
+    p(tie) = (theta - 1) / (theta + 1). log(theta^2 - 1) is written so that it is exact for a small t.
+    """
+    first, second = logsigmoid(difference - log_theta), logsigmoid(-difference - log_theta)
+    width = 2 * log_theta + torch.log(-torch.expm1(-2 * log_theta))
+    return Outcomes(first, second, width + first + second)
+
+
+def ties_loss(difference: Tensor, share: Tensor, log_theta: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """-log p of what was judged under Rao & Kupper's model: a share of .5 is a tie. All (B,) but log_theta.
+
+    Label smoothing is over the two winners: a tie that is turned round is the same tie.
+    """
+    logp, q = outcome_logp(difference, log_theta), smoothed(share, label_smoothing)
+    return -torch.where(share == 0.5, logp.tie, q * logp.first + (1 - q) * logp.second)
+
+
+def combined_score(scores: Tensor, how: str, uwo_coef: float = 1.0) -> Tensor:
+    """One score for each answer from those of several reward models. (members, N) -> (N,)
+
+    Coste et al. 2023 (arXiv:2310.02743): ``mean``; ``min``, their worst-case optimisation; ``uwo``, the mean less
+    uwo_coef times the disagreement. They subtract the variance; here it is the (population) standard deviation, which
+    has the unit of the score, so that a coefficient means the same however the scores are scaled.
+    """
+    if how == "mean":
+        return scores.mean(0)
+    if how == "min":
+        return scores.amin(0)
+    if how == "uwo":
+        return scores.mean(0) - uwo_coef * scores.std(0, correction=0)
+    raise ValueError(f"Scores are combined by mean, min or uwo, not by {how}.")
 
 
 def next_kl_coef(kl_coef: float, kl: float, target: float, episodes: int, horizon: int) -> float:
@@ -191,7 +247,8 @@ def dpo_loss(chosen: Tensor, rejected: Tensor, beta: float, label_smoothing: flo
     h their difference. e is the share of judgements believed to be turned round: Mitchell 2023, "A note on DPO with
     noisy preferences" (https://ericmitchell.ai/cdpo.pdf).
     """
-    return bradley_terry_loss(beta * (chosen - rejected), torch.full_like(chosen, 1 - label_smoothing))
+    difference = beta * (chosen - rejected)
+    return bradley_terry_loss(difference, torch.ones_like(difference), label_smoothing=label_smoothing)
 
 
 def ipo_loss(chosen: Tensor, rejected: Tensor, chosen_tokens: Tensor, rejected_tokens: Tensor, beta: float) -> Tensor:

@@ -19,6 +19,7 @@ from backend.training import tree
 from backend.training.checkpoint import NONE, Checkpoints, Live
 from backend.training.data import PromptRow
 from backend.training.draws import cycled, generator
+from backend.training.judge import Judge
 from backend.training.maths import (
     advantages_and_returns,
     entropy,
@@ -43,11 +44,11 @@ from backend.training.on_policy import (
     evaluate,
     parts_of,
     score_answers,
+    spread_told,
     tell_samples,
     trust,
     verdict,
 )
-from backend.training.reward import Head
 from backend.training.rollout import Sampled, Trajectory, lay_out, sample
 from backend.training.run import NotFinite, Run, TooFewRows
 from backend.training.settings import PPOSettings
@@ -66,7 +67,7 @@ class Training(NamedTuple):
     """What the loop carries: the base with the adapter "policy", the judge, and what is trained."""
 
     base: SharedBase
-    judge: Head
+    judge: Judge
     value_head: nn.Linear
     weights: list[nn.Parameter]
     optimizer: torch.optim.Optimizer
@@ -77,14 +78,14 @@ class Training(NamedTuple):
 
 def train(
     base: SharedBase,
-    judge: Head,
+    judge: Judge,
     rows: Sequence[PromptRow],
     settings: PPOSettings,
     seed: int,
     run: Run,
     saves: Checkpoints = NONE,
 ) -> dict[str, Any]:
-    """Trains the adapter "policy", which must be on the base, against the adapter "reward" and its head; the report."""
+    """Trains the adapter "policy", which must be on the base, against the reward model's scores; the report."""
     s = settings
     # 1. data and model
     prompts, counts = encode(base, rows, s)
@@ -126,7 +127,7 @@ def train(
         ]
 
         # 6. tell, and stop when something is wrong
-        told = statistics(path, entropies, rewards, updates, kl_coef)
+        told = {**statistics(path, entropies, rewards, updates, kl_coef), **spread_told(judge, path)}
         run.metrics(step + 1, total_steps, told)
         curve.append({"step": step + 1, **{k: round(v, 6) for k, v in told.items()}})
         tell_samples(base, run, step, total_steps, asked, answers, path.score)
@@ -151,7 +152,7 @@ def train(
     }
 
 
-def prepare(base: SharedBase, judge: Head, settings: PPOSettings, seed: int, run: Run) -> Training:
+def prepare(base: SharedBase, judge: Judge, settings: PPOSettings, seed: int, run: Run) -> Training:
     value_head = nn.Linear(base.width, 1)
     nn.init.zeros_(value_head.weight)
     nn.init.zeros_(value_head.bias)
@@ -194,7 +195,7 @@ def inspect_answers(t: Training, asked: Sequence[Prompt], answers: Sequence[Samp
                     path.logp_old[part, :width] = seen.logp
                     path.values[part, :width] = seen.values
                     entropies[part, :width] = seen.entropy
-    return path._replace(score=score_answers(t.base, t.judge, asked, answers, s)), entropies
+    return path._replace(**score_answers(t.base, t.judge, asked, answers, s)._asdict()), entropies
 
 
 def minibatches(count: int, settings: PPOSettings, seed: int, step: int) -> list[list[int]]:

@@ -31,6 +31,7 @@ class Trajectory(NamedTuple):
     logp_ref: Tensor  # (B, R) under the reference
     values: Tensor  # (B, R)
     score: Tensor  # (B,)
+    spread: Tensor  # (B,) deviation of the score among the members of the reward model
 
     def take(self, rows: Sequence[int] | Tensor) -> "Trajectory":
         """These rows, without the positions at either side that are padding in all of them."""
@@ -60,6 +61,7 @@ def lay_out(base: SharedBase, prompts: Sequence[Sequence[int]], answers: Sequenc
         logp_ref=torch.zeros(len(answers), width),
         values=torch.zeros(len(answers), width),
         score=torch.zeros(len(answers)),
+        spread=torch.zeros(len(answers)),
     )
     return Trajectory(*(x.to(base.device) for x in path))
 

@@ -3,6 +3,7 @@
 Standard library only: the web process reads this file without torch. Names are TRL's where TRL has the setting.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, NamedTuple, TypeVar
@@ -26,6 +27,8 @@ class Option(NamedTuple):
     maximum: float | None
     choices: tuple[str, ...]
     advanced: bool
+    pattern: str  # of a free text, as a regular expression; empty for all else
+    example: str
 
 
 def _setting(
@@ -36,9 +39,27 @@ def _setting(
     maximum: float | None = None,
     choices: tuple[str, ...] = (),
     advanced: bool = False,
+    pattern: str = "",
+    example: str = "",
 ) -> Any:
+    """Of a free text, ``maximum`` is its greatest length, ``pattern`` what it must match, ``example`` what it looks like."""
     facts = {"label": label, "help": help, "min": minimum, "max": maximum, "choices": choices, "advanced": advanced}
-    return field(default=default, metadata=facts)
+    return field(default=default, metadata={**facts, "pattern": pattern, "example": example})
+
+
+def _people_setting() -> Any:
+    """For the kinds that learn from judgements; an entry is a name, white space, a number (``weights_of``)."""
+    entry = r"[^,]*[^,\s]\s+\d{1,4}(?:\.\d{1,6})?\s*"
+    return _setting(
+        "",
+        "Weights of people",
+        "How much each person's judgements count beside the others' of one comparison, for example 'ann 0.5, bob 0'; "
+        "who is not named has 1, and 0 leaves a person's judgements out.",
+        maximum=2000,
+        advanced=True,
+        pattern=rf"\s*|{entry}(?:,{entry})*",
+        example="ann 0.5, bob 0",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +124,32 @@ class RewardSettings(CommonSettings):
     min_comparisons: int = _setting(
         20, "Fewest comparisons", "A job with fewer judged comparisons is refused.", 2, 1_000_000
     )
+    ties: str = _setting(
+        "half",
+        "Ties",
+        "half: a tie is half a win for either; model: learns how close scores are called a tie; drop: ties are left out.",
+        choices=("half", "model", "drop"),
+        advanced=True,
+    )
+    label_smoothing: float = _setting(
+        0.0, "Label smoothing", "Share of judgements believed to be turned round.", 0.0, 0.5, advanced=True
+    )
+    num_members: int = _setting(
+        1,
+        "Ensemble members",
+        "Reward models trained side by side; their disagreement shows where the judgements say little. 3 to 5 are usual.",
+        1,
+        5,
+        advanced=True,
+    )
+    annotator_weights: str = _people_setting()
+
+    def __post_init__(self) -> None:
+        if self.ties == "model" and self.strength_margin > 0:
+            raise BadSettings(
+                "'strength_margin' has no meaning with 'ties' set to model, which learns a margin of its own. "
+                "Set 'strength_margin' to 0, or 'ties' to half or drop."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +178,24 @@ class OnPolicySettings(CommonSettings):
         advanced=True,
     )
     reward_clip: float = _setting(5.0, "Score clip", "Scores are held within this.", 0.01, 1000.0, advanced=True)
+    ensemble: str = _setting(
+        "mean",
+        "Score of an ensemble",
+        "Of a reward model with several members: their mean, the least of them, or uwo, the mean less their disagreement.",
+        choices=("mean", "min", "uwo"),
+        advanced=True,
+    )
+    uwo_coef: float = _setting(
+        1.0, "Price of disagreement", "uwo subtracts this times the members' deviation.", 0.0, 100.0, advanced=True
+    )
+    spread_stop: float = _setting(
+        0.0,
+        "Disagreement stop",
+        "The run stops when the members disagree this many times as much as at first; 0 is off.",
+        0.0,
+        1000.0,
+        advanced=True,
+    )
     kl_stop: float = _setting(
         15.0, "KL stop", "The run stops when answers are this many nats from the base.", 0.1, 10000.0
     )
@@ -215,6 +280,7 @@ class DPOSettings(CommonSettings):
     min_pairs: int = _setting(
         20, "Fewest pairs", "A job with fewer decided pairs to train on is refused.", 1, 1_000_000
     )
+    annotator_weights: str = _people_setting()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,6 +318,8 @@ def options(kind: type[CommonSettings]) -> list[Option]:
             maximum=f.metadata["max"],
             choices=f.metadata["choices"],
             advanced=f.metadata["advanced"],
+            pattern=f.metadata["pattern"],
+            example=f.metadata["example"],
         )
         for f in ordered
     ]
@@ -270,11 +338,24 @@ def as_dict(settings: CommonSettings) -> dict[str, Any]:
     return asdict(settings)
 
 
+def weights_of(text: str) -> dict[str, float]:
+    """Names and numbers of a text such as "ann 0.5, bob 0". A name may hold spaces; BadSettings if one stands twice."""
+    found: dict[str, float] = {}
+    for entry in filter(None, (part.strip() for part in text.split(","))):
+        name, number = entry.rsplit(maxsplit=1)
+        if name in found:
+            raise BadSettings(f"'annotator_weights' names {name} twice. Give each person one weight.")
+        found[name] = float(number)
+    return found
+
+
 def _checked(option: Option, value: Any) -> Any:
-    if option.type is str:
+    if option.choices:
         if value not in option.choices:
             raise BadSettings(f"'{option.name}' must be one of {', '.join(option.choices)}, not {value!r}.")
         return value
+    if option.type is str:
+        return _checked_text(option, value)
     wanted = "a whole number" if option.type is int else "a number"
     try:
         number = option.type(value)
@@ -287,3 +368,11 @@ def _checked(option: Option, value: Any) -> Any:
     if not ((low is None or number >= low) and (high is None or number <= high)):
         raise BadSettings(f"'{option.name}' must be between {low:g} and {high:g}, not {number:g}.")
     return number
+
+
+def _checked_text(option: Option, value: Any) -> str:
+    if isinstance(value, str) and option.maximum is not None and len(value) > option.maximum:
+        raise BadSettings(f"'{option.name}' has {len(value)} characters; {option.maximum:g} are the most.")
+    if not isinstance(value, str) or not re.fullmatch(option.pattern, value):
+        raise BadSettings(f"'{option.name}' must be like {option.example!r} or empty, not {value!r}.")
+    return value

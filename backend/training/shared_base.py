@@ -111,10 +111,10 @@ class SharedBase:
                 nn.init.kaiming_uniform_(fresh, a=math.sqrt(5), generator=draw)
                 weight.data.copy_(fresh)
 
-    def load(self, name: str, folder: Path) -> None:
+    def load(self, name: str, folder: Path, file: str = ADAPTER_WEIGHTS) -> None:
         """An adapter from a verified model folder; PEFT would take a damaged or foreign one in silence."""
         found = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-        state = load_file(folder / ADAPTER_WEIGHTS)
+        state = load_file(folder / file)
         strange = [
             k for k in ("modules_to_save", "rank_pattern", "alpha_pattern", "layers_to_transform") if found.get(k)
         ]
@@ -135,8 +135,11 @@ class SharedBase:
             raise BadArtifact(f"The model {folder.name} is empty: some of its tensors are all zero. Train it again.")
         set_peft_model_state_dict(self._wrapped(), state, adapter_name=name)
 
-    def save(self, name: str, folder: Path) -> None:
-        """Plain PEFT: any tool that loads adapters loads it. The same weights give the same bytes."""
+    def save(self, name: str, folder: Path, file: str = ADAPTER_WEIGHTS) -> None:
+        """Plain PEFT: any tool that loads adapters loads it. The same weights give the same bytes.
+
+        Adapters of one shape may share a folder and its configuration, each in a file of its own.
+        """
         config = self._wrapped().peft_config[name].to_dict()
         config["target_modules"] = sorted(config["target_modules"])
         config["base_model_name_or_path"] = self.name
@@ -146,7 +149,7 @@ class SharedBase:
         )
         (folder / ADAPTER_CONFIG).write_text(text, encoding="utf-8")
         state = {key: value.detach().float().cpu().contiguous() for key, value in self._state(name).items()}
-        save_file(state, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+        save_file(state, folder / file, metadata={"format": "pt"})
 
     def remove(self, name: str) -> None:
         self._wrapped().delete_adapter(name)
@@ -231,7 +234,7 @@ class SharedBase:
         return dict(get_peft_model_state_dict(self._wrapped(), adapter_name=name, save_embedding_layers=False))
 
     def _named(self, name: str) -> list[tuple[str, nn.Parameter]]:
-        mine = re.compile(rf"\.lora_[A-Za-z_]+\.{re.escape(name)}\b")
+        mine = re.compile(rf"\.lora_[A-Za-z_]+\.{re.escape(name)}(\.|$)")
         return [(place, weight) for place, weight in self._wrapped().named_parameters() if mine.search(place)]
 
     def _has_conv1d(self) -> bool:

@@ -59,6 +59,8 @@ def _field(ui: Ui, kind: str, option: Option) -> Any:
     }
     if option.choices:
         return gr.Dropdown(list(option.choices), value=option.default, **named)
+    if option.type is str:
+        return gr.Textbox(value=option.default, placeholder=option.example, **named)
     if option.type is int:
         return gr.Number(value=option.default, precision=0, step=1, **named)
     return gr.Number(value=option.default, step=_step(option.default), **named)

@@ -27,6 +27,8 @@ GROUPS: dict[str, tuple[str, ...]] = {  # curves that share a unit share a pictu
     "margin": ("rewards/margins", "held_out/margin"),
     "rewards": ("rewards/chosen", "rewards/rejected"),
     "score": ("objective/scores", "objective/rlhf_reward"),
+    "spread": ("objective/score_spread",),
+    "theta": ("theta",),
     "kl": ("objective/kl",),
     "entropy": ("objective/entropy",),
     "length": ("completions/mean_length",),

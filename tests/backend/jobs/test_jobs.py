@@ -249,15 +249,16 @@ def test_a_model_of_another_base_and_a_spoilt_one_are_refused(
 def test_a_model_that_is_not_the_same_after_loading_is_thrown_away(
     tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save = training_job.reward.save
+    save = training_job.judge.save
 
-    def forgets_the_bias(b: Any, head: Any, folder: Path) -> None:
+    def forgets_the_bias(b: Any, judge: Any, folder: Path) -> None:
+        head = judge.members[0].head
         bias = head.bias.clone()
         head.bias += 1
-        save(b, head, folder)
+        save(b, judge, folder)
         head.bias.copy_(bias)
 
-    monkeypatch.setattr(training_job.reward, "save", forgets_the_bias)
+    monkeypatch.setattr(training_job.judge, "save", forgets_the_bias)
     folder = job_folder(tmp_path, base, "reward", tiny.separable_rows(40), REWARD)
     failed = in_this_process(folder, monkeypatch)
     assert failed["kind"] == "failed" and "thrown away" in failed["error"]

@@ -324,6 +324,71 @@ def test_a_margin_asks_for_more() -> None:
     )
 
 
+def test_turned_round_judgements_are_expected_at_their_share() -> None:
+    d, q, e = random(8), random(8, seed=1).sigmoid(), 0.2
+    plain = (1 - e) * maths.bradley_terry_loss(d, q, 0.3) + e * maths.bradley_terry_loss(d, 1 - q, 0.3)
+    close(maths.bradley_terry_loss(d, q, 0.3, e), plain)
+    won = torch.tensor(1.7)
+    close(maths.bradley_terry_loss(won, torch.ones(()), label_smoothing=e),
+          0.8 * math.log(1 + math.exp(-1.7)) + 0.2 * math.log(1 + math.exp(1.7)))  # fmt: skip
+    tie = torch.full((8,), 0.5)
+    assert torch.equal(maths.bradley_terry_loss(d, tie, 0.0, e), maths.bradley_terry_loss(d, tie))
+
+
+def test_win_loss_and_tie_have_rao_and_kuppers_probabilities_and_sum_to_one() -> None:
+    d, theta = 3 * random(50), 1.8
+    said = maths.outcome_logp(d, torch.tensor(math.log(theta)))
+    first, second = torch.exp(d) / (torch.exp(d) + theta), 1 / (1 + theta * torch.exp(d))
+    close(said.first.exp(), first, 1e-5)
+    close(said.second.exp(), second, 1e-5)
+    close(said.tie.exp(), (theta**2 - 1) * first * second, 1e-5)
+    close(torch.stack(said).exp().sum(0), torch.ones(50))
+    equal = maths.outcome_logp(torch.zeros(()), torch.tensor(math.log(theta)))
+    close(equal.tie.exp(), (theta - 1) / (theta + 1))
+
+
+def test_a_small_theta_keeps_its_accuracy_and_its_gradient() -> None:
+    log_theta = torch.tensor([1e-6, 1e-9], requires_grad=True)
+    tie = maths.outcome_logp(torch.zeros(2), log_theta).tie
+    close(tie.detach() + math.log(4), torch.log(2 * log_theta.detach()), 1e-5)
+    tie.sum().backward()
+    close(gradient(log_theta) * log_theta.detach(), torch.ones(2), 1e-5)
+
+
+def test_the_ties_loss_is_minus_the_log_probability_of_what_was_judged() -> None:
+    d, log_theta = torch.tensor([0.7, 0.7, 0.7]), torch.tensor([0.4])
+    said = maths.outcome_logp(d, log_theta)
+    share = torch.tensor([1.0, 0.0, 0.5])
+    close(maths.ties_loss(d, share, log_theta), -torch.stack([said.first[0], said.second[1], said.tie[2]]))
+    smoothed = maths.ties_loss(d, share, log_theta, 0.1)
+    close(smoothed[0], -0.9 * said.first[0] - 0.1 * said.second[0])
+    close(smoothed[2], -said.tie[2])
+
+
+def test_a_tie_at_equal_scores_moves_theta_alone() -> None:
+    difference = torch.tensor([0.0, 1.5, -1.5], requires_grad=True)
+    log_theta = torch.tensor([0.4], requires_grad=True)
+    maths.ties_loss(difference, torch.full((3,), 0.5), log_theta).sum().backward()
+    assert gradient(difference).tolist()[0] == 0.0
+    assert gradient(difference).tolist()[1] > 0 > gradient(difference).tolist()[2]
+    assert gradient(log_theta).item() < 0  # more room for ties makes them likelier
+
+
+def test_members_are_combined_by_mean_least_or_mean_less_deviation() -> None:
+    scores = torch.tensor([[1.0, -2.0, 0.5], [3.0, -2.0, 0.0], [8.0, -2.0, -2.0]])
+    close(maths.combined_score(scores, "mean"), torch.tensor([4.0, -2.0, -0.5]))
+    close(maths.combined_score(scores, "min"), torch.tensor([1.0, -2.0, -2.0]))
+    deviation = math.sqrt((9 + 1 + 16) / 3)
+    close(maths.combined_score(scores, "uwo", 0.5)[:2], torch.tensor([4 - 0.5 * deviation, -2.0]))
+    for how in ("mean", "min", "uwo"):
+        assert torch.equal(maths.combined_score(scores[:1], how, 2.0), scores[0])
+    try:
+        maths.combined_score(scores, "median")
+    except ValueError:
+        return
+    raise AssertionError("an unknown way of combining was taken")
+
+
 def test_the_kl_coefficient_rises_above_the_target_and_falls_below_it() -> None:
     assert maths.next_kl_coef(0.1, 6.0, 6.0, 64, 10_000) == 0.1
     close(maths.next_kl_coef(0.1, 60.0, 6.0, 500, 10_000), 0.1 * (1 + 0.2 * 0.05))

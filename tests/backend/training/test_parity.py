@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from backend.training import dpo, ift, reward, sft
+from backend.training import dpo, ift, judge, reward, sft
 from backend.training.answers import Written, answer_logp
 from backend.training.data import Answer, AnswerRow, ComparisonRow, Pair
 from backend.training.maths import kto_loss, sum_over
@@ -182,14 +182,16 @@ def test_reward(trl: ModuleType, tmp_path: Path) -> None:
 
     plain = tiny.causal(seed=POLICY)
     plain.config.num_labels = 1
-    judge = LlamaForSequenceClassification(plain.config)
-    judge.model.load_state_dict(plain.model.state_dict())
+    theirs_judge = LlamaForSequenceClassification(plain.config)
+    theirs_judge.model.load_state_dict(plain.model.state_dict())
     rows = [{**row, "margin": 0.1 * i} for i, row in enumerate(ROWS)]
-    trainer = trainer_of(trl.RewardTrainer, trl.RewardConfig(max_length=None, **settings_of(tmp_path)), rows, judge)
+    trainer = trainer_of(
+        trl.RewardTrainer, trl.RewardConfig(max_length=None, **settings_of(tmp_path)), rows, theirs_judge
+    )
     batch, expected = theirs(trainer)
     base = tiny.base(seed=POLICY)
-    head = reward.Head(base.width)
-    head.weight.data.copy_(judge.score.weight.detach())
+    head = judge.Head(base.width)
+    head.weight.data.copy_(theirs_judge.score.weight.detach())
     tokens = [row[mask.bool()].tolist() for row, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True)]
     items = [
         reward.Item(
@@ -201,7 +203,7 @@ def test_reward(trl: ModuleType, tmp_path: Path) -> None:
         losses, _ = reward.comparison_losses(items, reward.score_items(base, head, items))
     losses.mean().backward()
     close(losses.mean(), expected)
-    torch.testing.assert_close(head.weight.grad, judge.score.weight.grad, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(head.weight.grad, theirs_judge.score.weight.grad, rtol=1e-4, atol=1e-5)
 
 
 def test_rloo(trl: ModuleType, tmp_path: Path) -> None:

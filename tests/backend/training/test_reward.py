@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from backend.registry.artifacts import BadArtifact
-from backend.training import report, reward
+from backend.training import judge, report, reward
 from backend.training.data import ComparisonRow, read_comparisons
 from backend.training.run import NotFinite, Run, Stopped, TooFewRows
 from backend.training.settings import RewardSettings
@@ -33,6 +33,10 @@ def trained(
     return base, reward.train(base, rows_of(tmp_path, rows), chosen, seed, Run(tmp_path))
 
 
+def head_of(out: reward.Trained) -> judge.Head:
+    return out.judge.members[0].head
+
+
 def test_separable_judgements_are_learnt_and_the_report_says_so(tmp_path: Path) -> None:
     _, out = trained(tmp_path, tiny.separable_rows())
     facts = out.report
@@ -50,8 +54,7 @@ def test_held_out_scores_have_mean_zero_and_deviation_one(tmp_path: Path) -> Non
     items, _ = reward.encode(
         base, rows_of(tmp_path, [row for row in rows if row["split"] != "train"]), RewardSettings()
     )
-    raw = reward.score_sequences(base, out.head, [s for item in items for s in item.sequences], 512)
-    scores = out.head.gain * (raw - out.head.bias)
+    scores = judge.scores(base, out.judge, [s for item in items for s in item.sequences], 512)
     assert abs(float(scores.mean())) < 1e-4 and abs(float(scores.std()) - 1) < 1e-4
 
 
@@ -90,21 +93,24 @@ def test_a_row_of_k_answers_costs_the_mean_over_its_pairs(tmp_path: Path) -> Non
     assert abs(losses.item() - plain) < 1e-6
 
 
+def gradient_of(tmp_path: Path, rows: list[ComparisonRow], settings: RewardSettings) -> list[torch.Tensor]:
+    """Of all rows as one batch, by the update that the loop makes; the weights stay as they are."""
+    base = tiny.base()
+    items, _ = reward.encode(base, rows, settings)
+    learner = reward.begin(base, 1, items, settings, 0, None)
+    still = torch.optim.SGD(learner.weights, lr=0.0)
+    reward.update(base, [learner], [items], still, settings, 0, 0, Run(tmp_path))
+    return [weight.grad.clone() for weight in learner.weights if weight.grad is not None]
+
+
 def test_any_cut_into_micro_batches_gives_one_gradient(tmp_path: Path) -> None:
     rows = rows_of(tmp_path, tiny.separable_rows(12))
     for row in rows[::3]:
         object.__setattr__(row, "weight", 0.5)
     found = []
     for tokens in (16, 64, 4096):
-        base = tiny.base()
-        base.add("reward", Shape(4, 8), seed=0)
-        head = reward.new_head(base, 0)
-        settings = RewardSettings(tokens_per_microbatch=tokens, max_grad_norm=1e6)
-        items, _ = reward.encode(base, rows, settings)
-        weights = [*base.weights("reward"), head.weight]
-        still = torch.optim.SGD(weights, lr=0.0)
-        reward.update(base, head, items, still, weights, 0.9, settings, 0, 0, Run(tmp_path))
-        found.append([w.grad.clone() for w in weights])
+        settings = RewardSettings(lora_r=4, lora_alpha=8, tokens_per_microbatch=tokens, max_grad_norm=1e6)
+        found.append(gradient_of(tmp_path, rows, settings))
     for other in found[1:]:
         for a, b in zip(found[0], other, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
@@ -114,23 +120,15 @@ def test_a_weight_of_two_is_the_row_twice(tmp_path: Path) -> None:
     rows = tiny.separable_rows(4)
     found = []
     for listed in ([{**rows[0], "weight": 2.0}, rows[1]], [rows[0], rows[0], rows[1]]):
-        base = tiny.base()
-        base.add("reward", Shape(4, 8), seed=0)
-        head = reward.new_head(base, 0)
-        items, _ = reward.encode(base, rows_of(tmp_path, listed), RewardSettings())
-        mean_weight = sum(item.row.weight for item in items) / len(items)
-        still = torch.optim.SGD([head.weight], lr=0.0)
-        reward.update(
-            base, head, items, still, [head.weight], mean_weight, RewardSettings(max_grad_norm=1e6), 0, 0, Run(tmp_path)
-        )
-        found.append(head.weight.grad.clone())
+        settings = RewardSettings(lora_r=4, lora_alpha=8, max_grad_norm=1e6)
+        found.append(gradient_of(tmp_path, rows_of(tmp_path, listed), settings))
     torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-6)
 
 
 def test_the_end_token_changes_the_score(tmp_path: Path) -> None:
     base, out = trained(tmp_path, tiny.separable_rows(), num_train_epochs=1)
     sequence = [2, 9, 3, 6]
-    with_end, without = reward.score_sequences(base, out.head, [[*sequence, 1], sequence], 64).tolist()
+    with_end, without = judge.scores(base, out.judge, [[*sequence, 1], sequence], 64)[0].tolist()
     assert abs(with_end - without) > 1e-4
 
 
@@ -138,17 +136,17 @@ def test_scores_are_the_same_after_saving_and_loading(tmp_path: Path) -> None:
     base, out = trained(tmp_path, tiny.separable_rows(40), num_train_epochs=1)
     folder = tmp_path / "saved"
     folder.mkdir()
-    reward.save(base, out.head, folder)
+    judge.save(base, out.judge, folder)
+    assert {path.name for path in folder.iterdir()} == {
+        "adapter_config.json", "adapter_model.safetensors", "head.safetensors",
+    }  # fmt: skip
     other = tiny.base()
-    head = reward.load(other, folder)
+    loaded = judge.load(other, folder)
     sequences = [[2, 9, 3, 6, 1], [2, 8, 10, 3, 7, 1]]
-    assert torch.equal(
-        reward.score_sequences(base, out.head, sequences, 64), reward.score_sequences(other, head, sequences, 64)
-    )
-    assert torch.equal(out.head.gain, head.gain) and torch.equal(out.head.bias, head.bias)
+    assert torch.equal(judge.scores(base, out.judge, sequences, 64), judge.scores(other, loaded, sequences, 64))
     (folder / "head.safetensors").unlink()
     with pytest.raises(BadArtifact, match="not a reward model"):
-        reward.load(tiny.base(), folder)
+        judge.load(tiny.base(), folder)
 
 
 def test_same_seed_same_weights_and_another_seed_others(tmp_path: Path) -> None:
@@ -157,7 +155,7 @@ def test_same_seed_same_weights_and_another_seed_others(tmp_path: Path) -> None:
     torch.manual_seed(2)
     two, second = trained(tmp_path, tiny.separable_rows(40), num_train_epochs=1)
     assert all(torch.equal(a, b) for a, b in zip(one.weights("reward"), two.weights("reward"), strict=True))
-    assert torch.equal(first.head.weight, second.head.weight) and first.report == second.report
+    assert torch.equal(head_of(first).weight, head_of(second).weight) and first.report == second.report
     three, _ = trained(tmp_path, tiny.separable_rows(40), seed=1, num_train_epochs=1)
     assert any(not torch.equal(a, b) for a, b in zip(one.weights("reward"), three.weights("reward"), strict=True))
 

@@ -26,7 +26,7 @@ def test_every_setting_has_a_label_a_help_text_and_a_default_that_it_accepts(kin
     assert {option.name for option in found} == {f.name for f in fields(kind)}
     for option in found:
         assert option.label and option.help.endswith(".")
-        assert option.choices or (option.minimum is not None and option.maximum is not None)
+        assert option.choices or option.pattern or (option.minimum is not None and option.maximum is not None)
     assert make(kind, {option.name: option.default for option in found}) == kind()
 
 
