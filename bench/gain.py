@@ -19,7 +19,8 @@ import torch
 
 from backend.starter import train as starter
 from backend.training import dpo, ift, job, on_policy, ppo, reward, sft
-from backend.training.maths import exact_kl, sum_over
+from backend.training.judge import Judge, scores
+from backend.training.maths import combined_score, exact_kl, sum_over
 from backend.training.rollout import Sampled, lay_out
 from backend.training.run import GuardStop, Run
 from backend.training.settings import (
@@ -63,7 +64,7 @@ class House(NamedTuple):
     """What all methods of one process share."""
 
     base: SharedBase
-    judge: reward.Head
+    judge: Judge
     rows: list[Any]  # the judgements
     cases: list[Case]
     held_out: list[Case]
@@ -71,16 +72,16 @@ class House(NamedTuple):
     run: Run
 
 
-def opened(order: Order) -> tuple[House, dict[str, Any]]:
+def opened(order: Order, members: int = 1) -> tuple[House, dict[str, Any]]:
     """The judgements, a reward model of them, and its report."""
     job.set_threads(1)
     run = Run(Path(tempfile.mkdtemp()))
     base = load_base(str(starter.WEIGHTS))
     found = judged.cases(order.cases)
     rows = judged.comparisons(base, found, order.noise, order.seed, run)
-    trained = reward.train(base, rows, RewardSettings(), order.seed, run)
+    trained = reward.train(base, rows, RewardSettings(num_members=members), order.seed, run)
     held_out = [case for case in found if case.split != "train"]
-    return House(base, trained.head, rows, found, held_out, order, run), trained.report
+    return House(base, trained.judge, rows, found, held_out, order, run), trained.report
 
 
 def measure(order: Order) -> dict[str, Any]:
@@ -138,13 +139,14 @@ METHODS: dict[str, Callable[[House], None]] = {"sft": by_sft, "dpo": by_dpo, "if
 # ---- scores
 
 
-def scored(house: House, adapter: str | None, purpose: str = "scored", count: int | None = None) -> Policy:
-    """Fresh answers of a policy to the held-out cases, the same draws for every policy."""
-    count = count or house.order.scored
-    written = judged.answers(house.base, adapter, house.held_out, count, house.order.seed, purpose, house.run)
+def scored(house: House, adapter: str | None, settings: OnPolicySettings = OnPolicySettings()) -> Policy:
+    """Fresh answers of a policy to the held-out cases, the same draws for every policy. ``settings`` say how the scores of
+    several members become one."""
+    count = house.order.scored
+    written = judged.answers(house.base, adapter, house.held_out, count, house.order.seed, "scored", house.run)
     kl = kl_of(house, adapter, written) if adapter else [[0.0] * count for _ in written]
-    scores = scores_of(house, written)
-    return Policy(*(per_case(values) for values in (points_of(house, written), kl, scores, lengths_of(written))))
+    values = points_of(house, written), kl, scores_of(house, written, settings), lengths_of(written)
+    return Policy(*(per_case(one) for one in values))
 
 
 def per_case(values: Sequence[Sequence[float]]) -> list[float]:
@@ -160,12 +162,13 @@ def lengths_of(written: Sequence[Sequence[Written]]) -> list[list[float]]:
     return [[float(len(one.tokens)) for one in mine] for mine in written]
 
 
-def scores_of(house: House, written: Sequence[Sequence[Written]]) -> list[list[float]]:
-    settings = OnPolicySettings()
+def scores_of(
+    house: House, written: Sequence[Sequence[Written]], settings: OnPolicySettings = OnPolicySettings()
+) -> list[list[float]]:
     asked = judged.encoded(house.base, house.held_out, settings)
     sequences = [prompt.reward + one.tokens for prompt, mine in zip(asked, written, strict=True) for one in mine]
-    raw = reward.score_sequences(house.base, house.judge, sequences, settings.tokens_per_microbatch)
-    return folded((house.judge.gain * (raw - house.judge.bias)).tolist(), written)
+    found = scores(house.base, house.judge, sequences, settings.tokens_per_microbatch)
+    return folded(combined_score(found, settings.ensemble, settings.uwo_coef).tolist(), written)
 
 
 @torch.no_grad()
@@ -194,20 +197,20 @@ def folded(values: Sequence[float], written: Sequence[Sequence[Written]]) -> lis
 def base_and_best(house: House) -> tuple[dict[str, Any], dict[str, Any]]:
     """The base's own answers, and for each n the best of n of them by the reward model."""
     written = judged.answers(house.base, None, house.held_out, house.order.drawn, house.order.seed, "drawn", house.run)
-    points, scores, tokens = points_of(house, written), scores_of(house, written), lengths_of(written)
+    points, paid, tokens = points_of(house, written), scores_of(house, written), lengths_of(written)
     nothing = [0.0] * len(written)
-    base = Policy(per_case(points), nothing, per_case(scores), per_case(tokens))._asdict()
+    base = Policy(per_case(points), nothing, per_case(paid), per_case(tokens))._asdict()
     counts = [2**k for k in range(1, int(math.log2(house.order.drawn)) + 1)]
-    return base, {str(n): best_of(n, points, scores, tokens)._asdict() for n in counts}
+    return base, {str(n): best_of(n, points, paid, tokens)._asdict() for n in counts}
 
 
 def best_of(
-    n: int, points: Sequence[Sequence[float]], scores: Sequence[Sequence[float]], tokens: Sequence[Sequence[float]]
+    n: int, points: Sequence[Sequence[float]], paid: Sequence[Sequence[float]], tokens: Sequence[Sequence[float]]
 ) -> Policy:
     def chosen(values: Sequence[Sequence[float]]) -> list[float]:
-        return [round(expected_best(n, mine, by), 6) for mine, by in zip(values, scores, strict=True)]
+        return [round(expected_best(n, mine, by), 6) for mine, by in zip(values, paid, strict=True)]
 
-    return Policy(chosen(points), [round(best_of_kl(n), 6)] * len(points), chosen(scores), chosen(tokens))
+    return Policy(chosen(points), [round(best_of_kl(n), 6)] * len(points), chosen(paid), chosen(tokens))
 
 
 def best_of_kl(n: int) -> float:
@@ -215,15 +218,15 @@ def best_of_kl(n: int) -> float:
     return math.log(n) - (n - 1) / n
 
 
-def expected_best(n: int, values: Sequence[float], scores: Sequence[float]) -> float:
+def expected_best(n: int, values: Sequence[float], paid: Sequence[float]) -> float:
     """Mean value of the best-scored of n draws, over all choices of n from what was drawn (Nakano et al. 2021,
     arXiv:2112.09332, section 3.4); answers of equal score share their places."""
-    drawn = len(scores)
+    drawn = len(paid)
     if not 1 <= n <= drawn:
         raise ValueError(f"The best of {n} cannot be chosen from {drawn}.")
-    order = sorted(range(drawn), key=lambda i: scores[i])
-    share = {score: [values[i] for i in order if scores[i] == score] for score in set(scores)}
-    means = [math.fsum(share[scores[i]]) / len(share[scores[i]]) for i in order]
+    order = sorted(range(drawn), key=lambda i: paid[i])
+    alike = {score: [values[i] for i in order if paid[i] == score] for score in set(paid)}
+    means = [math.fsum(alike[paid[i]]) / len(alike[paid[i]]) for i in order]
     return math.fsum(math.comb(place, n - 1) * mean for place, mean in enumerate(means)) / math.comb(drawn, n)
 
 

@@ -32,7 +32,26 @@ NAMES = {
     "ift": "IFT",
     "ppo": "PPO",
 }
+CURVES = {
+    "single": "IFT at no price of the KL, a single reward model",
+    "mean": "the mean of three reward models",
+    "uwo": "the mean of three less their disagreement",
+}
 BASELINES = ("base", "sft", "best_of_8")  # what a method should be above; the interval of the difference tells
+
+
+@dataclass(frozen=True)
+class Curve:
+    """How far over-optimisation is followed; bench/overoptimised.py says what the curves are."""
+
+    noise: float = 0.25  # where a reward model has most to be wrong about
+    seeds: tuple[int, ...] = (0, 1, 2)
+    scored: int = 2
+    steps: int = 120
+    every: int = 10
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    uwo_coef: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -44,9 +63,12 @@ class Plan:
     cases: int = 200  # of each language, as the sample project has them
     scored: int = 8  # answers to each held-out case
     drawn: int = 16  # of the base, for best-of-n
+    curve: Curve = Curve()
 
 
-QUICK = Plan(noises=(0.10,), seeds=(0,), cases=40, scored=4, drawn=16)
+QUICK = Plan(
+    noises=(0.10,), seeds=(0,), cases=40, scored=4, drawn=16, curve=Curve(noise=0.10, seeds=(0,), steps=20, every=10)
+)
 
 
 class Interval(NamedTuple):
@@ -71,6 +93,10 @@ def measure(quick: bool) -> report.Found:
         print(methods_table(found), flush=True)
         rows += [row for name in NAMES for row in compared(name, noise, runs)]
         facts["methods"] += found
+    curves = [follow(plan, seed, folder) for seed in plan.curve.seeds]
+    facts["curves"] = {name: [one[name] for one in curves] for name in CURVES}
+    for name, title in CURVES.items():
+        print(title, curve_table(facts["curves"][name]), sep="\n", flush=True)
     return report.Found(rows, facts)
 
 
@@ -80,11 +106,15 @@ def measure(quick: bool) -> report.Found:
 def folder_of(plan: Plan) -> Path:
     """Where the results of this plan with these default settings are kept."""
     kinds = (RewardSettings, SFTSettings, DPOSettings, IFTSettings, PPOSettings)
-    made_from = {**asdict(plan), "noises": 0, "seeds": 0, "settings": [asdict(kind()) for kind in kinds]}
-    digest = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:12]
-    folder = CACHE / f"learning-{digest}"
+    amounts = {name: value for name, value in asdict(plan).items() if name not in ("noises", "seeds", "curve")}
+    made_from = {**amounts, "settings": [asdict(kind()) for kind in kinds]}
+    folder = CACHE / f"learning-{digest_of(made_from)}"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def digest_of(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def run(plan: Plan, noise: float, seed: int, folder: Path) -> dict[str, Any]:
@@ -92,6 +122,13 @@ def run(plan: Plan, noise: float, seed: int, folder: Path) -> dict[str, Any]:
     target = folder / f"gain-{noise:g}-{seed}.json"
     order = {"noise": noise, "seed": seed, "cases": plan.cases, "scored": plan.scored, "drawn": plan.drawn}
     return computed("bench.gain", {**order, "reports": str(target)})
+
+
+def follow(plan: Plan, seed: int, folder: Path) -> dict[str, Any]:
+    """What bench/overoptimised.py found for this seed."""
+    order = {name: value for name, value in asdict(plan.curve).items() if name != "seeds"}
+    target = folder / f"curve-{seed}-{digest_of(order)}.json"
+    return computed("bench.overoptimised", {**order, "seed": seed, "cases": plan.cases, "reports": str(target)})
 
 
 def computed(module: str, order: Mapping[str, Any]) -> dict[str, Any]:
@@ -178,4 +215,24 @@ def methods_table(found: Sequence[Mapping[str, Any]]) -> str:
         )
         for one in found
     ]
+    return report.aligned([head, *lines])
+
+
+def curve_table(curves: Sequence[Mapping[str, Any]]) -> str:
+    """Means over the seeds, look by look, as far as all of them came."""
+    head = ("step", "KL, nats", "reward score", "points", "lowest", "highest", "tokens")
+    lines = []
+    for looks in zip(*(curve["points"] for curve in curves), strict=False):
+        kl, score, points, tokens = ([look[name] for look in looks] for name in ("kl", "scores", "points", "tokens"))
+        lines.append(
+            (
+                f"{looks[0]['step']:.0f}",
+                f"{np.mean(kl):.2f}",
+                f"{np.mean(score):+.2f}",
+                f"{np.mean(points):.2f}",
+                f"{min(points):.2f}",
+                f"{max(points):.2f}",
+                f"{np.mean(tokens):.1f}",
+            )
+        )
     return report.aligned([head, *lines])

@@ -1,7 +1,9 @@
-"""One curve of over-optimisation, in a process of its own: a policy follows a reward model with no price on the KL.
+"""Curves of over-optimisation for one seed, in a process of its own: a policy follows its reward model at no price.
 
 Gao et al. 2023 (arXiv:2210.10760): beside the distance from the base, what the reward model says and what the hidden rule
-says. IFT trains far beyond its defaults and every few steps answers the held-out cases.
+says. IFT trains far beyond its defaults, with nothing paid for the KL and no guard, and answers the held-out cases every
+few steps: once behind a single reward model, once behind the mean of three, and once behind their mean less their
+disagreement (Coste et al. 2023). The single one is the first of the three, so all have the same judgements.
 """
 
 import json
@@ -13,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from backend.training import ift, on_policy
+from backend.training.judge import Judge
 from backend.training.run import NotFinite, Run
 from backend.training.settings import IFTSettings
 from bench import gain, judged
 
 NO_PRICE: dict[str, Any] = {"kl_coef": 0.0, "kl_stop": 10000.0, "entropy_stop": 0.0, "eval_cases": 0}
+MEMBERS = {"single": 1, "mean": 3, "uwo": 3}
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,7 @@ class Order:
     every: int  # steps between two looks
     batch_size: int
     learning_rate: float
+    uwo_coef: float
     reports: str
 
 
@@ -47,19 +52,22 @@ class Watched(Run):
 
 
 def measure(order: Order) -> dict[str, Any]:
-    """Per look the mean over the held-out cases of everything in gain.Policy, and where the run ended, if early."""
-    house, report = gain.opened(gain.Order(order.noise, order.seed, order.cases, order.scored, 0, order.reports))
-    curve: list[dict[str, float]] = [{"step": 0, **seen(gain.scored(house, None, "curve"))}]
+    of_gain = gain.Order(order.noise, order.seed, order.cases, order.scored, 0, order.reports)
+    house, report = gain.opened(of_gain, max(MEMBERS.values()))
+    told: dict[str, Any] = {"accuracy": report["accuracy"]}
+    for name, members in MEMBERS.items():
+        told[name] = curve_of(order, house._replace(judge=Judge(house.judge.members[:members])), name)
+    return told
+
+
+def curve_of(order: Order, house: gain.House, name: str) -> dict[str, Any]:
+    """Per look the mean over the held-out cases of all that gain.Policy has, and why the run ended, if early."""
+    settings = settings_of(order, name)
+    points = [{"step": 0.0, **seen(gain.scored(house, None, settings))}]
 
     def look(step: int) -> None:
-        curve.append({"step": step, **seen(gain.scored(house, on_policy.ADAPTER, "curve"))})
+        points.append({"step": float(step), **seen(gain.scored(house, on_policy.ADAPTER, settings))})
 
-    settings = IFTSettings(
-        **NO_PRICE,
-        total_episodes=order.steps * order.batch_size,
-        batch_size=order.batch_size,
-        learning_rate=order.learning_rate,
-    )
     run = Watched(Path(tempfile.mkdtemp()), order.every, look)
 
     def train(house: gain.House) -> None:
@@ -67,10 +75,20 @@ def measure(order: Order) -> dict[str, Any]:
 
     try:
         gain.with_policy(house, train)
-        ended = ""
     except NotFinite as cause:
-        ended = str(cause)
-    return {"accuracy": report["accuracy"], "curve": curve, "ended": ended}
+        return {"points": points, "ended": str(cause)}
+    return {"points": points, "ended": ""}
+
+
+def settings_of(order: Order, name: str) -> IFTSettings:
+    return IFTSettings(
+        **NO_PRICE,
+        total_episodes=order.steps * order.batch_size,
+        batch_size=order.batch_size,
+        learning_rate=order.learning_rate,
+        ensemble="uwo" if name == "uwo" else "mean",
+        uwo_coef=order.uwo_coef,
+    )
 
 
 def seen(policy: gain.Policy) -> dict[str, float]:
