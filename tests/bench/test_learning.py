@@ -6,8 +6,13 @@ from random import Random
 
 import pytest
 
-from bench import gain, judged, learning, report
+from backend import starting
+from bench import gain, judged, learning, overoptimised, report
 from bench.judged import Written
+from feedback_db import prompts
+
+ORDER = {"noise": 0.1, "seed": 0, "cases": 9, "scored": 1, "steps": 20, "every": 5, "batch_size": 32}
+ORDER |= {"learning_rate": 1e-3, "uwo_coef": 1.0, "reports": ""}
 
 
 def written(*texts: str) -> list[Written]:
@@ -33,12 +38,19 @@ def test_about_the_asked_share_is_turned_round():
     assert turned / 4000 == pytest.approx(0.25, abs=0.03)
 
 
-def test_cases_have_the_split_that_their_text_gives_them_and_the_rule_knows_them():
-    found = judged.cases(50)
-    assert {case.split for case in found} == {"train", "val", "test"}
-    assert [case.split for case in judged.cases(60) if case.question == found[3].question] == [found[3].split]
-    assert {judged.points(case, "") for case in found} == {0}
-    assert [message["role"] for message in found[0].messages] == ["system", "user"]
+def test_the_cases_are_those_of_the_sample_project_each_in_its_split(store, project):
+    found = judged.cases()
+    kept = prompts.cases(store, project.id, scenario=starting.SERVICE)
+    assert {(case.question, case.split) for case in found} == {(case.values["input"], case.split) for case in kept}
+    assert len(found) == len(kept)
+    assert {judged.points(case, "") for case in found} == {0}  # the rule knows every question
+
+
+def test_the_prompt_is_the_plain_templates(store, project):
+    plain = {t.language: t for t in prompts.templates(store, project.id) if not t.few_shot and not t.labels}
+    for case in (judged.cases(1)[0], judged.cases(1)[1]):
+        assert case.messages[0] == {"role": "system", "content": plain[case.language].system_text}
+        assert case.messages[1:] == case.conversation == [{"role": "user", "content": case.question}]
 
 
 def test_sft_learns_from_the_answer_that_won_and_from_no_tie():
@@ -129,3 +141,37 @@ def test_a_table_of_differences_says_so():
     assert "difference" in head
     assert "-0.10 to 0.60" in line
     assert "MISSED" in line
+
+
+def test_a_watched_run_looks_every_few_steps(tmp_path):
+    looked: list[int] = []
+    run = overoptimised.Watched(tmp_path, 3, looked.append)
+    for step in range(1, 8):
+        run.metrics(step, 7, {})
+    assert looked == [3, 6]
+
+
+def test_all_curves_follow_the_score_at_no_price_and_only_one_minds_disagreement():
+    order = overoptimised.Order(**{**ORDER, "uwo_coef": 2.0})
+    made = {name: overoptimised.settings_of(order, name) for name in overoptimised.MEMBERS}
+    assert set(made) == set(learning.CURVES)
+    assert {(s.kl_coef, s.total_episodes, s.batch_size) for s in made.values()} == {(0.0, 640, 32)}
+    assert {name: s.ensemble for name, s in made.items()} == {"single": "mean", "mean": "mean", "uwo": "uwo"}
+    assert made["uwo"].uwo_coef == 2.0
+
+
+def test_curves_are_averaged_as_far_as_all_of_them_came():
+    look = {"step": 0.0, "kl": 1.0, "scores": 0.5, "points": 1.0, "tokens": 9.0}
+    short, long = {"points": [look]}, {"points": [{**look, "points": 2.0}, look]}
+    lines = learning.curve_table([short, long]).splitlines()[1:]
+    assert len(lines) == 1
+    assert lines[0].split() == ["0", "1.00", "+0.50", "1.50", "1.00", "2.00", "9.0"]
+
+
+def test_a_report_is_there_whole_or_not_at_all(tmp_path):
+    target = tmp_path / "one.json"
+    with pytest.raises(TypeError):
+        gain.write(str(target), {"no": object()})
+    assert not target.exists()
+    gain.write(str(target), {"kl": 1.5})
+    assert [path.name for path in tmp_path.iterdir()] == ["one.json"]
