@@ -47,8 +47,8 @@ class Curve:
     noise: float = 0.25  # where a reward model has most to be wrong about
     seeds: tuple[int, ...] = (0, 1, 2)
     scored: int = 2
-    steps: int = 120
-    every: int = 10
+    steps: int = 40
+    every: int = 4
     batch_size: int = 32
     learning_rate: float = 1e-3
     uwo_coef: float = 1.0
