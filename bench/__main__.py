@@ -5,17 +5,18 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import report, start
+from bench import learning, report, start
 
 
-def training(args: argparse.Namespace) -> list[report.Row]:
+def training(args: argparse.Namespace) -> report.Found:
     from bench import training as beside  # it imports torch, which the other measurements do without
 
-    return beside.measure(args.quick, args.pairs)
+    return report.Found(beside.measure(args.quick, args.pairs))
 
 
-MEASUREMENTS: dict[str, Callable[[argparse.Namespace], list[report.Row]]] = {
-    "start": lambda args: start.measure(args.quick),
+MEASUREMENTS: dict[str, Callable[[argparse.Namespace], report.Found]] = {
+    "learning": lambda args: learning.measure(args.quick),
+    "start": lambda args: report.Found(start.measure(args.quick)),
     "training": training,
 }
 
@@ -26,7 +27,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--quick", action="store_true", help="fewer repeats: a first look, with wide intervals")
     parser.add_argument("--pairs", type=Path, help="training: preference pairs, one {chosen, rejected} per line, gzip")
     args = parser.parse_args(argv)
-    return report.publish(args.name, MEASUREMENTS[args.name](args))
+    return report.publish(args.name, *MEASUREMENTS[args.name](args))
 
 
 if __name__ == "__main__":

@@ -6,11 +6,11 @@ import os
 import platform
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 
@@ -30,6 +30,26 @@ class Row:
     high: float
     reach: str  # "<= 1.5" or ">= 2"
     ok: bool
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One comparison in units of its own. ``difference`` is ours less theirs, with a 95 % interval."""
+
+    work: str
+    against: str
+    difference: float
+    low: float
+    high: float
+    reach: str  # "> 0": the whole interval should be
+    ok: bool
+
+
+class Found(NamedTuple):
+    """What a measurement came to: the rows of its table, and what its dated file keeps beside them."""
+
+    rows: Sequence[Row | Difference]
+    facts: dict[str, Any] = {}
 
 
 def row(work: str, against: str, ours: Sequence[float], theirs: Sequence[float] | float, at_most: float) -> Row:
@@ -55,7 +75,7 @@ def _ratio(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float
     return ratio, drawn[int(0.025 * DRAWS)], drawn[int(0.975 * DRAWS) - 1]
 
 
-def publish(name: str, rows: Sequence[Row], facts: dict[str, Any] | None = None) -> int:
+def publish(name: str, rows: Sequence[Row | Difference], facts: dict[str, Any] | None = None) -> int:
     """Print and keep the rows. Returns 0: a reach that was missed is a finding, not a failure of the measurement."""
     print(table(rows))
     result = {"rows": [asdict(one) for one in rows], "machine": machine(), "versions": versions(), **(facts or {})}
@@ -67,14 +87,20 @@ def publish(name: str, rows: Sequence[Row], facts: dict[str, Any] | None = None)
     return 0
 
 
-def table(rows: Sequence[Row]) -> str:
-    head = ("work", "against", "ratio", "95 % interval", "reach", "")
-    lines = [
-        (r.work, r.against, f"{r.ratio:.2f}", f"{r.low:.2f} to {r.high:.2f}", r.reach, "ok" if r.ok else "MISSED")
-        for r in rows
-    ]
-    widths = [max(len(line[i]) for line in [head, *lines]) for i in range(len(head))]
-    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) for line in [head, *lines])
+def table(rows: Sequence[Row | Difference]) -> str:
+    """``rows`` are of one kind."""
+    head = ("work", "against", *(fields(one)[2].name for one in rows[:1]), "95 % interval", "reach", "")
+    lines = []
+    for one in rows:
+        work, against, value, low, high, reach, ok = astuple(one)
+        lines.append((work, against, f"{value:.2f}", f"{low:.2f} to {high:.2f}", reach, "ok" if ok else "MISSED"))
+    return aligned([head, *lines])
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+    """Columns as wide as their widest cell."""
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) for line in lines)
 
 
 def machine() -> dict[str, Any]:
