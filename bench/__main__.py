@@ -11,7 +11,7 @@ from bench import learning, report, start
 def training(args: argparse.Namespace) -> report.Found:
     from bench import training as beside  # it imports torch, which the other measurements do without
 
-    return report.Found(beside.measure(args.quick, args.pairs))
+    return beside.measure(args.quick, args.pairs)
 
 
 MEASUREMENTS: dict[str, Callable[[argparse.Namespace], report.Found]] = {

@@ -9,19 +9,20 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from backend.training import dpo, ift, job, judge, on_policy, ppo, reward, sft, tree
+from backend.training import dpo, ift, job, judge, on_policy, ppo, probe, reward, sft, tree
 from backend.training.answers import answer_logp, written
 from backend.training.data import Answer, AnswerRow, ComparisonRow, PromptRow, Tokens
 from backend.training.run import Run
-from backend.training.settings import DPOSettings, IFTSettings, PPOSettings, RewardSettings, SFTSettings
+from backend.training.settings import CommonSettings, DPOSettings, IFTSettings, PPOSettings, RewardSettings, SFTSettings
 from backend.training.shared_base import Shape, SharedBase, load_base
 from bench import workload
 
 COMPARED, RESPONSE, SEVERAL = 8, 32, 4  # as the peers' side has them
-DTYPES = {"default": "float32", "best": "bfloat16"}
+DTYPES = {"default": CommonSettings().base_dtype, "best": "bfloat16"}
 SHAPE = Shape(16, 32)
 
 
@@ -44,14 +45,16 @@ class Told(NamedTuple):
     seconds: float
     cpu_seconds: float  # of all threads; what a neighbour on the machine takes is not in it
     units: int
+    dtype: str = "float32"  # of the base's weights
 
 
 class Watch:
     def __init__(self) -> None:
         self._wall, self._cpu = time.perf_counter(), time.process_time()
 
-    def told(self, loss: float, units: int) -> Told:
-        return Told(loss, time.perf_counter() - self._wall, time.process_time() - self._cpu, units)
+    def told(self, loss: float, units: int, base: SharedBase | None = None) -> Told:
+        dtype = str(base.dtype if base else torch.float32).removeprefix("torch.")
+        return Told(loss, time.perf_counter() - self._wall, time.process_time() - self._cpu, units, dtype)
 
 
 def prepared(order: Order, adapter: str) -> tuple[SharedBase, list[dict[str, Any]], Run]:
@@ -115,7 +118,7 @@ def measure_reward(order: Order) -> Told:
     watch = Watch()
     for step, part in enumerate(batches(order, items)):
         reward.update(base, [learner], [[items[i] for i in part]], optimizer, settings, 0, step, run)
-    return watch.told(float(losses.mean()), len(items))
+    return watch.told(float(losses.mean()), len(items), base)
 
 
 def measure_sft(order: Order) -> Told:
@@ -134,7 +137,7 @@ def measure_sft(order: Order) -> Told:
     watch = Watch()
     for step, part in enumerate(batches(order, items)):
         sft.update(base, [items[i].text for i in part], optimizer, weights, settings, 0, step, run)
-    return watch.told(loss, sum(item.text.length for item in items))
+    return watch.told(loss, sum(item.text.length for item in items), base)
 
 
 def measure_dpo(order: Order) -> Told:
@@ -149,7 +152,7 @@ def measure_dpo(order: Order) -> Told:
     for step, part in enumerate(batches(order, items)):
         known = dpo.Sums(*(whole[part] for whole in reference))
         dpo.update(base, [items[i] for i in part], known, optimizer, weights, 1.0, settings, 0, step, run)
-    return watch.told(sum(sums) / len(sums), len(items))
+    return watch.told(sum(sums) / len(sums), len(items), base)
 
 
 def measure_ift(order: Order) -> Told:
@@ -184,7 +187,35 @@ def sampled(order: Order, kind: type[Any], train: Callable[..., Any], more: Mapp
     told = [float(logp.mean()) for logp in first_logp(base, on_policy.ADAPTER, rows)]
     watch = Watch()
     train(base, judged_by, prompts(rows[: order.amount // SEVERAL]), settings, 0, run)
-    return watch.told(sum(told) / len(told), order.amount)
+    return watch.told(sum(told) / len(told), order.amount, base)
+
+
+def measure_probe(order: Order) -> Told:
+    """One fit at one penalty, of as many pairs as there are; the features are given."""
+    made = probe_pairs(order)
+    x, won = torch.from_numpy(made["differences"]), torch.from_numpy(made["won"])
+    pairs = probe.Pairs(x, won.float(), torch.ones(len(won)), list(range(len(won))))
+    penalty = float(made["penalty"])
+    watch = Watch()
+    weight = probe.newton(pairs, penalty).double()
+    margins = x.double() @ weight * torch.where(won, 1.0, -1.0)
+    loss = torch.nn.functional.softplus(-margins).sum() + penalty / 2 * weight.square().sum()
+    return watch.told(float(loss) / len(won), 1)
+
+
+def probe_pairs(order: Order) -> dict[str, Any]:
+    """Differences of features (pairs, 1025) whose directions have very unlike spreads, as a model's have, and who won."""
+    file = Path(order.folder) / f"probe-{order.amount}.npz"
+    if not file.exists():
+        draw = np.random.default_rng(0)
+        spread = np.geomspace(1.0, 0.03, 1025).astype(np.float32)
+        mixed = (draw.standard_normal((order.amount, 1025), dtype=np.float32) * spread) @ (
+            np.linalg.qr(draw.standard_normal((1025, 1025), dtype=np.float32))[0]
+        )
+        true = draw.standard_normal(1025, dtype=np.float32)
+        won = draw.random(order.amount) < 1 / (1 + np.exp(-(mixed @ true) / np.std(mixed @ true)))
+        np.savez(file, differences=mixed, won=won, penalty=np.float64(10.0))
+    return dict(np.load(file))
 
 
 METHODS: dict[str, Callable[[Order], Told]] = {
@@ -194,6 +225,7 @@ METHODS: dict[str, Callable[[Order], Told]] = {
     "ift": measure_ift,
     "ppo": measure_ppo,
     "ppo_value": measure_ppo_value,
+    "probe": measure_probe,
 }
 
 if __name__ == "__main__":

@@ -15,15 +15,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench import report, workload
+from bench import flops, report, workload
 
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".bench"
 PAIRS = ROOT.parent / "shared" / "data" / "hh-harmless-test.jsonl.gz"
-PEERS = {"ppo": "1.12.0", "ppo_value": "1.12.0"}  # the last TRL with PPO; all else is measured against LATEST
-LATEST = "1.16.0"
+LAST_WITH_PPO = "trl==1.12.0"
+PEERS = {"ppo": LAST_WITH_PPO, "ppo_value": LAST_WITH_PPO, "probe": "scikit-learn==1.9.1"}
+LATEST = "trl==1.16.0"  # for all else
 THEIR_METHODS = {"ppo_value": "ppo"}  # where the peer has one way for two of ours
-SAME_LOSS = {"default": 1e-4, "best": 1e-2}  # of the losses, relative; best has weights in bfloat16
+SAME_LOSS = {"float32": 1e-4, "bfloat16": 1e-2}  # of the losses, relative, by the precision of our base
 PATIENCE_SECONDS = 1800
 THREADS = 1
 
@@ -44,42 +45,69 @@ WORK = [
     Work("sft", "best", "SFT tokens/s", 1.3, {"6M": 32, "90M": 16}, 8),
     Work("dpo", "default", "DPO pairs/s", 5.0, {"6M": 32, "90M": 16}, 8),
     Work("dpo", "best", "DPO pairs/s", 2.5, {"6M": 32, "90M": 16}, 8),
-    Work("ift", "default", "IFT answers/s", 4.0, {"6M": 32, "90M": 16}, 8),
+    Work("ift", "default", "IFT answers/s", 4.0, {"6M": 64, "90M": 32}, 8),
     Work("ppo", "default", "PPO episodes/s", 4.0, {"6M": 32, "90M": 16}, 16),
     Work("ppo_value", "default", "PPO episodes/s, value adapter", 2.5, {"6M": 32, "90M": 16}, 16),
 ]
+PROBE = Work("probe", "default", "probe fits/s", 1.0, {"6M": 10_000}, 0)
 MEMORY_REACH = 0.3
+REPEATS = 5
+RESPONSE, SEVERAL = 32, 4  # tokens of a sampled answer, answers to a prompt, as both sides have them
 
 
 class PeerFailed(RuntimeError):
     """A side ended with an error, or the two sides do not compute the same; the message says which."""
 
 
-def measure(quick: bool, pairs: Path | None = None) -> list[report.Row]:
+def measure(quick: bool, pairs: Path | None = None) -> report.Found:
     given = pairs or (PAIRS if PAIRS.exists() else None)
     sizes = ["6M"] if quick else ["6M", "90M"]
     folder = workload.prepare(CACHE, given, sizes)
     text = "real pairs" if given else "made-up pairs"
-    rows = []
+    rows, runs, peak = [], [], flops.peak()
     for size in sizes:
-        for work in WORK:
-            ours, theirs = repeats(work, size, folder, 1 if quick else 3)
-            rows += rows_of(work, f"{size}, {text}", ours, theirs)
-            print(report.table(rows[-2:] if work.method == "ppo" else rows[-1:]), flush=True)
-    return rows
+        for work in [*WORK, PROBE] if size == "6M" else WORK:
+            found = repeats(work, size, folder, 1 if quick else REPEATS)
+            rows += rows_of(work, f"{size}, {text}", *found)
+            runs.append(about(work, size, folder, peak, *found))
+            print(report.table(rows[-2:] if work.method == "ppo" else rows[-1:]), runs[-1], flush=True)
+    return report.Found(rows, {"peak_flops": peak, "runs": runs})
+
+
+def about(
+    work: Work,
+    size: str,
+    folder: Path,
+    peak: dict[str, float],
+    ours: Sequence[dict[str, Any]],
+    theirs: Sequence[dict[str, Any]],
+) -> dict[str, Any]:
+    """What the dated file keeps beside a row: speeds of every run, by processor and by the clock, memory, the largest
+    difference of the losses, and useful operations against the machine's fastest matrix product (MFU)."""
+    told: dict[str, Any] = {"work": work.unit, "setting": work.setting, "size": size, "units": ours[0]["units"]}
+    for name, side in (("ours", ours), ("theirs", theirs)):
+        told[f"{name}_per_cpu_second"] = [round(run["units"] / run["cpu_seconds"], 4) for run in side]
+        told[f"{name}_per_second"] = [round(run["units"] / run["seconds"], 4) for run in side]
+        told[f"{name}_peak_mb"] = [round(run["peak_mb"]) for run in side]
+    told["base_dtype"] = ours[0]["dtype"]
+    told["loss_difference"] = max(abs(a["loss"] / b["loss"] - 1) for a, b in zip(ours, theirs, strict=True))
+    if work.method != "probe":
+        method = THEIR_METHODS.get(work.method, work.method)
+        each = flops.per_unit(method, size, workload.rows(folder, work.amount[size]), RESPONSE, SEVERAL)
+        for name in ("ours", "theirs"):
+            speed = statistics.median(told[f"{name}_per_cpu_second"])
+            told[f"{name}_mfu"] = round(speed * each / max(peak.values()), 4)
+    return told
 
 
 def rows_of(
-    work: Work, what: str, ours: Sequence[dict[str, float]], theirs: Sequence[dict[str, float]]
+    work: Work, what: str, ours: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]]
 ) -> list[report.Row]:
-    peer = f"TRL {PEERS.get(work.method, LATEST)} at its {'defaults' if work.setting == 'default' else 'best settings'}"
+    settings = "at its defaults" if work.setting == "default" else "at its best settings"
+    name, version = PEERS.get(work.method, LATEST).split("==")
+    peer = f"TRL {version} {settings}" if name == "trl" else f"LogisticRegression of {name} {version}"
     speeds = [[run["units"] / run["cpu_seconds"] for run in side] for side in (ours, theirs)]
-    walls = [statistics.median(run["units"] / run["seconds"] for run in side) for side in (ours, theirs)]
     medians = [statistics.median(side) for side in speeds]
-    print(
-        f"{work.method} {work.setting} {what}: {medians[0]:.3g} against {medians[1]:.3g} {work.unit} of processor time, "
-        f"{walls[0]:.3g} against {walls[1]:.3g} by the clock, {len(ours)} runs each"
-    )
     label = f"{work.unit} ({what}, {medians[0]:.3g} against {medians[1]:.3g})"
     found = [report.at_least(label, peer, speeds[0], speeds[1], work.reach)]
     if work.method == "ppo":
@@ -89,7 +117,7 @@ def rows_of(
     return found
 
 
-def repeats(work: Work, size: str, folder: Path, times: int) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
+def repeats(work: Work, size: str, folder: Path, times: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Runs of both sides in turn. Raises PeerFailed when they do not compute the same loss."""
     order = {
         "method": work.method,
@@ -101,33 +129,35 @@ def repeats(work: Work, size: str, folder: Path, times: int) -> tuple[list[dict[
         "threads": THREADS,
     }
     python = peer_python(PEERS.get(work.method, LATEST))
+    script = f"bench/peers/{'sklearn' if work.method == 'probe' else 'trl'}_side.py"
     ours, theirs = [], []
     for _ in range(times):
         ours.append(run([sys.executable, "-m", "bench.our_side"], order))
         their_order = {**order, "method": THEIR_METHODS.get(work.method, work.method)}
-        theirs.append(run([str(python), "bench/peers/trl_side.py"], their_order))
+        theirs.append(run([str(python), script], their_order))
         difference = abs(ours[-1]["loss"] / theirs[-1]["loss"] - 1)
-        if not difference <= SAME_LOSS[work.setting]:
+        if not difference <= SAME_LOSS[ours[-1]["dtype"]]:
             raise PeerFailed(
-                f"{work.method}: the loss of the same rows is {ours[-1]['loss']:.6g} here and {theirs[-1]['loss']:.6g} in TRL."
+                f"{work.method}: the loss of the same rows is {ours[-1]['loss']:.6g} here and "
+                f"{theirs[-1]['loss']:.6g} with the peer."
             )
     return ours, theirs
 
 
-def run(command: Sequence[str], order: dict[str, Any]) -> dict[str, float]:
+def run(command: Sequence[str], order: dict[str, Any]) -> dict[str, Any]:
     """One side in a process of its own; its last line is what it found."""
     done = subprocess.run(
         [*command, json.dumps(order)], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
     )
     if done.returncode != 0:
         raise PeerFailed(f"{command[-1]} {order['method']}: {done.stderr[-2000:]}")
-    told: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return told
 
 
-def peer_python(version: str) -> Path:
-    """The interpreter of an environment that holds this TRL and our own versions of what both sides use."""
-    place = CACHE / f"trl-{version}"
+def peer_python(requirement: str) -> Path:
+    """The interpreter of an environment that holds this peer and our own versions of what both sides use."""
+    place = CACHE / requirement.replace("==", "-")
     python = place / "bin" / "python"
     if not (place / "done").exists():
         pins = {
@@ -135,8 +165,9 @@ def peer_python(version: str) -> Path:
             for line in (ROOT / "requirements.txt").read_text(encoding="utf-8").split()
             if "==" in line
         }
-        shared = [pins[name] for name in ("torch", "transformers", "peft", "numpy", "tokenizers")]
+        used = ("torch", "transformers", "peft", "numpy", "tokenizers") if requirement.startswith("trl") else ("numpy",)
+        shared = [pins[name] for name in used]
         subprocess.run([sys.executable, "-m", "venv", str(place)], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *shared, f"trl=={version}"], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *shared, requirement], check=True)
         (place / "done").touch()
     return python
