@@ -207,3 +207,11 @@ def pad_left(sequences: Iterable[Sequence[int]], pad_id: int, device: torch.devi
     tokens = torch.tensor([[pad_id] * (width - len(row)) + list(row) for row in rows])
     is_real = torch.arange(width)[None] >= torch.tensor([width - len(row) for row in rows])[:, None]
     return Padded(tokens.to(device), is_real.to(device))
+
+
+def pad_right(sequences: Iterable[Sequence[int]], pad_id: int, device: torch.device | str = "cpu") -> Padded:
+    rows = list(sequences)
+    width = max(len(row) for row in rows)
+    tokens = torch.tensor([list(row) + [pad_id] * (width - len(row)) for row in rows])
+    is_real = torch.arange(width)[None] < torch.tensor([len(row) for row in rows])[:, None]
+    return Padded(tokens.to(device), is_real.to(device))

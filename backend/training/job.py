@@ -15,10 +15,10 @@ import transformers
 from backend.jobs.folder import ROWS, BadJob, Job, write_held_out
 from backend.registry import artifacts
 from backend.registry.artifacts import BadArtifact, Manifest, Saved
-from backend.training import dpo, ift, ppo, probe, reward, sft
+from backend.training import dpo, families, ift, ppo, probe, reward, sft, tree
 from backend.training import settings as settings_of
 from backend.training.checkpoint import Checkpoints
-from backend.training.data import Tokens, pad_left, read_answers, read_comparisons, read_prompts
+from backend.training.data import Tokens, read_answers, read_comparisons, read_prompts
 from backend.training.on_policy import ADAPTER
 from backend.training.run import Run
 from backend.training.settings import (
@@ -125,6 +125,7 @@ def train_policy(
     threads = set_threads(settings.threads)
     parents = {"start": verified(job, job.start) if job.start else None, **(teachers or {})}
     base = load_base(job.base, settings.base_dtype)
+    families.require_writer(base.family, job.kind.upper())
     if job.start:
         base.load(ADAPTER, Path(job.models) / job.start)
     else:
@@ -140,7 +141,7 @@ def train_policy(
     def reload(target: Path) -> None:
         base.load("reloaded", target)
         tokens = Tokens(base.tokenizer, base.longest)
-        few = [tokens.cut(tokens.prefix(messages), base.longest) for messages in prompts[:PROBE_ROWS]]
+        few = [tokens.cut(tokens.prefix(messages), base.longest - 1) for messages in prompts[:PROBE_ROWS]]
         _must_agree(last_logits(base, ADAPTER, few), last_logits(base, "reloaded", few))
 
     return keep(job, fill, reload, facts), report
@@ -231,9 +232,13 @@ def set_threads(wanted: int) -> int:
 
 @torch.no_grad()
 def last_logits(base: SharedBase, adapter: str, prompts: list[list[int]]) -> torch.Tensor:
-    padded = pad_left(prompts, base.pad_id, base.device)
+    """What a policy would write first behind each prompt, or what a base that cannot write makes of its last token."""
     with base.scope(adapter):
-        return base.logits(base.states(padded.tokens, padded.is_real)[:, -1]).log_softmax(-1)
+        if base.family in families.WRITERS:
+            states = tree.predicting(base, [[[*prompt, base.end_id]] for prompt in prompts], [1] * len(prompts))[:, 0]
+        else:
+            states = tree.ends(base, [[prompt] for prompt in prompts])
+        return base.logits(states).log_softmax(-1)
 
 
 def write_report(folder: Path, report: Mapping[str, Any]) -> None:

@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
+from transformers import DynamicCache, EncoderDecoderCache
 
+from backend.training import encoder_decoder, families
 from backend.training.data import pad_left
 from backend.training.draws import generator
 from backend.training.run import Run
@@ -81,6 +82,8 @@ def sample(
 
     The full distribution is sampled: top-k or top-p would make the KL estimates wrong (they may read negative).
     """
+    families.require_writer(base.family, "sampling")
+    decode = _decode if base.family == "decoder" else _decode_from_encoder
     draw = generator(seed, step, purpose)
     found: list[Sampled] = []
     size = max(1, ROWS // count)
@@ -88,7 +91,7 @@ def sample(
         for start in range(0, len(prompts), size):
             few = prompts[start : start + size]
             uniform = torch.rand(length, len(few) * count, generator=draw, dtype=torch.float64)
-            found += _decode(base, few, count, temperature, uniform, run)
+            found += decode(base, few, count, temperature, uniform, run)
     return found
 
 
@@ -146,6 +149,37 @@ def _decode(
         )
         states = out.last_hidden_state
         position = position + 1
+    return [Sampled(tokens, over) for tokens, over in zip(written, ended, strict=True)]
+
+
+def _decode_from_encoder(
+    base: SharedBase, prompts: Sequence[Sequence[int]], count: int, temperature: float, uniform: Tensor, run: Run
+) -> list[Sampled]:
+    """The encoder reads each prompt once, and the decoder its start; what they made of it is repeated for the answers."""
+    known = encoder_decoder.read(base, prompts)
+    cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+    states = base.decoder_states(*known, encoder_decoder.starts(base, len(prompts)), cache).repeat_interleave(count, 0)
+    cache.batch_repeat_interleave(count)
+    rows = torch.arange(len(prompts) * count)  # which answer each row of the batch is
+    known = known.take((rows // count).to(base.device))
+    written: list[list[int]] = [[] for _ in rows]
+    ended = [False] * len(written)
+    ends = torch.tensor(sorted(end_ids(base)))
+    for t in range(len(uniform)):
+        run.check()
+        tokens = pick(base.logits(states)[:, 0] / temperature, uniform[t, rows])  # (rows,)
+        is_end = torch.isin(tokens, ends)
+        for row, token, over in zip(rows.tolist(), tokens.tolist(), is_end.tolist(), strict=True):
+            written[row].append(token)
+            ended[row] = over
+        if bool(is_end.all()) or t == len(uniform) - 1:
+            break
+        if bool(is_end.any()):
+            stay = (~is_end).nonzero()[:, 0]
+            cache.batch_select_indices(stay.to(base.device))
+            known = known.take(stay.to(base.device))
+            tokens, rows = tokens[stay], rows[stay]
+        states = base.decoder_states(*known, tokens[:, None].to(base.device), cache)
     return [Sampled(tokens, over) for tokens, over in zip(written, ended, strict=True)]
 
 
