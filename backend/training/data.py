@@ -65,6 +65,15 @@ class AnswerRow:
     source: str  # demonstration, edited or winner
 
 
+@dataclass(frozen=True)
+class TextRow:
+    """One text for pretraining."""
+
+    document: int
+    split: str
+    text: str
+
+
 def read_comparisons(path: Path, with_prompts: bool = False) -> list[ComparisonRow]:
     """``with_prompts``: a row without the prompt of each of its answers is refused."""
 
@@ -101,6 +110,10 @@ def read_answers(path: Path) -> list[AnswerRow]:
         return AnswerRow(row["case"], row["split"], row["messages"], answer, str(row["source"]))
 
     return _read(path, parse)
+
+
+def read_texts(path: Path) -> list[TextRow]:
+    return _read(path, lambda row: TextRow(row["document"], row["split"], str(row["text"])))
 
 
 def _read(path: Path, parse: Callable[[dict[str, Any]], Row]) -> list[Row]:

@@ -15,10 +15,10 @@ import transformers
 from backend.jobs.folder import ROWS, BadJob, Job, write_held_out
 from backend.registry import artifacts
 from backend.registry.artifacts import BadArtifact, Manifest, Saved
-from backend.training import dpo, families, ift, ppo, probe, reward, sft, tree
+from backend.training import dpo, families, ift, ppo, pretrain, probe, reward, sft, tree
 from backend.training import settings as settings_of
 from backend.training.checkpoint import Checkpoints
-from backend.training.data import Tokens, read_answers, read_comparisons, read_prompts
+from backend.training.data import Tokens, read_answers, read_comparisons, read_prompts, read_texts
 from backend.training.on_policy import ADAPTER
 from backend.training.run import Run
 from backend.training.settings import (
@@ -26,6 +26,7 @@ from backend.training.settings import (
     IFTSettings,
     OnPolicySettings,
     PPOSettings,
+    PretrainSettings,
     RewardSettings,
     SFTSettings,
 )
@@ -98,6 +99,16 @@ def train_dpo(job: Job, folder: Path, run: Run) -> tuple[Saved, dict[str, Any]]:
     return train_policy(job, run, settings, [row.prompts[0] for row in rows], learn)
 
 
+def train_pretrain(job: Job, folder: Path, run: Run) -> tuple[Saved, dict[str, Any]]:
+    settings = settings_of.make(PretrainSettings, job.settings)
+    rows = read_texts(folder / ROWS)
+
+    def learn(base: SharedBase, saves: Checkpoints) -> dict[str, Any]:
+        return pretrain.train(base, rows, settings, job.seed, run, saves)
+
+    return train_policy(job, run, settings, [[{"role": "user", "content": row.text}] for row in rows], learn)
+
+
 def follow_reward(
     job: Job, folder: Path, run: Run, settings: OnPolicySettings, train: Callable[..., dict[str, Any]]
 ) -> tuple[Saved, dict[str, Any]]:
@@ -125,7 +136,8 @@ def train_policy(
     threads = set_threads(settings.threads)
     parents = {"start": verified(job, job.start) if job.start else None, **(teachers or {})}
     base = load_base(job.base, settings.base_dtype)
-    families.require_writer(base.family, job.kind.upper())
+    if job.kind != "pretrain":
+        families.require_writer(base.family, job.kind.upper())
     if job.start:
         base.load(ADAPTER, Path(job.models) / job.start)
     else:
@@ -153,6 +165,7 @@ TRAINERS: Mapping[str, Callable[[Job, Path, Run], tuple[Saved, dict[str, Any]]]]
     "dpo": train_dpo,
     "ppo": train_ppo,
     "ift": train_ift,
+    "pretrain": train_pretrain,
 }
 
 

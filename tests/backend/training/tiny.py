@@ -86,9 +86,7 @@ def t5(is_tied: bool = False) -> Any:
     shape = {"d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 2, "num_heads": 2, "dropout_rate": 0.0}
     ids = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
     kind = {"tie_word_embeddings": is_tied, "feed_forward_proj": "relu" if is_tied else "gated-gelu"}
-    config = T5Config(
-        vocab_size=len(tokenizer("t5")), initializer_factor=1.0 if is_tied else 0.3, **shape, **ids, **kind
-    )
+    config = T5Config(vocab_size=len(tokenizer("t5")), initializer_factor=1.0, **shape, **ids, **kind)
     return T5ForConditionalGeneration(config)
 
 
@@ -185,3 +183,9 @@ def answer_row(case: int, **more: Any) -> dict[str, Any]:
     row = prompt_row(case)
     answer = {"completion": case, "text": "good please", "ended": True}
     return {**{k: row[k] for k in ("case", "split", "messages")}, "answer": answer, "source": "winner", **more}
+
+
+def text_row(case: int, length: int = 12, **more: Any) -> dict[str, Any]:
+    """Words in a fixed order that begins anywhere: each follows from the one before it."""
+    split = ("train", "train", "train", "val", "test")[case % 5]
+    return {"document": case, "split": split, "text": said(case, length=length), **more}
