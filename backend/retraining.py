@@ -10,7 +10,7 @@ from backend import access
 from backend.jobs.supervisor import Supervisor
 from backend.problem import Problem
 from backend.training import settings as training
-from feedback_db import Store, audit, comparisons, jobs, models, people, snapshots
+from feedback_db import Store, audit, comparisons, documents, jobs, models, people, snapshots
 from feedback_db.store import as_json
 from feedback_db.types import Evaluation, Job, Model, Person, Project, Snapshot
 
@@ -29,6 +29,7 @@ class Readiness(NamedTuple):
     minimum: int
     demonstrations: int  # worked examples SFT would learn from, beside what was judged
     prompts: int  # distinct prompts PPO and IFT would train on
+    texts: int  # plain texts pretraining would learn from, those held out left aside
     reward: Model | None
     report: Mapping[str, Any] | None  # of the reward model
     policy: Model | None
@@ -42,14 +43,17 @@ def readiness(store: Store, person: Person, project_id: int) -> Readiness:
     reward, policy = models.live(store, "reward", project_id), models.live(store, "policy")
     report = _report(store, reward)
     asked = len(comparisons.asked_prompts(store, project_id))
+    texts = documents.count(store, project_id, "train")
     follows = {kind: _cannot_follow(kind.upper(), reward, policy, asked) for kind in FOLLOW_REWARD}
     learns = {"reward": _too_few_to_judge(count), "sft": _too_few_answers(count + shown), "dpo": _too_few_pairs(count)}
+    learns["pretrain"] = _too_few_texts(texts)
     return Readiness(
         judgements=count,
         new=snapshots.trainable_count(store, project_id, _seen_by(store, reward)),
         minimum=training.RewardSettings().min_comparisons,
         demonstrations=shown,
         prompts=asked,
+        texts=texts,
         reward=reward,
         report=report.result if report else None,
         policy=policy,
@@ -82,6 +86,17 @@ def _too_few_pairs(count: int) -> NotReady | None:
         return None
     told = f"DPO needs {minimum} judged pairs; there are {count}. Label more first."
     return NotReady(told, "few_pairs", minimum=minimum, count=count)
+
+
+def _too_few_texts(count: int) -> NotReady | None:
+    minimum = training.PretrainSettings().min_texts
+    if count >= minimum:
+        return None
+    told = (
+        f"Pretraining needs {minimum} texts in the split 'train'; there are {count}. "
+        "Import some: python app.py import corpus.txt --format text --project NAME."
+    )
+    return NotReady(told, "few_texts", minimum=minimum, count=count)
 
 
 def _cannot_follow(method: str, reward: Model | None, policy: Model | None, prompts: int) -> NotReady | None:
@@ -186,6 +201,8 @@ def _freeze(store: Store, person: Person, project_id: int, kind: str) -> Snapsho
         return snapshots.freeze_preferences(store, project_id, "preferences", person.id)
     if kind == "dpo":
         return snapshots.freeze_preferences(store, project_id, "pairs with prompts", person.id, with_prompts=True)
+    if kind == "pretrain":
+        return snapshots.freeze_texts(store, project_id, "texts", person.id)
     if kind == "sft":
         return snapshots.freeze_answers(store, project_id, "answers", person.id)
     prompt_ids = [p.id for p, _ in comparisons.asked_prompts(store, project_id) if p.id is not None]

@@ -10,6 +10,7 @@ from dataclasses import replace
 from itertools import groupby
 from typing import Any, Literal
 
+from . import documents
 from .store import Store, as_json
 from .types import Message, Snapshot
 
@@ -96,6 +97,23 @@ def freeze_prompts(store: Store, project_id: int, name: str, prompt_ids: list[in
         return _frozen(store, snapshot, len(prompt_ids))
 
 
+def freeze_texts(store: Store, project_id: int, name: str, person_id: int | None) -> Snapshot:
+    """Freeze all documents of a project; equal texts give an equal digest. ``n`` counts them."""
+    with store.write():
+        snapshot = store.add(
+            Snapshot(
+                project_id=project_id,
+                name=name,
+                version=_next_version(store, project_id, name),
+                kind="texts",
+                filters={"as_of_document_id": documents.newest(store, project_id)},
+                as_of_judgement_id=store.value("select coalesce(max(id), 0) from judgements"),
+                person_id=person_id,
+            )
+        )
+        return _frozen(store, snapshot, documents.count(store, project_id))
+
+
 def _next_version(store: Store, project_id: int, name: str) -> int:
     return 1 + store.value(
         "select coalesce(max(version), 0) from snapshots where project_id = ? and name = ?", [project_id, name]
@@ -112,8 +130,8 @@ def _frozen(store: Store, snapshot: Snapshot, n: int) -> Snapshot:
 
 def rows_text(store: Store, snapshot: Snapshot) -> str:
     """The snapshot as JSON lines: a function of rows that never change, so it can be written again at any time."""
-    make = {"preference": _preference_rows, "prompts": _prompt_rows, "sft": _answer_rows}[snapshot.kind]
-    rows = make(store, snapshot)
+    make = {"preference": _preference_rows, "prompts": _prompt_rows, "sft": _answer_rows, "texts": _text_rows}
+    rows = make[snapshot.kind](store, snapshot)
     return "".join(as_json(row) + "\n" for row in rows)
 
 
@@ -251,6 +269,13 @@ def demonstrations(store: Store, project_id: int) -> list[tuple[int, str]]:
         [project_id],
     )
     return [(row["id"], row["split"]) for row in rows]
+
+
+def _text_rows(store: Store, snapshot: Snapshot) -> list[dict[str, Any]]:
+    return store.rows(
+        "select id as document, split, text from documents where project_id = ? and id <= ? order by id",
+        [snapshot.project_id, snapshot.filters["as_of_document_id"]],
+    )
 
 
 def _prompt_rows(store: Store, snapshot: Snapshot) -> list[dict[str, Any]]:

@@ -9,6 +9,15 @@ SETTINGS_ZH = {
     "dpo.learning_rate": ("学习率", "适配器的步长。3e-3 适合内置模型,更大的模型用 1e-5。"),
     "sft.learning_rate": ("学习率", "适配器的步长。3e-3 适合内置模型,更大的模型用 1e-4。"),
     "num_train_epochs": ("轮数", "遍历评判的次数;过多会过拟合。"),
+    "pretrain.learning_rate": ("学习率", "适配器的步长。3e-3 适合内置模型,更大的模型用 1e-4。"),
+    "pretrain.num_train_epochs": ("轮数", "遍历文本的次数。"),
+    "pretrain.batch_size": ("每步文本数", "每步平均的文本数,或长文本的片段数。"),
+    "mlm_probability": ("遮盖比例", "BERT:被遮盖并预测的词元比例。"),
+    "noise_density": ("移除比例", "T5:被剪去并重新写出的词元比例。"),
+    "mean_noise_span_length": ("每段词元数", "T5:每处剪去的平均长度。"),
+    "plm_probability": ("预测比例", "XLNet:被预测的词元比例。"),
+    "max_span_length": ("最长片段", "XLNet:连续预测的词元数上限。"),
+    "min_texts": ("最少文本数", "可学习的文本少于此数时拒绝任务。"),
     "dpo.num_train_epochs": ("轮数", "遍历答案对的次数;过多会过拟合。"),
     "sft.num_train_epochs": ("轮数", "遍历回答的次数;过多会过拟合。"),
     "dpo.batch_size": ("每步答案对数", "每步平均的答案对数量。"),
@@ -72,6 +81,7 @@ STRINGS = {
     "train.tab.ift": ("IFT", "IFT"),
     "train.tab.dpo": ("DPO", "DPO"),
     "train.tab.sft": ("SFT", "SFT"),
+    "train.tab.pretrain": ("Pretrain", "继续预训练"),
     "train.about.reward": (
         "Learns to score answers from {judgements} judgements. PPO and IFT follow its scores.",
         "从 {judgements} 个评判中学习给回答打分。PPO 与 IFT 依据其得分训练。",
@@ -104,11 +114,19 @@ STRINGS = {
         ),
         "监督微调:学习 {shown} 个示例,以及 {judgements} 个评判中修改过的回答与胜出的回答。通常是第一步。",
     ),
+    "train.about.pretrain": (
+        (
+            "Continued pretraining: the adapter learns the language of {texts} plain texts before it learns a task. What it "
+            "predicts fits the base: the next token (Llama), hidden tokens (BERT), removed spans (T5) or a random order (XLNet)."
+        ),
+        "继续预训练:适配器在学习任务之前,先从 {texts} 篇纯文本中学习语言。预测目标取决于基座:下一词元(Llama)、被遮盖的词元(BERT)、被移除的片段(T5)或随机顺序(XLNet)。",
+    ),
     "train.start.reward": ("Train reward model", "训练奖励模型"),
     "train.start.ppo": ("Run PPO", "运行 PPO"),
     "train.start.ift": ("Run IFT", "运行 IFT"),
     "train.start.dpo": ("Run DPO", "运行 DPO"),
     "train.start.sft": ("Run SFT", "运行 SFT"),
+    "train.start.pretrain": ("Pretrain", "开始预训练"),
     "train.advanced": ("Advanced settings", "高级设置"),
     "train.seed": ("Seed", "种子"),
     "train.despite": ("Reason to go on with a weak reward model", "奖励模型较弱仍继续的理由"),

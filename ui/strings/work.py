@@ -36,6 +36,13 @@ STRINGS = {
         ),
         "SFT 需要 {minimum} 个可学习的回答(示例、修改过的或胜出的回答),目前最多 {count} 个。请继续标注或编写示例。",
     ),
+    "problem.few_texts": (
+        (
+            "Pretraining needs {minimum} texts in the split 'train'; there are {count}. "
+            "Import some: python app.py import corpus.txt --format text --project NAME."
+        ),
+        "继续预训练需要“train”划分中有 {minimum} 篇文本,目前有 {count} 篇。请导入:python app.py import corpus.txt --format text --project NAME。",
+    ),
     "problem.no_reward_model": (
         "{method} needs a reward model. Train one from the judgements first.",
         "{method} 需要奖励模型,请先用评判训练一个。",
