@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 from backend.training import dpo, families, ift, ppo, probe, reward, rollout, sft, tree
 from backend.training.answers import Written, answer_logp, groups_of
 from backend.training.data import read_answers, read_comparisons, read_prompts
+from backend.training.draws import generator
 from backend.training.families import UnsupportedBase
 from backend.training.run import Run
 from backend.training.settings import DPOSettings, IFTSettings, PPOSettings, RewardSettings, SFTSettings
@@ -168,6 +169,10 @@ def test_an_answer_depends_on_its_own_draws_and_not_on_those_beside_it(tmp_path:
         wanted = answer_logp(base, [Written(prompts[i // 3], one.tokens) for i, one in enumerate(three)])
     logp = base.logits(states).log_softmax(-1).gather(2, path.tokens[:, -8:, None])[..., 0]
     torch.testing.assert_close(logp[path.is_response], wanted.logp[wanted.is_answer], rtol=1e-4, atol=1e-5)
+    uniform = torch.rand(8, 6, generator=generator(0, 0, "sample"), dtype=torch.float64)
+    for row, one in enumerate(three):  # each token is the one its draw picks from what training's forward says
+        again_picked = rollout.pick(base.logits(states)[row, : len(one.tokens)], uniform[: len(one.tokens), row])
+        assert again_picked.tolist() == one.tokens
 
 
 @pytest.mark.parametrize("family", READERS)

@@ -196,6 +196,10 @@ def test_any_cut_into_micro_batches_gives_one_gradient(family: str, tmp_path: Pa
         told = pretrain.update(
             base, kit, pieces[:7], torch.optim.SGD(weights, lr=0.0), weights, settings, 0, 3, run_of(tmp_path)
         )
+        asked = [ask(base, kit, p.tokens, settings, generator(0, 3, f"hide {i}")) for i, p in enumerate(pieces[:7])]
+        with torch.no_grad(), base.scope("policy"):
+            every = question_logp(base, asked)
+        assert told["loss"] == pytest.approx(-float(every.logp[every.is_answer].mean()), rel=1e-4)  # a mean over tokens
         grads = [w.grad.clone() for w in weights if w.grad is not None]
         found.append([torch.tensor([told["loss"]]), *grads])
     for other in found[1:]:
