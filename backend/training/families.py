@@ -71,6 +71,8 @@ def load_model(folder: Path, dtype: str) -> PreTrainedModel:
         "encoder": AutoModelForMaskedLM,
     }
     config = AutoConfig.from_pretrained(folder, **SAFE)
+    if family_of(config) == "permutation" and dtype != "float32":
+        raise UnsupportedBase("XLNet computes in float32 only. Set 'Base weights' to float32.")
     loader = loaders[family_of(config)]
     if type(config) not in loader._model_mapping:
         raise UnsupportedBase(

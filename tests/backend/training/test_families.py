@@ -66,6 +66,11 @@ def test_a_type_of_model_without_a_head_for_tokens_is_refused(tmp_path: Path) ->
         load_base(str(tmp_path))
 
 
+def test_xlnet_in_bfloat16_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedBase, match="float32 only"):
+        load_base(str(tiny.folder(tmp_path / "base", "xlnet")), "bfloat16")
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_saved_adapter_is_the_same_after_loading(family: str, tmp_path: Path) -> None:
     base = ready(family)
@@ -156,20 +161,21 @@ def test_cold_sampling_is_the_plain_models_greedy_answer(family: str, tmp_path: 
         assert found[2 * place].has_ended == (whole[-1] == base.end_id)
 
 
-def test_an_answer_depends_on_its_own_draws_and_not_on_those_beside_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("seed", range(4))
+def test_an_answer_depends_on_its_own_draws_and_not_on_those_beside_it(tmp_path: Path, seed: int) -> None:
     base = ready("t5-tied")
     prompts = [[2, 9, 10, 11, 3], [2, 7, 3]]
-    three = rollout.sample(base, "policy", prompts, 3, 8, 1.0, 0, 0, run_of(tmp_path))
-    again = rollout.sample(base, "policy", prompts, 3, 8, 1.0, 0, 0, run_of(tmp_path))
+    three = rollout.sample(base, "policy", prompts, 3, 8, 1.0, seed, 0, run_of(tmp_path))
+    again = rollout.sample(base, "policy", prompts, 3, 8, 1.0, seed, 0, run_of(tmp_path))
     assert three == again and len({tuple(one.tokens) for one in three}) > 3
     assert {one.has_ended for one in three} == {one.tokens[-1] == base.end_id for one in three}
     path = rollout.lay_out(base, [prompts[0]] * 3 + [prompts[1]] * 3, three)
     with torch.no_grad(), base.scope("policy"):
         states = tree.trajectory_states(base, path.tokens, path.is_real, path.is_response.shape[1])
         wanted = answer_logp(base, [Written(prompts[i // 3], one.tokens) for i, one in enumerate(three)])
-    logp = base.logits(states).log_softmax(-1).gather(2, path.tokens[:, -8:, None])[..., 0]
+    logp = base.logits(states).log_softmax(-1).gather(2, path.tokens[:, -states.shape[1] :, None])[..., 0]
     torch.testing.assert_close(logp[path.is_response], wanted.logp[wanted.is_answer], rtol=1e-4, atol=1e-5)
-    uniform = torch.rand(8, 6, generator=generator(0, 0, "sample"), dtype=torch.float64)
+    uniform = torch.rand(8, 6, generator=generator(seed, 0, "sample"), dtype=torch.float64)
     for row, one in enumerate(three):  # each token is the one its draw picks from what training's forward says
         again_picked = rollout.pick(base.logits(states)[row, : len(one.tokens)], uniform[: len(one.tokens), row])
         assert again_picked.tolist() == one.tokens
