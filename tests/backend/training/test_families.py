@@ -161,7 +161,7 @@ def test_cold_sampling_is_the_plain_models_greedy_answer(family: str, tmp_path: 
         assert found[2 * place].has_ended == (whole[-1] == base.end_id)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, 5, 6, 11])  # answers of the first or of the second prompt end early
 def test_an_answer_depends_on_its_own_draws_and_not_on_those_beside_it(tmp_path: Path, seed: int) -> None:
     base = ready("t5-tied")
     prompts = [[2, 9, 10, 11, 3], [2, 7, 3]]
