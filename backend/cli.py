@@ -111,9 +111,11 @@ def _training_verb(verbs: Any) -> None:
         )
         for option in options(settings):
             flag = "--" + option.name.replace("_", "-")
-            parser.add_argument(
-                flag, dest=f"set_{option.name}", metavar="VALUE", help=f"{option.help} ({option.default})"
-            )
+            said: dict[str, Any] = {"dest": f"set_{option.name}", "help": f"{option.help} ({option.default})"}
+            if option.type is bool:
+                parser.add_argument(flag, action=argparse.BooleanOptionalAction, **said)
+            else:
+                parser.add_argument(flag, metavar="VALUE", **said)
 
 
 # ---- verbs
@@ -164,19 +166,22 @@ def _user(args: argparse.Namespace, settings: Settings) -> int:
 
 
 def _train(args: argparse.Namespace, settings: Settings) -> int:
-    changes = {
-        k.removeprefix("set_"): _number(v) for k, v in vars(args).items() if k.startswith("set_") and v is not None
-    }
     with opening.opened(settings) as house:
         project = _project(house.store, args.project)
         assert project.id is not None
         person = _operator(house.store)
         job = retraining.train(
-            house.store, person, project.id, args.kind, changes=changes, seed=args.seed, despite=args.despite
+            house.store, person, project.id, args.kind, changes=changes_of(args), seed=args.seed, despite=args.despite
         )
         job = house.jobs.run_to_end(job, _say_step)
     print(json.dumps({"job": job.id, "state": job.state, "model_id": job.output_model_id, "error": job.error}))
     return 0 if job.state == "done" else 1
+
+
+def changes_of(args: argparse.Namespace) -> dict[str, Any]:
+    """The settings that the command line names, as it means them."""
+    named = {name.removeprefix("set_"): value for name, value in vars(args).items() if name.startswith("set_")}
+    return {name: _number(value) for name, value in named.items() if value is not None}
 
 
 def _say_step(job: Job) -> None:
@@ -216,7 +221,9 @@ def _project(store: Store, name: str) -> Project:
     return found
 
 
-def _number(text: str) -> Any:
+def _number(text: str | bool) -> Any:
+    if isinstance(text, bool):  # a switch is no number, though Python counts with it
+        return text
     try:
         return float(text) if "." in text or "e" in text else int(text)
     except ValueError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from backend import access
@@ -45,8 +46,14 @@ def readiness(store: Store, person: Person, project_id: int) -> Readiness:
     asked = len(comparisons.asked_prompts(store, project_id))
     texts = documents.count(store, project_id, "train")
     follows = {kind: _cannot_follow(kind.upper(), reward, policy, asked) for kind in FOLLOW_REWARD}
-    learns = {"reward": _too_few_to_judge(count), "sft": _too_few_answers(count + shown), "dpo": _too_few_pairs(count)}
-    learns["pretrain"] = _too_few_texts(texts)
+    verdicts = snapshots.verdicts_at_most(store, project_id)
+    learns = {
+        "reward": _too_few_to_judge(count),
+        "sft": _too_few_answers(count + shown),
+        "dpo": _too_few_pairs(count),
+        "kto": _too_few_of_a_kind(verdicts.desirable + shown, verdicts.undesirable),
+        "pretrain": _too_few_texts(texts),
+    }
     return Readiness(
         judgements=count,
         new=snapshots.trainable_count(store, project_id, _seen_by(store, reward)),
@@ -86,6 +93,17 @@ def _too_few_pairs(count: int) -> NotReady | None:
         return None
     told = f"DPO needs {minimum} judged pairs; there are {count}. Label more first."
     return NotReady(told, "few_pairs", minimum=minimum, count=count)
+
+
+def _too_few_of_a_kind(desirable: int, undesirable: int) -> NotReady | None:
+    minimum = training.KTOSettings().min_of_each
+    if min(desirable, undesirable) >= minimum:
+        return None
+    told = (
+        f"KTO needs {minimum} desirable and {minimum} undesirable answers; there are at most {desirable} and {undesirable}. "
+        "Label more first."
+    )
+    return NotReady(told, "few_of_a_kind", minimum=minimum, desirable=desirable, undesirable=undesirable)
 
 
 def _too_few_texts(count: int) -> NotReady | None:
@@ -159,7 +177,8 @@ def train(
 
     A policy goes on from the live one. PPO and IFT follow the current reward model: one that is not better than guessing
     by length or by majority is refused, unless ``despite`` gives the reason for going on; the reason is kept with the
-    job. Raises NotReady, training.BadSettings.
+    job. Names in ``annotator_weights`` are stored as pseudonyms: settings outlive an erased name and go with the model.
+    Raises NotReady, training.BadSettings.
     """
     access.require(person, "retrain")
     settings = training.make(training.KINDS[kind], changes)
@@ -169,6 +188,7 @@ def train(
         ready = readiness(store, person, project_id)
         if kind in ready.refusals:
             raise ready.refusals[kind]
+        settings, weights = _weighed(store, settings)
         follows, reason = kind in FOLLOW_REWARD, despite.strip()
         if follows and ready.report is not None and ready.report["verdict"] != "usable" and not reason:
             raise NotReady(
@@ -176,31 +196,68 @@ def train(
                 "Label more and train it again, or give a reason to go on.",
                 "weak_reward_model",
             )
+        snapshot = _freeze(store, person, project_id, kind, weights)
         job = _queue(
             store,
             person,
             kind,
             settings,
             project_id=project_id,
-            snapshot=_freeze(store, person, project_id, kind),
+            snapshot=snapshot,
             seed=seed,
             key=key,
             start=ready.policy if kind != "reward" and ready.policy and ready.policy.adapter else None,
             reward=ready.reward if follows else None,
             despite=follows and bool(reason),
         )
-        if follows and reason and job.id is not None:
-            said = {"kind": "message", "at": store.now(), "text": f"Goes on with a weak reward model: {reason}"}
-            jobs.record_events(store, job.id, [said])
+        if follows and reason:
+            _say(store, job, f"Goes on with a weak reward model: {reason}")
+        if weights and snapshot.statistics:
+            left_out = "The weights of people leave out {judgements_left_out} judgements; {comparisons_left_out} comparisons have no other."
+            _say(store, job, left_out.format(**snapshot.statistics))
         return job
 
 
-def _freeze(store: Store, person: Person, project_id: int, kind: str) -> Snapshot:
-    """What a job of this kind may see."""
-    if kind == "reward":
-        return snapshots.freeze_preferences(store, project_id, "preferences", person.id)
-    if kind == "dpo":
-        return snapshots.freeze_preferences(store, project_id, "pairs with prompts", person.id, with_prompts=True)
+def _say(store: Store, job: Job, text: str) -> None:
+    """A message of the job from before it runs."""
+    jobs.record_events(store, job.id or 0, [{"kind": "message", "at": store.now(), "text": text}])
+
+
+def _weighed(
+    store: Store, settings: training.CommonSettings
+) -> tuple[training.CommonSettings, Mapping[int, float] | None]:
+    """The settings with pseudonyms in the place of names, and person id -> weight; None without weights."""
+    if not isinstance(settings, training.RewardSettings | training.DPOSettings):
+        return settings, None
+    weights: dict[int, float] = {}
+    stored = []
+    for name, weight in training.weights_of(settings.annotator_weights).items():
+        judge = people.named(store, name)
+        if judge is None or judge.id is None:
+            raise training.BadSettings(
+                f"'annotator_weights' names {name}, and nobody has that name. Write names as the People page has them."
+            )
+        if judge.id in weights:
+            raise training.BadSettings(f"'annotator_weights' names {name} twice. Give each person one weight.")
+        weights[judge.id] = weight
+        stored.append((judge.pseudonym, weight))
+    return replace(settings, annotator_weights=training.weights_text(dict(stored))), weights or None
+
+
+def _freeze(
+    store: Store, person: Person, project_id: int, kind: str, weights: Mapping[int, float] | None = None
+) -> Snapshot:
+    """What a job of this kind may see. ``weights``: of people, for kinds that learn from preferences."""
+    if kind in ("reward", "dpo"):
+        name, with_prompts = ("preferences", False) if kind == "reward" else ("pairs with prompts", True)
+        made = snapshots.freeze_preferences(store, project_id, name, person.id, with_prompts, weights)
+        if not made.n:
+            raise training.BadSettings(
+                "'annotator_weights' leaves no judgement. Give somebody who judged a weight above 0."
+            )
+        return made
+    if kind == "kto":
+        return snapshots.freeze_unpaired(store, project_id, "good and bad answers", person.id)
     if kind == "pretrain":
         return snapshots.freeze_texts(store, project_id, "texts", person.id)
     if kind == "sft":

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from safetensors.torch import load_file
 
-from backend.training import dpo, ift, job, on_policy, ppo, reward, sft, tree
+from backend.training import dpo, ift, job, judge, on_policy, ppo, reward, sft, tree
 from backend.training.answers import answer_logp, written
 from backend.training.data import Answer, AnswerRow, ComparisonRow, PromptRow, Tokens
 from backend.training.run import Run
@@ -60,7 +60,7 @@ def prepared(order: Order, adapter: str) -> tuple[SharedBase, list[dict[str, Any
     return base, workload.rows(Path(order.folder), order.amount), Run(Path(tempfile.mkdtemp()))
 
 
-def head_of(order: Order, base: SharedBase) -> reward.Head:
+def head_of(order: Order, base: SharedBase) -> judge.Head:
     """The scalar head that the peers' reward model has."""
     head = reward.new_head(base, 0)
     state = load_file(f"{order.folder}/reward-{order.size}/model.safetensors")
@@ -102,18 +102,19 @@ def first_logp(base: SharedBase, adapter: str, rows: list[dict[str, Any]]) -> li
 
 
 def measure_reward(order: Order) -> Told:
-    base, rows, run = prepared(order, reward.ADAPTER)
+    base, rows, run = prepared(order, judge.ADAPTER)
     settings = RewardSettings()
     head = head_of(order, base)
     items, _ = reward.encode(base, comparisons(rows), settings)
-    with torch.no_grad(), base.scope(reward.ADAPTER):
+    with torch.no_grad(), base.scope(judge.ADAPTER):
         losses, _ = reward.comparison_losses(items[:COMPARED], reward.score_items(base, head, items[:COMPARED]))
-    weights = [*base.weights(reward.ADAPTER), head.weight]
+    weights = [*base.weights(judge.ADAPTER), head.weight]
+    learner = reward.Learner(1, judge.Member(judge.ADAPTER, head), weights, items, 1.0)
     optimizer = torch.optim.AdamW(weights, lr=1e-4, weight_decay=0.0)
-    tree.trust(base, reward.ADAPTER, [item.sequences for item in items], run)
+    tree.trust(base, judge.ADAPTER, [item.sequences for item in items], run)
     watch = Watch()
     for step, part in enumerate(batches(order, items)):
-        reward.update(base, head, [items[i] for i in part], optimizer, weights, 1.0, settings, 0, step, run)
+        reward.update(base, [learner], [[items[i] for i in part]], optimizer, settings, 0, step, run)
     return watch.told(float(losses.mean()), len(items))
 
 
@@ -160,10 +161,16 @@ def measure_ppo(order: Order) -> Told:
     return sampled(order, PPOSettings, ppo.train, {"num_ppo_epochs": 4, "num_mini_batches": 1})
 
 
+def measure_ppo_value(order: Order) -> Told:
+    """The same with values on an adapter of their own, as TRL has a value model."""
+    more = {"num_ppo_epochs": 4, "num_mini_batches": 1, "value_adapter": "own"}
+    return sampled(order, PPOSettings, ppo.train, more)
+
+
 def sampled(order: Order, kind: type[Any], train: Callable[..., Any], more: Mapping[str, Any]) -> Told:
     base, rows, run = prepared(order, on_policy.ADAPTER)
-    base.add(reward.ADAPTER, SHAPE, seed=1)
-    judge = head_of(order, base).requires_grad_(False)
+    base.add(judge.ADAPTER, SHAPE, seed=1)
+    judged_by = judge.alone(head_of(order, base).requires_grad_(False))
     settings = kind(
         total_episodes=order.amount,
         batch_size=order.batch,
@@ -176,7 +183,7 @@ def sampled(order: Order, kind: type[Any], train: Callable[..., Any], more: Mapp
     )
     told = [float(logp.mean()) for logp in first_logp(base, on_policy.ADAPTER, rows)]
     watch = Watch()
-    train(base, judge, prompts(rows[: order.amount // SEVERAL]), settings, 0, run)
+    train(base, judged_by, prompts(rows[: order.amount // SEVERAL]), settings, 0, run)
     return watch.told(sum(told) / len(told), order.amount)
 
 
@@ -186,6 +193,7 @@ METHODS: dict[str, Callable[[Order], Told]] = {
     "dpo": measure_dpo,
     "ift": measure_ift,
     "ppo": measure_ppo,
+    "ppo_value": measure_ppo_value,
 }
 
 if __name__ == "__main__":

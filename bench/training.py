@@ -20,8 +20,9 @@ from bench import report, workload
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".bench"
 PAIRS = ROOT.parent / "shared" / "data" / "hh-harmless-test.jsonl.gz"
-PEERS = {"ppo": "1.12.0"}  # the last TRL with PPO; all else is measured against LATEST
+PEERS = {"ppo": "1.12.0", "ppo_value": "1.12.0"}  # the last TRL with PPO; all else is measured against LATEST
 LATEST = "1.16.0"
+THEIR_METHODS = {"ppo_value": "ppo"}  # where the peer has one way for two of ours
 SAME_LOSS = {"default": 1e-4, "best": 1e-2}  # of the losses, relative; best has weights in bfloat16
 PATIENCE_SECONDS = 1800
 THREADS = 1
@@ -45,6 +46,7 @@ WORK = [
     Work("dpo", "best", "DPO pairs/s", 2.5, {"6M": 32, "90M": 16}, 8),
     Work("ift", "default", "IFT answers/s", 4.0, {"6M": 32, "90M": 16}, 8),
     Work("ppo", "default", "PPO episodes/s", 4.0, {"6M": 32, "90M": 16}, 16),
+    Work("ppo_value", "default", "PPO episodes/s, value adapter", 2.5, {"6M": 32, "90M": 16}, 16),
 ]
 MEMORY_REACH = 0.3
 
@@ -102,7 +104,8 @@ def repeats(work: Work, size: str, folder: Path, times: int) -> tuple[list[dict[
     ours, theirs = [], []
     for _ in range(times):
         ours.append(run([sys.executable, "-m", "bench.our_side"], order))
-        theirs.append(run([str(python), "bench/peers/trl_side.py"], order))
+        their_order = {**order, "method": THEIR_METHODS.get(work.method, work.method)}
+        theirs.append(run([str(python), "bench/peers/trl_side.py"], their_order))
         difference = abs(ours[-1]["loss"] / theirs[-1]["loss"] - 1)
         if not difference <= SAME_LOSS[work.setting]:
             raise PeerFailed(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from .store import Store
 from .types import Document
 
@@ -25,3 +27,11 @@ def count(store: Store, project_id: int, split: str | None = None) -> int:
 def newest(store: Store, project_id: int) -> int:
     """The id of the newest one; 0 when there is none."""
     return store.value("select coalesce(max(id), 0) from documents where project_id = ?", [project_id])
+
+
+def rows(store: Store, project_id: int, last: int) -> list[dict[str, Any]]:
+    """Those up to the id ``last``, as a snapshot has them."""
+    return store.rows(
+        "select id as document, split, text from documents where project_id = ? and id <= ? order by id",
+        [project_id, last],
+    )

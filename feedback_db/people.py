@@ -41,6 +41,12 @@ def by_name(store: Store, name: str) -> Person | None:
     return found[0] if found else None
 
 
+def named(store: Store, name: str) -> Person | None:
+    """Whoever can have judged under this name: those who sign in or did, sources of imports; a pseudonym counts too."""
+    found = store.find(Person, "name = ?", [name]) or store.find(Person, "pseudonym = ?", [name])
+    return found[0] if found else None
+
+
 def shown_name(store: Store, person_id: int | None) -> str:
     """What pages call a person: the name, or the pseudonym once it was erased; empty for the app itself."""
     if person_id is None:

@@ -14,6 +14,7 @@ Role = Literal["annotator", "engineer", "admin"]
 Split = Literal["train", "val", "test"]
 Stage = Literal["candidate", "live", "retired"]
 JobState = Literal["queued", "running", "paused", "cancelling", "done", "failed", "cancelled", "interrupted"]
+SnapshotKind = Literal["preference", "sft", "prompts", "unpaired", "texts"]
 Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
 
 
@@ -283,7 +284,7 @@ class Snapshot:
     project_id: int
     name: str
     version: int
-    kind: Literal["preference", "sft", "prompts", "unpaired", "texts"]
+    kind: SnapshotKind
     state: Literal["building", "frozen", "withdrawn"] = "building"
     filters: dict[str, Any] = field(default_factory=dict)
     as_of_judgement_id: int
@@ -299,7 +300,7 @@ class Snapshot:
 class Job:
     id: int | None = None
     project_id: int
-    kind: Literal["pretrain", "sft", "reward", "dpo", "ppo", "ift", "generate", "evaluate", "score", "export"]
+    kind: Literal["pretrain", "sft", "reward", "dpo", "kto", "ppo", "ift", "generate", "evaluate", "score", "export"]
     state: JobState = "queued"
     settings: dict[str, Any]
     settings_digest: bytes

@@ -1,4 +1,4 @@
-"""Given answers, for SFT and DPO: a prompt and its answer as token ids, and the log-probability of the answer's tokens."""
+"""Given answers, for SFT, DPO and KTO: a prompt and its answer as token ids, and the log-probability of the answer's tokens."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

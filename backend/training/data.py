@@ -1,6 +1,7 @@
 """Frozen rows to token ids, and batches cut by tokens. Nothing is cut or dropped without a count."""
 
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -66,6 +67,20 @@ class AnswerRow:
 
 
 @dataclass(frozen=True)
+class UnpairedRow:
+    """One answer with the prompt it answers, and what people say of it."""
+
+    case: int | None  # None: a demonstration
+    split: str
+    messages: list[dict[str, str]]
+    answer: Answer
+    is_desirable: bool | None  # None: they do not agree, or say neither
+    weight: float  # 1 when all agree
+    source: str  # demonstration, edited, winner, loser, both_bad, flagged, mended or undecided
+    is_contradicted: bool  # one said good, another bad
+
+
+@dataclass(frozen=True)
 class TextRow:
     """One text for pretraining."""
 
@@ -108,6 +123,25 @@ def read_answers(path: Path) -> list[AnswerRow]:
         a = row["answer"]
         answer = Answer(a["completion"], str(a["text"]), bool(a["ended"]))
         return AnswerRow(row["case"], row["split"], row["messages"], answer, str(row["source"]))
+
+    return _read(path, parse)
+
+
+def read_unpaired(path: Path) -> list[UnpairedRow]:
+    def parse(row: dict[str, Any]) -> UnpairedRow:
+        a, verdict, weight = row["answer"], row["desirable"], float(row["weight"])
+        if not isinstance(verdict, bool | None) or not (0 < weight <= 1 or verdict is None):
+            raise ValueError("desirable must be true, false or null, and weight between 0 and 1")
+        return UnpairedRow(
+            case=row["case"],
+            split=row["split"],
+            messages=row["messages"],
+            answer=Answer(a["completion"], str(a["text"]), bool(a["ended"])),
+            is_desirable=verdict,
+            weight=weight,
+            source=str(row["source"]),
+            is_contradicted=bool(row["is_contradicted"]),
+        )
 
     return _read(path, parse)
 
@@ -209,6 +243,21 @@ def microbatches(lengths: Sequence[int], tokens: int, seed: int, step: int, widt
     return [parts[i] for i in shuffled]
 
 
+def lines(lengths: Sequence[int], tokens: int) -> list[list[int]]:
+    """Places in their order, cut into lines of about equal length that hold at most ``tokens`` where one place does."""
+    count = max(1, math.ceil(sum(lengths) / tokens))
+    goal = min(tokens, math.ceil(sum(lengths) / count) + max(lengths, default=0) // 2)
+    found: list[list[int]] = []
+    taken = 0
+    for place, length in enumerate(lengths):
+        if not found or taken + length > goal:
+            found.append([])
+            taken = 0
+        found[-1].append(place)
+        taken += length
+    return found
+
+
 class Padded(NamedTuple):
     tokens: Tensor  # (B, T)
     is_real: Tensor  # (B, T) True where a token is not padding
@@ -228,3 +277,8 @@ def pad_right(sequences: Iterable[Sequence[int]], pad_id: int, device: torch.dev
     tokens = torch.tensor([list(row) + [pad_id] * (width - len(row)) for row in rows])
     is_real = torch.arange(width)[None] < torch.tensor([len(row) for row in rows])[:, None]
     return Padded(tokens.to(device), is_real.to(device))
+
+
+def side_by_side(prompts: Tensor, count: int) -> Tensor:
+    """Rows of the answers to these prompts where the ``count`` answers to each prompt follow one another. (P,) -> (P x count,)"""
+    return (prompts[:, None] * count + torch.arange(count, device=prompts.device)).flatten()

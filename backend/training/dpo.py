@@ -7,7 +7,7 @@ beta * log(policy / reference).
 
 Left out: sampling during training (nothing holds the KL of new answers: look at them before promoting), ties (a tie has
 no winner; they are counted), pairs of answers to different prompts (the better prompt would be learnt as the better
-answer; they are counted), KTO.
+answer; they are counted).
 """
 
 import math

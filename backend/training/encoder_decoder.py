@@ -5,13 +5,14 @@ then the answer, so that the state at each place predicts the answer's token of 
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from transformers import DynamicCache, EncoderDecoderCache
 
 from backend.training import families
-from backend.training.data import pad_right
+from backend.training.data import pad_right, side_by_side
 from backend.training.shared_base import SharedBase
 
 
@@ -50,3 +51,30 @@ def predicting(base: SharedBase, sequences: Sequence[Sequence[int]], counts: Seq
     known = read(base, list(places)).take(rows)
     shifted = torch.cat([starts(base, len(pairs)), pad_right(answers, base.pad_id, base.device).tokens[:, :-1]], 1)
     return base.decoder_states(known.states, known.is_real, shifted)
+
+
+def begin(base: SharedBase, prompts: Sequence[Sequence[int]], count: int) -> tuple[Tensor, "Decoder"]:
+    """The states that predict the first token of ``count`` answers to each prompt, and what goes on. (P x count, D)"""
+    known = read(base, prompts)
+    cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+    states = base.decoder_states(*known, starts(base, len(prompts)), cache)[:, 0]
+    return states.repeat_interleave(count, 0), Decoder(base, known, cache, count)
+
+
+class Decoder:
+    """Goes on with answers; what encoder and decoder made of a prompt is repeated for each of its answers."""
+
+    def __init__(self, base: SharedBase, known: Prompts, cache: Any, count: int) -> None:
+        cache.batch_repeat_interleave(count)
+        self._base, self._cache, self._count = base, cache, count
+        self._known = Prompts(*(part.repeat_interleave(count, 0) for part in known))
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """The states after one more token of every answer. (R,) -> (R, D)"""
+        return self._base.decoder_states(*self._known, tokens[:, None], self._cache)[:, 0]
+
+    def keep(self, prompts: Tensor) -> None:
+        """Go on with the answers to these prompts only. (P',)"""
+        rows = side_by_side(prompts, self._count)
+        self._cache.batch_select_indices(rows)
+        self._known = self._known.take(rows)

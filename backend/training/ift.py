@@ -2,7 +2,8 @@
 
     grad L = E_x E_{y ~ p(.|x)} [ f(x, y) grad log p(y|x) ]        (Williams 1992)
 
-f is the answer's score minus kl_coef times the sum of k1 to the reference (Ziegler et al. 2019), less a baseline that
+f is the answer's score minus kl_coef times the sum of k1 to the reference (Ziegler et al. 2019; k2, k3, or a term of the
+loss instead, by the settings), less a baseline that
 does not depend on the answer: the mean of the prompt's other answers for K >= 2 (Ahmadian et al. 2024, arXiv:2402.14740,
 RLOO), a moving average of past rewards for K = 1. The policy is base + adapter, the reference the same base with
 adapters off.
@@ -22,9 +23,11 @@ from backend.training import tree
 from backend.training.checkpoint import NONE, Checkpoints, Live
 from backend.training.data import PromptRow
 from backend.training.draws import cycled
+from backend.training.judge import Judge
 from backend.training.maths import (
     answer_reward,
     entropy,
+    kl_loss,
     kl_terms,
     leave_one_out,
     mean_over,
@@ -40,12 +43,13 @@ from backend.training.on_policy import (
     encode,
     evaluate,
     response_states,
+    response_tokens,
     score_answers,
+    spread_told,
     tell_samples,
     trust,
     verdict,
 )
-from backend.training.reward import Head
 from backend.training.rollout import Trajectory, lay_out, sample
 from backend.training.run import NotFinite, Run, TooFewRows
 from backend.training.settings import IFTSettings
@@ -67,14 +71,14 @@ class Training(NamedTuple):
 
 def train(
     base: SharedBase,
-    judge: Head,
+    judge: Judge,
     rows: Sequence[PromptRow],
     settings: IFTSettings,
     seed: int,
     run: Run,
     saves: Checkpoints = NONE,
 ) -> dict[str, Any]:
-    """Trains the adapter "policy", which must be on the base, against the adapter "reward" and its head; the report."""
+    """Trains the adapter "policy", which must be on the base, against the reward model's scores; the report."""
     s = settings
     # 1. data and model
     prompts, counts = encode(base, rows, s)
@@ -101,13 +105,13 @@ def train(
 
         # 3. what reward model and reference say about them
         path = lay_out(base, [prompt.policy for prompt in asked], answers)
-        path = path._replace(score=score_answers(base, judge, asked, answers, s))
+        path = path._replace(**score_answers(base, judge, asked, answers, s)._asdict())
         path = path._replace(logp_ref=reference_logp(t, path, step))
 
         # 4. one update
         for group in t.optimizer.param_groups:
             group["lr"] = s.learning_rate * (1 - step / total_steps)
-        told = update(t, path, baseline, step)
+        told = {**update(t, path, baseline, step), **spread_told(judge, path)}
         baseline = BASELINE_KEPT * baseline + (1 - BASELINE_KEPT) * told["objective/rlhf_reward"]
 
         # 5. tell, and stop when something is wrong
@@ -152,11 +156,6 @@ def response_logits(t: Training, few: Trajectory) -> Tensor:
     return t.base.logits(response_states(t.base, few)) / t.settings.temperature
 
 
-def response_tokens(few: Trajectory) -> Tensor:
-    """(B, R)"""
-    return few.tokens[:, -few.is_response.shape[1] :]
-
-
 @torch.no_grad()
 def reference_logp(t: Training, path: Trajectory, step: int) -> Tensor:
     """(B, R)"""
@@ -190,8 +189,11 @@ def update(t: Training, path: Trajectory, baseline: float, step: int) -> dict[st
             few = path.take(part)
             logits = response_logits(t, few)
             logp, where = token_logp(logits, response_tokens(few)), few.is_response
-            reward = answer_reward(few.score, logp.detach(), few.logp_ref, where, s.kl_coef)
+            charged = s.kl_coef if s.kl_penalty == "reward" else 0.0
+            reward = answer_reward(few.score, logp.detach(), few.logp_ref, where, charged, s.kl_estimator)
             loss = reinforce_loss(sum_over(logp, where), advantages(reward, s.num_generations, baseline), rows)
+            if s.kl_penalty == "loss":  # nats per answer, as in the reward
+                loss = loss + s.kl_coef * kl_loss(logp, few.logp_ref, where, s.kl_estimator, rows)
             torch.autograd.backward(loss)
             with torch.no_grad():
                 loss_sum += float(loss)

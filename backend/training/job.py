@@ -15,15 +15,16 @@ import transformers
 from backend.jobs.folder import ROWS, BadJob, Job, write_held_out
 from backend.registry import artifacts
 from backend.registry.artifacts import BadArtifact, Manifest, Saved
-from backend.training import dpo, families, ift, ppo, pretrain, probe, reward, sft, tree
+from backend.training import dpo, families, ift, judge, kto, ppo, pretrain, probe, reward, sft, tree
 from backend.training import settings as settings_of
 from backend.training.checkpoint import Checkpoints
-from backend.training.data import Tokens, read_answers, read_comparisons, read_prompts, read_texts
+from backend.training.data import Tokens, read_answers, read_comparisons, read_prompts, read_texts, read_unpaired
 from backend.training.on_policy import ADAPTER
 from backend.training.run import Run
 from backend.training.settings import (
     DPOSettings,
     IFTSettings,
+    KTOSettings,
     OnPolicySettings,
     PPOSettings,
     PretrainSettings,
@@ -57,16 +58,15 @@ def train_reward(job: Job, folder: Path, run: Run) -> tuple[Saved, dict[str, Any
     facts = facts_of(job, base, settings_of.as_dict(settings), threads, {"start": start})
 
     def fill(target: Path) -> None:
-        reward.save(base, trained.head, target)
+        judge.save(base, trained.judge, target)
         write_report(target, {"kind": "reward", **trained.report})
 
     def reload(target: Path) -> None:
         items, _ = reward.encode(base, rows, settings)
         sequences = [sequence for item in items for sequence in item.sequences][:PROBE_ROWS]
-        was = trained.head.gain * (reward.score_sequences(base, trained.head, sequences, 4096) - trained.head.bias)
-        head = reward.load(base, target, adapter="reloaded")
-        now = head.gain * (reward.score_sequences(base, head, sequences, 4096, adapter="reloaded") - head.bias)
-        _must_agree(was, now)
+        was = judge.scores(base, trained.judge, sequences, 4096)
+        loaded = judge.load(base, target, adapter="reloaded")
+        _must_agree(was, judge.scores(base, loaded, sequences, 4096))
 
     return keep(job, fill, reload, facts), trained.report
 
@@ -99,6 +99,16 @@ def train_dpo(job: Job, folder: Path, run: Run) -> tuple[Saved, dict[str, Any]]:
     return train_policy(job, run, settings, [row.prompts[0] for row in rows], learn)
 
 
+def train_kto(job: Job, folder: Path, run: Run) -> tuple[Saved, dict[str, Any]]:
+    settings = settings_of.make(KTOSettings, job.settings)
+    rows = read_unpaired(folder / ROWS)
+
+    def learn(base: SharedBase, saves: Checkpoints) -> dict[str, Any]:
+        return kto.train(base, rows, settings, job.seed, run, saves)
+
+    return train_policy(job, run, settings, [row.messages for row in rows], learn)
+
+
 def train_pretrain(job: Job, folder: Path, run: Run) -> tuple[Saved, dict[str, Any]]:
     settings = settings_of.make(PretrainSettings, job.settings)
     rows = read_texts(folder / ROWS)
@@ -119,7 +129,7 @@ def follow_reward(
     rows = read_prompts(folder / ROWS)
 
     def learn(base: SharedBase, saves: Checkpoints) -> dict[str, Any]:
-        return train(base, reward.load(base, judge_folder), rows, settings, job.seed, run, saves)
+        return train(base, judge.load(base, judge_folder), rows, settings, job.seed, run, saves)
 
     return train_policy(job, run, settings, [row.messages for row in rows], learn, {"reward": judged_by})
 
@@ -163,6 +173,7 @@ TRAINERS: Mapping[str, Callable[[Job, Path, Run], tuple[Saved, dict[str, Any]]]]
     "reward": train_reward,
     "sft": train_sft,
     "dpo": train_dpo,
+    "kto": train_kto,
     "ppo": train_ppo,
     "ift": train_ift,
     "pretrain": train_pretrain,

@@ -46,11 +46,24 @@ def kl_terms(logp: Tensor, logp_ref: Tensor) -> KLTerms:
     """Three estimates per token of KL(policy || reference), for tokens the policy sampled. Each has logp's shape.
 
     Schulman 2020 (http://joschu.net/blog/kl-approx.html): k1 has the right mean and may be negative, k2 is half the
-    square, k3 has the right mean and is never negative. As a reward use k1, as a loss k2 or k3.
+    square, k3 has the right mean and is never negative. In the reward k1 is the right one; in the loss see ``kl_loss``.
     """
     difference = logp - logp_ref
     bounded = difference.clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO)
     return KLTerms(difference, 0.5 * difference**2, torch.exp(-bounded) - 1 + bounded)
+
+
+def kl_loss(
+    logp: Tensor, logp_ref: Tensor, is_response: Tensor, estimator: str, total: Tensor | float | None = None
+) -> Tensor:
+    """Mean of an estimate over response tokens, with its own gradient; the reference is a constant. (B, R) -> scalar
+
+    For tokens that the policy itself sampled, the expected gradient is that of KL(policy || reference) under k2, of
+    KL(reference || policy) under k3 and zero under k1: Tang & Munos 2025 (arXiv:2506.09477), Liu et al. 2025
+    (arXiv:2510.01555). What a token does to the KL of those after it has no part, and once the policy has moved from the
+    one that sampled, neither has the ratio between the two.
+    """
+    return mean_over(getattr(kl_terms(logp, logp_ref.detach()), estimator), is_response, total)
 
 
 def exact_kl(logits: Tensor, logits_ref: Tensor) -> Tensor:
@@ -70,13 +83,16 @@ def final_score(score: Tensor, has_ended: Tensor, clip: float, missing_eos_penal
     return score.clamp(-clip, clip) - missing_eos_penalty * (~has_ended).to(score.dtype)
 
 
-def shaped_rewards(score: Tensor, logp: Tensor, logp_ref: Tensor, is_response: Tensor, kl_coef: float) -> Tensor:
-    """Per-token reward: -kl_coef * (logp - logp_ref), plus the score at the last response token. (B, R)
+def shaped_rewards(
+    score: Tensor, logp: Tensor, logp_ref: Tensor, is_response: Tensor, kl_coef: float, estimator: str = "k1"
+) -> Tensor:
+    """Per-token reward: -kl_coef * (logp - logp_ref), or k2 or k3 for k1, plus the score at the last response token. (B, R)
 
     Ziegler et al. 2019 (arXiv:1909.08593) eq. 2, with the KL spread over tokens as in Stiennon et al. 2020. The last
     response token is the end token where there is one; TRL adds the score one position later.
     """
-    rewards = torch.where(is_response, -kl_coef * (logp - logp_ref), torch.zeros_like(logp))
+    kl = getattr(kl_terms(logp, logp_ref), estimator)
+    rewards = torch.where(is_response, -kl_coef * kl, torch.zeros_like(logp))
     last = (is_response.sum(1) - 1).clamp(min=0)  # (B,)
     return rewards.scatter_add(1, last.unsqueeze(1), score.unsqueeze(1))
 
@@ -158,14 +174,70 @@ def ppo_value_loss(
     )
 
 
-def bradley_terry_loss(difference: Tensor, share: Tensor, margin: Tensor | float = 0.0) -> Tensor:
+def bradley_terry_loss(
+    difference: Tensor, share: Tensor, margin: Tensor | float = 0.0, label_smoothing: float = 0.0
+) -> Tensor:
     """-[q log sigma(d - m) + (1 - q) log sigma(-d - m)] per pair. All (B,).
 
     Bradley & Terry 1952; Ouyang et al. 2022 (arXiv:2203.02155) eq. 1 is q = 1, m = 0. d is score(first) minus
     score(second), q the share of judgement for the first: 1 a clear win, .5 a tie. The margin m is Touvron et al.
-    2023 (arXiv:2307.09288) eq. 2.
+    2023 (arXiv:2307.09288) eq. 2. With label smoothing q is the expected share, see ``smoothed``.
     """
-    return -(share * logsigmoid(difference - margin) + (1 - share) * logsigmoid(-difference - margin))
+    q = smoothed(share, label_smoothing)
+    return -(q * logsigmoid(difference - margin) + (1 - q) * logsigmoid(-difference - margin))
+
+
+def smoothed(share: Tensor, label_smoothing: float) -> Tensor:
+    """The share of judgement for the first when e of all judgements are turned round: q (1 - e) + (1 - q) e. (B,)
+
+    A tie stays a tie. Mitchell 2023, "A note on DPO with noisy preferences" (https://ericmitchell.ai/cdpo.pdf).
+    """
+    return share + label_smoothing * (1 - 2 * share)
+
+
+class Outcomes(NamedTuple):
+    """Log-probabilities of what a judge may say of two answers. All (B,)."""
+
+    first: Tensor
+    second: Tensor
+    tie: Tensor
+
+
+def outcome_logp(difference: Tensor, log_theta: Tensor) -> Outcomes:
+    """Bradley-Terry with ties: p(first) = sigma(d - t), p(second) = sigma(-d - t), t = log theta > 0, and
+    p(tie) = (theta^2 - 1) p(first) p(second). difference (B,), log_theta () or (1,).
+
+    Rao & Kupper 1967, "Ties in paired-comparison experiments"; for reward models: arXiv:2410.05328. At equal scores
+    p(tie) = (theta - 1) / (theta + 1). log(theta^2 - 1) is written so that it is exact for a small t.
+    """
+    first, second = logsigmoid(difference - log_theta), logsigmoid(-difference - log_theta)
+    width = 2 * log_theta + torch.log(-torch.expm1(-2 * log_theta))
+    return Outcomes(first, second, width + first + second)
+
+
+def ties_loss(difference: Tensor, share: Tensor, log_theta: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """-log p of what was judged under Rao & Kupper's model: a share of .5 is a tie. All (B,) but log_theta.
+
+    Label smoothing is over the two winners: a tie that is turned round is the same tie.
+    """
+    logp, q = outcome_logp(difference, log_theta), smoothed(share, label_smoothing)
+    return -torch.where(share == 0.5, logp.tie, q * logp.first + (1 - q) * logp.second)
+
+
+def combined_score(scores: Tensor, how: str, uwo_coef: float = 1.0) -> Tensor:
+    """One score for each answer from those of several reward models. (members, N) -> (N,)
+
+    Coste et al. 2023 (arXiv:2310.02743): ``mean``; ``min``, their worst-case optimisation; ``uwo``, the mean less
+    uwo_coef times the disagreement. They subtract the variance; here it is the (population) standard deviation, which
+    has the unit of the score, so that a coefficient means the same however the scores are scaled.
+    """
+    if how == "mean":
+        return scores.mean(0)
+    if how == "min":
+        return scores.amin(0)
+    if how == "uwo":
+        return scores.mean(0) - uwo_coef * scores.std(0, correction=0)
+    raise ValueError(f"Scores are combined by mean, min or uwo, not by {how}.")
 
 
 def next_kl_coef(kl_coef: float, kl: float, target: float, episodes: int, horizon: int) -> float:
@@ -191,7 +263,8 @@ def dpo_loss(chosen: Tensor, rejected: Tensor, beta: float, label_smoothing: flo
     h their difference. e is the share of judgements believed to be turned round: Mitchell 2023, "A note on DPO with
     noisy preferences" (https://ericmitchell.ai/cdpo.pdf).
     """
-    return bradley_terry_loss(beta * (chosen - rejected), torch.full_like(chosen, 1 - label_smoothing))
+    difference = beta * (chosen - rejected)
+    return bradley_terry_loss(difference, torch.ones_like(difference), label_smoothing=label_smoothing)
 
 
 def ipo_loss(chosen: Tensor, rejected: Tensor, chosen_tokens: Tensor, rejected_tokens: Tensor, beta: float) -> Tensor:
@@ -202,6 +275,14 @@ def ipo_loss(chosen: Tensor, rejected: Tensor, chosen_tokens: Tensor, rejected_t
     """
     h = chosen / chosen_tokens.clamp(min=1) - rejected / rejected_tokens.clamp(min=1)
     return (h - 1 / (2 * beta)) ** 2
+
+
+def mismatched_kl(log_ratio: Tensor) -> Tensor:
+    """z of ``kto_loss``: the mean of log(policy / reference) of mismatched pairs, 0 if that is negative. (B,) -> scalar
+
+    Ethayarajh et al. 2024 (arXiv:2402.01306) section 4.1: each prompt with the answer to another one. It has no gradient.
+    """
+    return log_ratio.detach().mean().clamp(min=0)
 
 
 def kto_loss(
@@ -234,12 +315,14 @@ def leave_one_out(rewards: Tensor) -> Tensor:
     return rewards - (rewards.sum(1, keepdim=True) - rewards) / (count - 1)
 
 
-def answer_reward(score: Tensor, logp: Tensor, logp_ref: Tensor, is_response: Tensor, kl_coef: float) -> Tensor:
-    """score - kl_coef * sum of k1 over the answer: the same sum as ``shaped_rewards``, for one action per answer. (B,)
+def answer_reward(
+    score: Tensor, logp: Tensor, logp_ref: Tensor, is_response: Tensor, kl_coef: float, estimator: str = "k1"
+) -> Tensor:
+    """score - kl_coef * sum of k1 (or k2, k3) over the answer: the sum of ``shaped_rewards``, for one action per answer. (B,)
 
-    A constant for the gradient: k1 belongs to the reward, and its own gradient has mean zero.
+    A constant for the gradient: the estimate belongs to the reward, and the gradient of k1 itself has mean zero.
     """
-    return (score - kl_coef * sum_over(kl_terms(logp, logp_ref).k1, is_response)).detach()
+    return (score - kl_coef * sum_over(getattr(kl_terms(logp, logp_ref), estimator), is_response)).detach()
 
 
 def reinforce_loss(logp: Tensor, advantage: Tensor, total: Tensor | float | None = None) -> Tensor:

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from backend.training import report, tree
 from backend.training.data import PromptRow, Tokens
-from backend.training.maths import exact_kl, final_score, sum_over
-from backend.training.reward import Head, score_sequences
+from backend.training.judge import Judge, scores
+from backend.training.maths import combined_score, exact_kl, final_score, sum_over
 from backend.training.rollout import Sampled, Trajectory, lay_out, sample
 from backend.training.run import GuardStop, NotFinite, Run, TooFewRows
 from backend.training.settings import OnPolicySettings
@@ -20,6 +20,7 @@ ADAPTER = "policy"
 LARGEST_RATIO = 10.0  # a minibatch with a larger mean ratio is skipped (N+); three in a row end the run
 KL_ALARM = 6.0  # nats per answer, Ziegler et al. 2019
 APPROX_KL_ALARM, CLIP_ALARM = 0.02, 0.2  # per token, and share of tokens; our choice
+SPREAD_ALARM = 2.0  # times the first disagreement of the reward model's members; our choice
 SAMPLES_TOLD = 2
 
 
@@ -65,6 +66,11 @@ def response_states(base: SharedBase, path: Trajectory) -> Tensor:
     return tree.trajectory_states(base, path.tokens, path.is_real, path.is_response.shape[1])
 
 
+def response_tokens(path: Trajectory) -> Tensor:
+    """(B, R)"""
+    return path.tokens[:, -path.is_response.shape[1] :]
+
+
 def trust(base: SharedBase, prompts: Sequence[Prompt], settings: OnPolicySettings, run: Run) -> None:
     """Whether the answers to one prompt can be read together is tried with beginnings of prompts in their place."""
     ends = [prompt.policy[: settings.response_length] for prompt in prompts[: max(2, settings.num_generations)]]
@@ -72,18 +78,31 @@ def trust(base: SharedBase, prompts: Sequence[Prompt], settings: OnPolicySetting
     tree.trust(base, ADAPTER, groups, run)
 
 
+class Paid(NamedTuple):
+    """What answers are paid, and how far the reward model's members are apart about them. Both (B,)."""
+
+    score: Tensor
+    spread: Tensor  # population deviation of the normalised scores; 0 for one member
+
+
 @torch.no_grad()
 def score_answers(
-    base: SharedBase, judge: Head, asked: Sequence[Prompt], answers: Sequence[Sampled], settings: OnPolicySettings
-) -> Tensor:
-    """What each answer is paid by the adapter "reward" and its head, clip and penalty included. (B,)"""
+    base: SharedBase, judge: Judge, asked: Sequence[Prompt], answers: Sequence[Sampled], settings: OnPolicySettings
+) -> Paid:
+    """What each answer is paid by the reward model's members together, clip and penalty included."""
     sequences = [prompt.reward + answer.tokens for prompt, answer in zip(asked, answers, strict=True)]
-    raw = score_sequences(base, judge, sequences, settings.tokens_per_microbatch).to(base.device)
-    scores = judge.gain * (raw - judge.bias)
-    if not bool(torch.isfinite(scores).all()):
+    found = scores(base, judge, sequences, settings.tokens_per_microbatch)  # (members, B)
+    if not bool(torch.isfinite(found).all()):
         raise NotFinite("The reward model gave a score that is not finite. Train the reward model again.")
     has_ended = torch.tensor([answer.has_ended for answer in answers], device=base.device)
-    return final_score(scores, has_ended, settings.reward_clip, settings.missing_eos_penalty)
+    combined = combined_score(found, settings.ensemble, settings.uwo_coef)
+    paid = final_score(combined, has_ended, settings.reward_clip, settings.missing_eos_penalty)
+    return Paid(paid, found.std(0, correction=0))
+
+
+def spread_told(judge: Judge, path: Trajectory) -> dict[str, float]:
+    """The mean disagreement over a batch, of a reward model that has several members."""
+    return {"objective/score_spread": float(path.spread.mean())} if len(judge.members) > 1 else {}
 
 
 class Guard:
@@ -93,9 +112,10 @@ class Guard:
     def __init__(self, settings: OnPolicySettings, state: Mapping[str, Any] | None = None) -> None:
         """``state``: what ``state()`` gave when the run was interrupted."""
         self.settings = settings
-        state = state or {"alarms": [], "first_entropy": None, "wild_in_a_row": 0}
+        state = state or {"alarms": [], "first_entropy": None, "first_spread": None, "wild_in_a_row": 0}
         self.alarms: list[dict[str, Any]] = list(state["alarms"])
         self._first_entropy: float | None = state["first_entropy"]
+        self._first_spread: float | None = state["first_spread"]
         self._wild_in_a_row: int = state["wild_in_a_row"]
 
     def state(self) -> dict[str, Any]:
@@ -103,6 +123,7 @@ class Guard:
         return {
             "alarms": list(self.alarms),
             "first_entropy": self._first_entropy,
+            "first_spread": self._first_spread,
             "wild_in_a_row": self._wild_in_a_row,
         }
 
@@ -126,6 +147,20 @@ class Guard:
         moved, clipped = told.get("policy/approxkl_avg", 0.0), told.get("policy/clipfrac_avg", 0.0)
         if moved > APPROX_KL_ALARM or clipped > CLIP_ALARM:
             self._alarm("step", moved, step, run, "steps are large: fewer passes or a lower rate")
+        if "objective/score_spread" in told:
+            self._look_at_spread(told["objective/score_spread"], step, run)
+
+    def _look_at_spread(self, spread: float, step: int, run: Run) -> None:
+        if self._first_spread is None:
+            self._first_spread = spread
+        limit, remedy = (
+            self.settings.spread_stop,
+            "the reward model was not taught about such answers: label some of them",
+        )
+        if limit and spread > limit * self._first_spread:
+            self._stop("spread", spread, step, f"{remedy[0].upper()}{remedy[1:]}, or take uwo.")
+        if spread > SPREAD_ALARM * self._first_spread:
+            self._alarm("spread", spread, step, run, remedy)
 
     def _alarm(self, signal: str, value: float, step: int, run: Run, remedy: str) -> None:
         if all(alarm["signal"] != signal for alarm in self.alarms):
@@ -164,7 +199,7 @@ class Evaluated(NamedTuple):
 
 @torch.no_grad()
 def evaluate(
-    base: SharedBase, judge: Head, prompts: Sequence[Prompt], settings: OnPolicySettings, seed: int, run: Run
+    base: SharedBase, judge: Judge, prompts: Sequence[Prompt], settings: OnPolicySettings, seed: int, run: Run
 ) -> Evaluated:
     """The policy as it is now; the same draws every time, so that before and after differ by the policy alone.
 
@@ -186,8 +221,8 @@ def evaluate(
                 logits.append(base.logits(response_states(base, few)) / s.temperature)
         kl[part] = sum_over(exact_kl(*logits), few.is_response).cpu()
     lengths = [len(answer.tokens) for answer in answers]
-    scores = score_answers(base, judge, prompts, answers, s).tolist()
-    return Evaluated(scores, kl.tolist(), lengths, [answer.has_ended for answer in answers])
+    paid = score_answers(base, judge, prompts, answers, s).score.tolist()
+    return Evaluated(paid, kl.tolist(), lengths, [answer.has_ended for answer in answers])
 
 
 def compare(before: Evaluated, after: Evaluated, seed: int) -> dict[str, Any] | None:

@@ -2,10 +2,10 @@
 
 Schulman et al. 2017 (clip), Schulman et al. 2015 (advantages), Ziegler et al. 2019 (KL to the reference), with the
 details of Huang et al. 2024 (arXiv:2403.17031). The policy is base + adapter, the reference the same base with adapters
-off, the value a linear head on the policy's last state, zero at the start.
+off, the value a linear head on the policy's last state or on an adapter of its own (values.py). The KL is charged in the
+reward, or in the loss per token, beside an advantage that is whitened.
 
-Left out: whitening of rewards (our scores are normalised already), a value adapter of its own, pretraining gradients
-(InstructGPT's ptx).
+Left out: pretraining gradients (InstructGPT's ptx).
 """
 
 import math
@@ -15,13 +15,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from backend.training import tree
+from backend.training import values
 from backend.training.checkpoint import NONE, Checkpoints, Live
 from backend.training.data import PromptRow
 from backend.training.draws import cycled, generator
+from backend.training.judge import Judge
 from backend.training.maths import (
+    ValueLoss,
     advantages_and_returns,
     entropy,
+    kl_loss,
     kl_terms,
     mean_over,
     next_kl_coef,
@@ -42,33 +45,28 @@ from backend.training.on_policy import (
     encode,
     evaluate,
     parts_of,
+    response_states,
+    response_tokens,
     score_answers,
+    spread_told,
     tell_samples,
     trust,
     verdict,
 )
-from backend.training.reward import Head
 from backend.training.rollout import Sampled, Trajectory, lay_out, sample
 from backend.training.run import NotFinite, Run, TooFewRows
 from backend.training.settings import PPOSettings
 from backend.training.shared_base import SharedBase, fast_matmul
-
-
-class Look(NamedTuple):
-    """What one forward says about the response tokens. All (B, R)."""
-
-    logp: Tensor
-    values: Tensor
-    entropy: Tensor
+from backend.training.values import Critic, values_of
 
 
 class Training(NamedTuple):
     """What the loop carries: the base with the adapter "policy", the judge, and what is trained."""
 
     base: SharedBase
-    judge: Head
-    value_head: nn.Linear
-    weights: list[nn.Parameter]
+    judge: Judge
+    critic: Critic
+    groups: list[list[nn.Parameter]]  # what is clipped by one norm
     optimizer: torch.optim.Optimizer
     settings: PPOSettings
     seed: int
@@ -77,14 +75,14 @@ class Training(NamedTuple):
 
 def train(
     base: SharedBase,
-    judge: Head,
+    judge: Judge,
     rows: Sequence[PromptRow],
     settings: PPOSettings,
     seed: int,
     run: Run,
     saves: Checkpoints = NONE,
 ) -> dict[str, Any]:
-    """Trains the adapter "policy", which must be on the base, against the adapter "reward" and its head; the report."""
+    """Trains the adapter "policy", which must be on the base, against the reward model's scores; the report."""
     s = settings
     # 1. data and model
     prompts, counts = encode(base, rows, s)
@@ -94,7 +92,8 @@ def train(
         raise TooFewRows("A PPO job needs at least one prompt in the split 'train'; there is none. Add cases.")
     trust(base, training, s, run)
     t = prepare(base, judge, s, seed, run)
-    live = Live({"policy": base.weights(ADAPTER), "value_head": list(t.value_head.parameters())}, t.optimizer)
+    trained = {"policy": base.weights(ADAPTER), "value_head": list(t.critic.head.parameters())}
+    live = Live({**trained, "value": t.critic.own} if t.critic.own else trained, t.optimizer)
     first, facts = saves.resume(live)
     before = Evaluated(**facts["before"]) if facts else evaluate(base, judge, held_out, s, seed, run)
     guard = Guard(s, facts.get("guard"))
@@ -113,30 +112,31 @@ def train(
         path, entropies = inspect_answers(t, asked, answers)
 
         # 4. rewards, advantages, returns
-        rewards = shaped_rewards(path.score, path.logp_old, path.logp_ref, path.is_response, kl_coef)
-        advantage, returns = advantages_and_returns(rewards, path.values, path.is_response, s.gamma, s.lam)
-        advantage = whiten(advantage, path.is_response)
+        where, charged = path.is_response, kl_coef if s.kl_penalty == "reward" else 0.0
+        rewards = shaped_rewards(path.score, path.logp_old, path.logp_ref, where, charged, s.kl_estimator)
+        scaled = whiten(rewards, where, keep_mean=True) if s.whiten_rewards else rewards
+        advantage, returns = advantages_and_returns(scaled, path.values, where, s.gamma, s.lam)
+        batch = Batch(path, whiten(advantage, where), returns, kl_coef if s.kl_penalty == "loss" else 0.0)
 
         # 5. update on the batch, a few times over
         for group in t.optimizer.param_groups:
             group["lr"] = s.learning_rate * (1 - step / total_steps)
-        updates = [
-            update(t, path, advantage, returns, part, step, number)
-            for number, part in enumerate(minibatches(len(asked), s, seed, step))
-        ]
+        updates, left_out = work_through(t, batch, step)
 
         # 6. tell, and stop when something is wrong
-        told = statistics(path, entropies, rewards, updates, kl_coef)
+        told = {**statistics(path, entropies, rewards, updates, left_out, kl_coef), **spread_told(judge, path)}
         run.metrics(step + 1, total_steps, told)
         curve.append({"step": step + 1, **{k: round(v, 6) for k, v in told.items()}})
         tell_samples(base, run, step, total_steps, asked, answers, path.score)
         guard.look(told, step + 1, run, [u.ratio for u in updates])
-        if s.kl_target > 0:
+        if s.kl_target > 0 and step >= s.value_warmup_steps:
             kl_coef = next_kl_coef(kl_coef, told["objective/kl"], s.kl_target, len(asked), s.kl_horizon)
         carried = {"kl_coef": kl_coef, "curve": curve, "before": before._asdict(), "guard": guard.state()}
         saves.keep(step + 1, live, carried, now=step + 1 == total_steps)
 
     # 7. held-out prompts, before against after
+    if t.critic.own:
+        base.remove(t.critic.adapter)
     after = evaluate(base, judge, held_out, s, seed, run)
     return {
         "n": len(held_out),
@@ -151,25 +151,12 @@ def train(
     }
 
 
-def prepare(base: SharedBase, judge: Head, settings: PPOSettings, seed: int, run: Run) -> Training:
-    value_head = nn.Linear(base.width, 1)
-    nn.init.zeros_(value_head.weight)
-    nn.init.zeros_(value_head.bias)
-    value_head = value_head.to(base.device)
-    weights = [*base.weights(ADAPTER), *value_head.parameters()]
-    optimizer = torch.optim.AdamW(weights, lr=settings.learning_rate, weight_decay=0.0, eps=1e-5)
-    return Training(base, judge, value_head, weights, optimizer, settings, seed, run)
-
-
-def look(
-    base: SharedBase, value_head: nn.Linear, tokens: Tensor, is_real: Tensor, responses: int, temperature: float
-) -> Look:
-    """Log-probabilities, values and entropies of the last ``responses`` tokens, under the open scope."""
-    states = tree.trajectory_states(base, tokens, is_real, responses)
-    logits = base.logits(states) / temperature
-    with torch.no_grad():
-        spread = entropy(logits)
-    return Look(token_logp(logits, tokens[:, -responses:]), value_head(states.float()).squeeze(-1), spread)
+def prepare(base: SharedBase, judge: Judge, settings: PPOSettings, seed: int, run: Run) -> Training:
+    critic = values.new_critic(base, judge, settings, seed)
+    policy, value = base.weights(ADAPTER), [*critic.own, *critic.head.parameters()]
+    groups = [policy, value] if critic.own else [[*policy, *value]]
+    optimizer = torch.optim.AdamW([*policy, *value], lr=settings.learning_rate, weight_decay=0.0, eps=1e-5)
+    return Training(base, judge, critic, groups, optimizer, settings, seed, run)
 
 
 @torch.no_grad()
@@ -181,20 +168,37 @@ def inspect_answers(t: Training, asked: Sequence[Prompt], answers: Sequence[Samp
     s = t.settings
     path = lay_out(t.base, [prompt.policy for prompt in asked], answers)
     entropies = torch.zeros_like(path.values)
-    for adapter in (ADAPTER, None):
+    for adapter in dict.fromkeys((ADAPTER, None, t.critic.adapter)):
         with t.base.scope(adapter), fast_matmul():
             for part in parts_of(t.base, path, s.tokens_per_microbatch, t.seed, 0):
                 t.run.check()
                 few = path.take(part)
                 width = few.is_response.shape[1]
-                seen = look(t.base, t.value_head, few.tokens, few.is_real, width, s.temperature)
-                if adapter is None:
-                    path.logp_ref[part, :width] = seen.logp
-                else:
-                    path.logp_old[part, :width] = seen.logp
-                    path.values[part, :width] = seen.values
-                    entropies[part, :width] = seen.entropy
-    return path._replace(score=score_answers(t.base, t.judge, asked, answers, s)), entropies
+                states = response_states(t.base, few)
+                if adapter == t.critic.adapter:
+                    path.values[part, :width] = values_of(t.critic, states)
+                if adapter in (ADAPTER, None):
+                    logits = t.base.logits(states) / s.temperature
+                    logp = path.logp_ref if adapter is None else path.logp_old
+                    logp[part, :width] = token_logp(logits, response_tokens(few))
+                if adapter == ADAPTER:
+                    entropies[part, :width] = entropy(logits)
+    return path._replace(**score_answers(t.base, t.judge, asked, answers, s)._asdict()), entropies
+
+
+class Batch(NamedTuple):
+    """Answers, and what the updates make of them."""
+
+    path: Trajectory
+    advantage: Tensor  # (B, R)
+    returns: Tensor  # (B, R)
+    kl_coef: float  # of the loss; 0 where the KL is charged in the reward
+
+    def take(self, rows: Sequence[int]) -> "Batch":
+        """These rows, without what is padding in all of them."""
+        path = self.path.take(rows)
+        width = path.is_response.shape[1]
+        return Batch(path, self.advantage[rows][:, :width], self.returns[rows][:, :width], self.kl_coef)
 
 
 def minibatches(count: int, settings: PPOSettings, seed: int, step: int) -> list[list[int]]:
@@ -212,53 +216,96 @@ class Update(NamedTuple):
 
     policy_loss: float
     value_loss: float
+    kl_loss: float | None  # None where the KL is charged in the reward
     clipped: float
     value_clipped: float
     approx_kl: float
     ratio: float
     grad_norm: float
-    was_skipped: bool
+    was_skipped: bool  # for its ratio
+    was_left_out: bool  # for its KL to the policy that sampled
 
 
-def update(
-    t: Training, path: Trajectory, advantage: Tensor, returns: Tensor, rows: Sequence[int], step: int, number: int
-) -> Update:
-    """One optimizer step on these rows, in micro-batches whose gradients add up to the minibatch's."""
-    s, chosen = t.settings, path.take(rows)
-    total = chosen.is_response.sum()
-    sums = torch.zeros(6)
+def work_through(t: Training, batch: Batch, step: int) -> tuple[list[Update], int]:
+    """The updates on a batch until one is too far from the policy that sampled it, and how many were left out.
+
+    As in Spinning Up and Stable-Baselines3 (target_kl) the minibatch that shows it is not stepped on either. The default
+    of ``approx_kl_stop`` is our choice: far above Spinning Up's .015, it ends a batch that has gone wrong and no other.
+    A wild one is skipped and the batch goes on, so that three in a row are seen and end the run.
+    """
+    planned = minibatches(len(batch.path.score), t.settings, t.seed, step)
+    updates: list[Update] = []
+    for number, rows in enumerate(planned):
+        updates.append(update(t, batch, rows, step, number))
+        if updates[-1].was_left_out:
+            return updates, len(planned) - number
+    return updates, 0
+
+
+def update(t: Training, batch: Batch, rows: Sequence[int], step: int, number: int) -> Update:
+    """One optimizer step on these rows. In the value warm-up the policy has no gradient, so AdamW passes it by."""
+    s, chosen = t.settings, batch.take(rows)
     t.optimizer.zero_grad()
-    with t.base.scope(ADAPTER), fast_matmul():
-        for part in parts_of(t.base, chosen, s.tokens_per_microbatch, t.seed, step):
+    sums: dict[str, float] = {}
+    for adapter in dict.fromkeys((t.critic.adapter, ADAPTER)):
+        sums |= learn(t, chosen, adapter, step)
+    norm = math.hypot(*(float(nn.utils.clip_grad_norm_(group, s.max_grad_norm)) for group in t.groups))
+    if not all(math.isfinite(x) for x in (*sums.values(), norm)):
+        raise NotFinite(f"The PPO loss is no number at step {step + 1}, update {number + 1}. Lower the learning rate.")
+    is_wild = sums["ratio"] > LARGEST_RATIO
+    is_far = not is_wild and 0 < s.approx_kl_stop < sums["approx_kl"]
+    if not (is_wild or is_far):
+        t.optimizer.step()
+    charged = sums.pop("kl_loss", None)
+    return Update(**sums, kl_loss=charged, grad_norm=norm, was_skipped=is_wild, was_left_out=is_far)
+
+
+def learn(t: Training, chosen: Batch, adapter: str, step: int) -> dict[str, float]:
+    """Gradients of all losses that read this adapter's states, in micro-batches that add up to the minibatch's, and
+    their statistics. Backward happens within the adapter's own scope."""
+    s, total = t.settings, chosen.path.is_response.sum()
+    sums: dict[str, float] = {}
+    may_move = adapter != ADAPTER or step >= s.value_warmup_steps
+    with t.base.scope(adapter), fast_matmul():
+        for part in parts_of(t.base, chosen.path, s.tokens_per_microbatch, t.seed, step):
             t.run.check()
             few = chosen.take(part)
-            width = few.is_response.shape[1]
-            places = [rows[i] for i in part]
-            seen = look(t.base, t.value_head, few.tokens, few.is_real, width, s.temperature)
-            policy = ppo_policy_loss(
-                seen.logp, few.logp_old, advantage[places, :width], few.is_response, s.cliprange, total
-            )
-            value = ppo_value_loss(
-                seen.values, few.values, returns[places, :width], few.is_response, s.cliprange_value, total
-            )
-            torch.autograd.backward(policy.loss + s.vf_coef * value.loss)
-            parts = (policy.loss, value.loss, policy.clipped, value.clipped, policy.approx_kl, policy.ratio)
-            sums += torch.stack([x.detach() for x in parts]).cpu()
-        norm = float(nn.utils.clip_grad_norm_(t.weights, s.max_grad_norm))
-        numbers = sums.tolist()
-        if not all(math.isfinite(x) for x in (*numbers, norm)):
-            raise NotFinite(
-                f"The PPO loss is no number at step {step + 1}, update {number + 1}. Lower the learning rate."
-            )
-        is_wild = float(sums[5]) > LARGEST_RATIO
-        if not is_wild:
-            t.optimizer.step()
-    policy_loss, value_loss, clipped, value_clipped, approx_kl, ratio = numbers
-    return Update(policy_loss, value_loss, clipped, value_clipped, approx_kl, ratio, norm, is_wild)
+            with torch.set_grad_enabled(may_move):
+                states = response_states(t.base, few.path)
+            loss = torch.zeros((), device=states.device)
+            told: dict[str, Tensor] = {}
+            if adapter == ADAPTER:
+                loss, told = policy_loss(t, few, states, total)
+            if adapter == t.critic.adapter:
+                value = value_loss(t, few, states, total)
+                loss = loss + s.vf_coef * value.loss
+                told = {**told, "value_loss": value.loss, "value_clipped": value.clipped}
+            if loss.requires_grad:
+                torch.autograd.backward(loss)
+            for name, number in told.items():
+                sums[name] = sums.get(name, 0.0) + float(number.detach())
+    return sums
+
+
+def policy_loss(t: Training, few: Batch, states: Tensor, total: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """Clipped surrogate, plus the KL where that is charged in the loss; and the statistics of both."""
+    s, path = t.settings, few.path
+    logp = token_logp(t.base.logits(states) / s.temperature, response_tokens(path))
+    found = ppo_policy_loss(logp, path.logp_old, few.advantage, path.is_response, s.cliprange, total)
+    told = {"policy_loss": found.loss, "clipped": found.clipped, "approx_kl": found.approx_kl, "ratio": found.ratio}
+    if s.kl_penalty == "reward":
+        return found.loss, told
+    kl = few.kl_coef * kl_loss(logp, path.logp_ref, path.is_response, s.kl_estimator, total)
+    return found.loss + kl, {**told, "kl_loss": kl}
+
+
+def value_loss(t: Training, few: Batch, states: Tensor, total: Tensor) -> ValueLoss:
+    path, seen = few.path, values_of(t.critic, states)
+    return ppo_value_loss(seen, path.values, few.returns, path.is_response, t.settings.cliprange_value, total)
 
 
 def statistics(
-    path: Trajectory, entropies: Tensor, rewards: Tensor, updates: Sequence[Update], kl_coef: float
+    path: Trajectory, entropies: Tensor, rewards: Tensor, updates: Sequence[Update], left_out: int, kl_coef: float
 ) -> dict[str, float]:
     """One point of every curve, under TRL's names. KL in nats per answer, entropy in nats per token."""
     where = path.is_response
@@ -275,6 +322,7 @@ def statistics(
         "objective/entropy": float(mean_over(entropies, where)),
         "policy/approxkl_avg": mean("approx_kl"),
         "policy/clipfrac_avg": mean("clipped"),
+        "policy/updates_left_out": float(left_out),
         "loss/policy_avg": mean("policy_loss"),
         "loss/value_avg": mean("value_loss"),
         "val/clipfrac_avg": mean("value_clipped"),
@@ -283,4 +331,5 @@ def statistics(
         "kl_coef": kl_coef,
         "completions/mean_length": float(where.sum(1).float().mean()),
         "completions/eos_rate": float(path.has_ended.float().mean()),
+        **({} if done[0].kl_loss is None else {"loss/kl_avg": mean("kl_loss")}),
     }

@@ -1,19 +1,22 @@
 """Sample answers from the policy, and note everything the update will need."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, EncoderDecoderCache
+from transformers import DynamicCache
 
-from backend.training import encoder_decoder, families
-from backend.training.data import pad_left
+from backend.training import encoder_decoder, families, llama
+from backend.training.data import pad_left, side_by_side
 from backend.training.draws import generator
 from backend.training.run import Run
 from backend.training.shared_base import SharedBase
 
 ROWS = 128  # sampled side by side; our choice
+DROPPED = (
+    0.75  # prompts leave the batch when no more than this share of them goes on: leaving copies the rest; our choice
+)
 
 
 class Sampled(NamedTuple):
@@ -32,6 +35,7 @@ class Trajectory(NamedTuple):
     logp_ref: Tensor  # (B, R) under the reference
     values: Tensor  # (B, R)
     score: Tensor  # (B,)
+    spread: Tensor  # (B,) deviation of the score among the members of the reward model
 
     def take(self, rows: Sequence[int] | Tensor) -> "Trajectory":
         """These rows, without the positions at either side that are padding in all of them."""
@@ -61,6 +65,7 @@ def lay_out(base: SharedBase, prompts: Sequence[Sequence[int]], answers: Sequenc
         logp_ref=torch.zeros(len(answers), width),
         values=torch.zeros(len(answers), width),
         score=torch.zeros(len(answers)),
+        spread=torch.zeros(len(answers)),
     )
     return Trajectory(*(x.to(base.device) for x in path))
 
@@ -83,7 +88,6 @@ def sample(
     The full distribution is sampled: top-k or top-p would make the KL estimates wrong (they may read negative).
     """
     families.require_writer(base.family, "sampling")
-    decode = _decode if base.family == "decoder" else _decode_from_encoder
     draw = generator(seed, step, purpose)
     found: list[Sampled] = []
     size = max(1, ROWS // count)
@@ -91,7 +95,7 @@ def sample(
         for start in range(0, len(prompts), size):
             few = prompts[start : start + size]
             uniform = torch.rand(length, len(few) * count, generator=draw, dtype=torch.float64)
-            found += decode(base, few, count, temperature, uniform, run)
+            found += _decode(base, few, count, temperature, uniform, run)
     return found
 
 
@@ -105,82 +109,88 @@ def end_ids(base: SharedBase) -> set[int]:
 def _decode(
     base: SharedBase, prompts: Sequence[Sequence[int]], count: int, temperature: float, uniform: Tensor, run: Run
 ) -> list[Sampled]:
-    """Each prompt is read once, its keys and values repeated; answers that ended leave the batch."""
-    padded = pad_left(prompts, base.pad_id, base.device)
-    cache = DynamicCache(config=base.causal.config)
-    is_real = padded.is_real
-    out = base.backbone(
-        input_ids=padded.tokens,
-        attention_mask=is_real.long(),
-        past_key_values=cache,
-        use_cache=True,
-        **base.positions(is_real),
-    )
-    states = out.last_hidden_state[:, -1:].repeat_interleave(count, 0)
-    cache.batch_repeat_interleave(count)
-    is_real = is_real.repeat_interleave(count, 0)
-    position = is_real.sum(1)  # (rows,) of the next token
+    """Each prompt is read once for its ``count`` answers; those that ended leave the batch."""
+    states, decoder = begin(base, prompts, count, len(uniform))
     rows = torch.arange(len(prompts) * count)  # which answer each row of the batch is
     written: list[list[int]] = [[] for _ in rows]
-    ended = [False] * len(written)
+    ended = torch.zeros(len(written), dtype=torch.bool)
     ends = torch.tensor(sorted(end_ids(base)))
     for t in range(len(uniform)):
         run.check()
-        tokens = pick(base.logits(states)[:, 0] / temperature, uniform[t, rows])  # (rows,)
-        is_end = torch.isin(tokens, ends)
-        for row, token, over in zip(rows.tolist(), tokens.tolist(), is_end.tolist(), strict=True):
-            written[row].append(token)
-            ended[row] = over
-        if bool(is_end.all()) or t == len(uniform) - 1:
+        tokens = pick(base.logits(states) / temperature, uniform[t, rows])  # (rows,)
+        for row, token in zip(rows.tolist(), tokens.tolist(), strict=True):
+            if not ended[row]:
+                written[row].append(token)
+        ended[rows] |= torch.isin(tokens, ends)
+        goes_on = ~ended[rows].view(-1, count).all(1)  # (prompts,)
+        if not bool(goes_on.any()) or t == len(uniform) - 1:
             break
-        if bool(is_end.any()):
-            stay = (~is_end).nonzero()[:, 0]
-            cache.batch_select_indices(stay.to(base.device))
+        if int(goes_on.sum()) <= DROPPED * len(goes_on):
+            prompts_left = goes_on.nonzero()[:, 0]
+            decoder.keep(prompts_left.to(base.device))
+            stay = side_by_side(prompts_left, count)
             tokens, rows = tokens[stay], rows[stay]
-            is_real, position = is_real[stay.to(base.device)], position[stay.to(base.device)]
-        is_real = torch.cat([is_real, torch.ones_like(is_real[:, :1])], 1)
-        places = {"position_ids": position[:, None]} if base.positions(is_real) else {}
-        out = base.backbone(
-            input_ids=tokens[:, None].to(base.device),
-            attention_mask=is_real.long(),
-            past_key_values=cache,
+        states = decoder.step(tokens.to(base.device))
+    return [Sampled(tokens, over) for tokens, over in zip(written, ended.tolist(), strict=True)]
+
+
+class Decoder(Protocol):
+    """Goes on with the answers to prompts that were read; K answers to a prompt stand side by side."""
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """The states after one more token of every answer. (R,) -> (R, D)"""
+
+    def keep(self, prompts: Tensor) -> None:
+        """Go on with the answers to these prompts only. (P',)"""
+
+
+def begin(base: SharedBase, prompts: Sequence[Sequence[int]], count: int, length: int) -> tuple[Tensor, Decoder]:
+    """Read every prompt once: the states that predict the first token of each of its answers, and what goes on from there.
+
+    Answers of ``length`` tokens at most; states (P x ``count``, D).
+    """
+    if base.family == "encoder_decoder":
+        return encoder_decoder.begin(base, prompts, count)
+    padded = pad_left(prompts, base.pad_id, base.device)
+    cache = DynamicCache(config=base.causal.config)
+    out = base.backbone(
+        input_ids=padded.tokens,
+        attention_mask=padded.is_real.long(),
+        past_key_values=cache,
+        use_cache=True,
+        **base.positions(padded.is_real),
+    )
+    states = out.last_hidden_state[:, -1].repeat_interleave(count, 0)
+    if base.is_wired_like_llama:
+        return states, llama.Decoder(base.backbone, cache, padded.is_real, count, length)
+    return states, Repeated(base, cache, padded.is_real, count)
+
+
+class Repeated:
+    """For any decoder that transformers knows: its own forward, a prompt's keys and values repeated for each answer."""
+
+    def __init__(self, base: SharedBase, cache: Any, is_real: Tensor, count: int) -> None:
+        cache.batch_repeat_interleave(count)
+        self._base, self._cache, self._count = base, cache, count
+        self._is_real = is_real.repeat_interleave(count, 0)
+
+    def step(self, tokens: Tensor) -> Tensor:
+        self._is_real = torch.cat([self._is_real, torch.ones_like(self._is_real[:, :1])], 1)
+        places = {name: ids[:, -1:] for name, ids in self._base.positions(self._is_real).items()}
+        out = self._base.backbone(
+            input_ids=tokens[:, None],
+            attention_mask=self._is_real.long(),
+            past_key_values=self._cache,
             use_cache=True,
             **places,
         )
-        states = out.last_hidden_state
-        position = position + 1
-    return [Sampled(tokens, over) for tokens, over in zip(written, ended, strict=True)]
+        states: Tensor = out.last_hidden_state[:, -1]
+        return states
 
-
-def _decode_from_encoder(
-    base: SharedBase, prompts: Sequence[Sequence[int]], count: int, temperature: float, uniform: Tensor, run: Run
-) -> list[Sampled]:
-    """The encoder reads each prompt once, and the decoder its start; what they made of it is repeated for the answers."""
-    known = encoder_decoder.read(base, prompts)
-    cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
-    states = base.decoder_states(*known, encoder_decoder.starts(base, len(prompts)), cache).repeat_interleave(count, 0)
-    cache.batch_repeat_interleave(count)
-    rows = torch.arange(len(prompts) * count)  # which answer each row of the batch is
-    known = known.take((rows // count).to(base.device))
-    written: list[list[int]] = [[] for _ in rows]
-    ended = [False] * len(written)
-    ends = torch.tensor(sorted(end_ids(base)))
-    for t in range(len(uniform)):
-        run.check()
-        tokens = pick(base.logits(states)[:, 0] / temperature, uniform[t, rows])  # (rows,)
-        is_end = torch.isin(tokens, ends)
-        for row, token, over in zip(rows.tolist(), tokens.tolist(), is_end.tolist(), strict=True):
-            written[row].append(token)
-            ended[row] = over
-        if bool(is_end.all()) or t == len(uniform) - 1:
-            break
-        if bool(is_end.any()):
-            stay = (~is_end).nonzero()[:, 0]
-            cache.batch_select_indices(stay.to(base.device))
-            known = known.take(stay.to(base.device))
-            tokens, rows = tokens[stay], rows[stay]
-        states = base.decoder_states(*known, tokens[:, None].to(base.device), cache)
-    return [Sampled(tokens, over) for tokens, over in zip(written, ended, strict=True)]
+    def keep(self, prompts: Tensor) -> None:
+        rows = side_by_side(prompts, self._count)
+        self._cache.batch_select_indices(rows)
+        self._is_real = self._is_real[rows]
 
 
 def pick(logits: Tensor, uniform: Tensor) -> Tensor:

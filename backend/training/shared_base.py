@@ -5,7 +5,7 @@ import json
 import math
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -25,10 +25,11 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from backend.registry.artifacts import BadArtifact
-from backend.training import families, lora
+from backend.training import families, fused, llama, lora, packing
 from backend.training.data import pad_right
 from backend.training.draws import generator
 from backend.training.families import Family, UnsupportedBase
+from backend.training.packing import Piece
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -61,9 +62,19 @@ class SharedBase:
         is_decoder = self.family == "decoder"  # the others place their tokens themselves, from the left
         self._takes_positions = is_decoder and "position_ids" in inspect.signature(self.backbone.forward).parameters
         self.reads_trees = self._takes_positions and _attention_is_plain(causal)  # see tree.py; a job may turn it off
+        self.packs = self.reads_trees and self.device.type == "cpu"  # see packing.py; likewise
+        fused.install(causal)
+        self.is_wired_like_llama = llama.is_wired_alike(self.backbone)
+        if self._is_trimmed:
+            llama.trim_last_layer(self.backbone)
         self._is_open = False
         self._serial = 0  # counts the changes of scope
         _check_own_forward(self)
+
+    @property
+    def _is_trimmed(self) -> bool:
+        """The last layer of a packed line computes what is wanted of it alone."""
+        return self.is_wired_like_llama
 
     @property
     def device(self) -> torch.device:
@@ -103,10 +114,10 @@ class SharedBase:
                 nn.init.kaiming_uniform_(fresh, a=math.sqrt(5), generator=draw)
                 weight.data.copy_(fresh)
 
-    def load(self, name: str, folder: Path) -> None:
+    def load(self, name: str, folder: Path, file: str = ADAPTER_WEIGHTS) -> None:
         """An adapter from a verified model folder; PEFT would take a damaged or foreign one in silence."""
         found = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-        state = load_file(folder / ADAPTER_WEIGHTS)
+        state = load_file(folder / file)
         strange = [
             k for k in ("modules_to_save", "rank_pattern", "alpha_pattern", "layers_to_transform") if found.get(k)
         ]
@@ -127,8 +138,11 @@ class SharedBase:
             raise BadArtifact(f"The model {folder.name} is empty: some of its tensors are all zero. Train it again.")
         set_peft_model_state_dict(self._wrapped(), state, adapter_name=name)
 
-    def save(self, name: str, folder: Path) -> None:
-        """Plain PEFT: any tool that loads adapters loads it. The same weights give the same bytes."""
+    def save(self, name: str, folder: Path, file: str = ADAPTER_WEIGHTS) -> None:
+        """Plain PEFT: any tool that loads adapters loads it. The same weights give the same bytes.
+
+        Adapters of one shape may share a folder and its configuration, each in a file of its own.
+        """
         config = self._wrapped().peft_config[name].to_dict()
         config["target_modules"] = sorted(config["target_modules"])
         config["base_model_name_or_path"] = self.name
@@ -138,7 +152,15 @@ class SharedBase:
         )
         (folder / ADAPTER_CONFIG).write_text(text, encoding="utf-8")
         state = {key: value.detach().float().cpu().contiguous() for key, value in self._state(name).items()}
-        save_file(state, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+        save_file(state, folder / file, metadata={"format": "pt"})
+
+    def copy(self, name: str, source: str) -> None:
+        """A new adapter that starts as another one of this base, with that one's rank and scale."""
+        found = self._wrapped().peft_config[source]
+        self._attach(name, self._lora_config(found.r, found.lora_alpha, found.target_modules))
+        with torch.no_grad():
+            for weight, there in zip(self.weights(name), self.weights(source), strict=True):
+                weight.copy_(there)
 
     def remove(self, name: str) -> None:
         self._wrapped().delete_adapter(name)
@@ -183,10 +205,21 @@ class SharedBase:
         """
         return self._read(tokens, mask, {"position_ids": positions})
 
-    def _read(self, tokens: Tensor, mask: Tensor, places: dict[str, Tensor]) -> Tensor:
-        self._must_be_open()
-        out = self.backbone(input_ids=tokens, attention_mask=mask, **families.NO_CACHE[self.family], **places)
-        return self._watched(out.last_hidden_state)
+    def packed_states(
+        self, tokens: Tensor, positions: Tensor, pieces: Sequence[Piece], columns: Tensor | None = None
+    ) -> Tensor:
+        """Last hidden states of one line without padding, whose tokens see their own piece only (packing.py).
+
+        tokens and positions (1, N) -> (1, N, D). With ``columns`` (W,), ascending, of these alone, (1, W, D).
+        """
+        line = packing.line_of(pieces, self.dtype, columns if self._is_trimmed else None)
+        config = self.causal.config
+        usual, config._attn_implementation = config._attn_implementation, packing.NAME
+        try:
+            states = self._read(tokens, None, {"position_ids": positions, "line": line})
+        finally:
+            config._attn_implementation = usual
+        return states if columns is None or self._is_trimmed else states[:, columns]
 
     def permuted_states(self, tokens: Tensor, is_real: Tensor, hidden: Tensor, asked: Tensor) -> Tensor:
         """XLNet's states of positions whose own token it does not see. (B, M, D)
@@ -211,6 +244,11 @@ class SharedBase:
             past_key_values=cache,
             use_cache=cache is not None,
         )
+        return self._watched(out.last_hidden_state)
+
+    def _read(self, tokens: Tensor, mask: Tensor | None, places: dict[str, Any]) -> Tensor:
+        self._must_be_open()
+        out = self.backbone(input_ids=tokens, attention_mask=mask, **families.NO_CACHE[self.family], **places)
         return self._watched(out.last_hidden_state)
 
     def _must_be_open(self) -> None:
@@ -255,7 +293,7 @@ class SharedBase:
         return dict(get_peft_model_state_dict(self._wrapped(), adapter_name=name, save_embedding_layers=False))
 
     def _named(self, name: str) -> list[tuple[str, nn.Parameter]]:
-        mine = re.compile(rf"\.lora_[A-Za-z_]+\.{re.escape(name)}\b")
+        mine = re.compile(rf"\.lora_[A-Za-z_]+\.{re.escape(name)}(\.|$)")
         return [(place, weight) for place, weight in self._wrapped().named_parameters() if mine.search(place)]
 
     def _lora_config(self, r: int, alpha: int, targets: str | list[str]) -> LoraConfig:

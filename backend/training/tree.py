@@ -11,20 +11,21 @@ row, padded on the left. So does one that reads whole texts (families.py), padde
 hide which of them is used, and that an encoder-decoder predicts with its decoder.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from backend.training import encoder_decoder, families
-from backend.training.data import microbatches, pad_left, pad_right
+from backend.training.data import lines, microbatches, pad_left, pad_right
+from backend.training.packing import Piece, pieces_of
 from backend.training.run import Run
 from backend.training.shared_base import SharedBase
 
 Group = Sequence[Sequence[int]]  # token ids of sequences that may begin alike
 
-COMPARED = 3  # groups read both ways before a job trusts tree rows; our choice
+COMPARED = 2  # groups read both ways before a job trusts tree rows; our choice
 LARGEST_ERROR = {torch.float32: 1e-3, torch.bfloat16: 3e-2}  # of the states, relative; our choice
 
 
@@ -38,6 +39,7 @@ class Rows(NamedTuple):
     row: Tensor  # (N,) the row of each sequence
     columns: Tensor  # (N, L) where the tokens of each sequence stand in it; 0 after its end
     lengths: Tensor  # (N,) tokens of each sequence
+    pieces: list[Piece] | None = None  # of a packed line: B is 1 and nothing is padded
 
 
 def common(group: Group) -> int:
@@ -60,8 +62,9 @@ def size(base: SharedBase, group: Group) -> int:
 
 
 def parts(base: SharedBase, groups: Sequence[Group], tokens: int, seed: int, step: int) -> list[list[int]]:
-    """Micro-batches of whole groups, as ``data.microbatches`` cuts them."""
-    return microbatches([size(base, group) for group in groups], tokens, seed, step)
+    """Micro-batches of whole groups, as ``data`` cuts them: a packed line has no padding to save."""
+    sizes = [size(base, group) for group in groups]
+    return lines(sizes, tokens) if base.packs else microbatches(sizes, tokens, seed, step)
 
 
 def rows_of(tokens: Tensor, is_real: Tensor, rows: Sequence[int]) -> list[list[int]]:
@@ -89,7 +92,8 @@ def trajectory_states(base: SharedBase, tokens: Tensor, is_real: Tensor, respons
     from the left. (B, P+R) twice -> (B, R, D); what stands after a response's end has no meaning."""
     groups = by_prompt(tokens, is_real, responses)
     families.require_writer(base.family, "every method that trains a policy")
-    if base.family == "decoder" and (not base.reads_trees or len(groups) == len(tokens)):
+    is_alone = len(groups) == len(tokens) and not base.packs  # plain rows are as good
+    if base.family == "decoder" and (not base.reads_trees or is_alone):
         return base.states(tokens, is_real)[:, -responses - 1 : -1]
     order = [row for group in groups for row in group]
     counts = is_real[:, -responses:].sum(1)[order].tolist()
@@ -202,17 +206,66 @@ def whole_rows(groups: Sequence[Group], opening: Sequence[int], pad_id: int, dev
     )
 
 
+def packed_line(groups: Sequence[Group], device: torch.device | str = "cpu") -> Rows:
+    """All groups in one line without padding; packing.py says what each token sees."""
+    line: list[int] = []
+    place: list[int] = []
+    columns: list[list[int]] = []
+    pieces: list[Piece] = []
+    for group in groups:
+        shared, start = common(group), len(line)
+        line += group[0][:shared]
+        place += range(shared)
+        for number, sequence in enumerate(group):
+            own = len(line)
+            line += sequence[shared:]
+            place += range(shared, len(sequence))
+            columns.append([*range(start, start + shared), *range(own, len(line))])
+            pieces += pieces_of(own, len(line), start, start + shared) if number else pieces_of(start, len(line), 0, 0)
+    return Rows(
+        tokens=torch.tensor([line], device=device),
+        is_real=torch.ones(1, len(line), dtype=torch.bool, device=device),
+        positions=torch.tensor([place], device=device),
+        mask=None,
+        row=torch.zeros(len(columns), dtype=torch.long, device=device),
+        columns=_right(columns, 0, device),
+        lengths=torch.tensor([len(column) for column in columns], device=device),
+        pieces=pieces,
+    )
+
+
+def laid_out(base: SharedBase, groups: Sequence[Group], as_trees: bool | None = None) -> Rows:
+    """The groups as the base reads them best."""
+    if base.family != "decoder":
+        return whole_rows(groups, base.opening, base.pad_id, base.device)
+    if not (base.reads_trees if as_trees is None else as_trees):
+        return plain_rows(groups, base.pad_id, base.device)
+    if base.packs:
+        return packed_line(groups, base.device)
+    return tree_rows(groups, base.pad_id, base.dtype, base.device)
+
+
 def read(base: SharedBase, groups: Sequence[Group], as_trees: bool | None = None) -> tuple[Rows, Tensor]:
     """The groups laid out as the base reads them, and the states of every token under the open scope. (B, T, D)"""
-    if base.family != "decoder":
-        rows = whole_rows(groups, base.opening, base.pad_id, base.device)
-    elif base.reads_trees if as_trees is None else as_trees:
-        rows = tree_rows(groups, base.pad_id, base.dtype, base.device)
-    else:
-        rows = plain_rows(groups, base.pad_id, base.device)
+    rows = laid_out(base, groups, as_trees)
+    if rows.pieces is not None:
+        return rows, base.packed_states(rows.tokens, rows.positions, rows.pieces)
     if rows.mask is None:
         return rows, base.states(rows.tokens, rows.is_real)
     return rows, base.masked_states(rows.tokens, rows.mask, rows.positions)
+
+
+def states_at(
+    base: SharedBase, groups: Sequence[Group], columns_of: Callable[[Rows], Tensor], as_trees: bool | None = None
+) -> Tensor:
+    """The states at some columns of every sequence, (N,) or (N, R) of them -> (N, D) or (N, R, D), under the open scope."""
+    rows = laid_out(base, groups, as_trees)
+    columns = columns_of(rows)
+    if rows.pieces is not None:
+        wanted, places = columns.unique(return_inverse=True)
+        return base.packed_states(rows.tokens, rows.positions, rows.pieces, wanted)[0, places]
+    _, states = read(base, groups, as_trees)
+    return states[rows.row.view(-1, *[1] * (columns.dim() - 1)), columns]
 
 
 def ends(base: SharedBase, groups: Sequence[Group]) -> Tensor:
@@ -220,9 +273,7 @@ def ends(base: SharedBase, groups: Sequence[Group]) -> Tensor:
 
     Where the base reads whole texts this token has seen all others, and an answer without its end token ends elsewhere.
     """
-    rows, states = read(base, groups)
-    last = rows.columns.gather(1, rows.lengths[:, None] - 1)[:, 0]
-    return states[rows.row, last]
+    return states_at(base, groups, lambda rows: rows.columns.gather(1, rows.lengths[:, None] - 1)[:, 0])
 
 
 def predicting(base: SharedBase, groups: Sequence[Group], counts: Sequence[int]) -> Tensor:
@@ -234,8 +285,7 @@ def predicting(base: SharedBase, groups: Sequence[Group], counts: Sequence[int])
     families.require_writer(base.family, "every method that trains a policy")
     if base.family == "encoder_decoder":
         return encoder_decoder.predicting(base, [sequence for group in groups for sequence in group], counts)
-    rows, states = read(base, groups)
-    return states[rows.row[:, None], before(rows, torch.tensor(counts, device=base.device))]
+    return states_at(base, groups, lambda rows: before(rows, torch.tensor(counts, device=base.device)))
 
 
 def before(rows: Rows, counts: Tensor) -> Tensor:
@@ -247,30 +297,30 @@ def before(rows: Rows, counts: Tensor) -> Tensor:
 
 @torch.no_grad()
 def error(base: SharedBase, groups: Sequence[Group]) -> float:
-    """Norm of the difference between states in tree rows and in plain rows, over the norm of the latter."""
-    found = []
-    for as_trees in (True, False):
-        rows, states = read(base, groups, as_trees)
-        every = states[rows.row[:, None], rows.columns].double()  # (N, L, D)
-        is_token = torch.arange(rows.columns.shape[1], device=every.device)[None] < rows.lengths[:, None]
-        found.append(every[is_token])
-    packed, plain = found
-    return float((packed - plain).norm() / plain.norm())
+    """Norm of the difference between states as the base reads trees and in plain rows, over the norm of the latter."""
+    together, plain = (states_at(base, groups, lambda rows: rows.columns, way).double() for way in (True, False))
+    lengths = torch.tensor([len(sequence) for group in groups for sequence in group], device=plain.device)
+    is_token = torch.arange(plain.shape[1], device=plain.device)[None] < lengths[:, None]  # (N, L)
+    return float((together - plain)[is_token].norm() / plain[is_token].norm())
 
 
 def trust(base: SharedBase, adapter: str | None, groups: Sequence[Group], run: Run) -> None:
-    """At the start of a job: read a few of its groups both ways, and keep to plain rows where the states differ."""
-    several = sorted((group for group in groups if len(group) > 1), key=lambda group: -max(map(len, group)))
+    """At the start of a job: read a few of its groups both ways, and keep to what gives the states of plain rows."""
+    several = sorted((group[:2] for group in groups if len(group) > 1), key=lambda group: -max(map(len, group)))
     few = several[:: max(1, len(several) // COMPARED)][:COMPARED]  # the longest, and shorter ones
-    if not (base.reads_trees and few):
-        return
-    with base.scope(adapter):
-        found = error(base, few)
-    if not found <= LARGEST_ERROR[base.dtype]:
-        base.reads_trees = False
-        run.message(
-            f"Answers to one prompt are read one by one: read together their states differ by {found:.2g} on this base."
-        )
+    while base.reads_trees and few:
+        with base.scope(adapter):
+            found = error(base, few)
+        if found <= LARGEST_ERROR[base.dtype]:
+            return
+        if base.packs:
+            base.packs = False
+            run.message(f"Texts are padded: in one line their states differ by {found:.2g} on this base.")
+        else:
+            base.reads_trees = False
+            run.message(
+                f"Answers to one prompt are read one by one: read together their states differ by {found:.2g} on this base."
+            )
 
 
 def _right(rows: Sequence[Sequence[int]], fill: int, device: torch.device | str) -> Tensor:

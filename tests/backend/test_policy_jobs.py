@@ -58,7 +58,7 @@ def judged_once(
 ) -> Comparison:
     """One comparison, judged by each person in turn; ranks are of the answers in their canonical order."""
     comparing.refill(store, engine, project_id=project.id or 0, target=1)
-    store.db.conn.execute("update comparisons set overlap = ?", [len(people)])
+    store.db.conn.execute("update comparisons set overlap = ? where status = 'open'", [len(people)])
     for person, wanted in zip(people, ranks, strict=True):
         desk = labelling.next_desk(store, person, project.id or 0)
         assert desk is not None
@@ -206,6 +206,37 @@ def test_a_snapshot_of_answers_keeps_its_digest_whatever_comes_later(
     assert snapshots.freeze_answers(store, judged.id or 0, "s", None).n == (first.n or 0) + 6
 
 
+def test_judged_answers_are_frozen_one_by_one_with_verdict_prompt_and_judgements(
+    store: Store, engine: ScriptedEngine, annotator: Person, engineer: Person, project: Project
+) -> None:
+    no_demonstrations(store)
+    shown = demonstration(store, project, "how do I knit a scarf")
+    alike = judged_once(store, engine, [annotator, engineer], project, [(2, 1), (2, 1)])
+    split = judged_once(store, engine, [annotator, engineer], project, [(1, 2), (2, 1)])
+    bad = judged_once(store, engine, [annotator], project, [(1, 1)], both_bad=True)
+    flagged = judged_once(store, engine, [annotator], project, [(1, 1)], flags=("unsafe:0",))
+    made = snapshots.freeze_unpaired(store, project.id or 0, "u", None)
+    rows = rows_of(store, made)
+    assert rows[0]["demonstrations"] == [shown.id] and rows[0]["desirable"] is True and rows[0]["judgements"] == []
+    by_completion = {row["answer"]["completion"]: row for row in rows[1:]}
+    given = [[by_completion[c.id] for c in comparisons.completions_of(store, k.id or 0)] for k in (alike, split, bad)]
+    assert [[row["desirable"] for row in two] for two in given] == [[False, True], [None, None], [False, False]]
+    assert [row["source"] for row in given[0]] == ["loser", "winner"] and len(given[0][0]["judgements"]) == 2
+    assert all(row["is_contradicted"] for row in given[1])
+    left = store.find(Judgement, "comparison_id = ?", [flagged.id])[0].shown[0]
+    named = comparisons.completions_of(store, flagged.id or 0)
+    assert by_completion[named[left].id]["source"] == "flagged"
+    assert by_completion[named[1 - left].id]["desirable"] is None
+    for row in rows[1:]:
+        assert row["messages"] == [dict(m) for m in comparisons.prompt_of(store, row["answer"]["completion"]).messages]
+    assert made.kind == "unpaired" and made.n == 6 and len(rows) == 9
+    assert store.value("select count(*) from snapshot_judgements where snapshot_id = ?", [made.id]) == 6
+    assert snapshots.verdicts_at_most(store, project.id or 0) == (4, 7)  # without the demonstration
+    judged_once(store, engine, [annotator], project, [(1, 2)])
+    assert rows_of(store, made) == rows
+    assert snapshots.freeze_unpaired(store, project.id or 0, "u", None).digest != made.digest
+
+
 def test_a_snapshot_of_texts_holds_all_of_its_project_and_keeps_its_digest(store: Store, project: Project) -> None:
     other = store.add(Project(name="other"))
     add_texts(store, project, 40)
@@ -249,7 +280,7 @@ def test_pretraining_learns_from_texts_and_goes_on_from_the_live_policy(
     assert (made.kind, made.stage, made.name) == ("policy", "candidate", f"pretrain-{job.id}")
 
 
-@pytest.mark.parametrize(("kind", "snapshot_kind"), [("sft", "sft"), ("dpo", "preference")])
+@pytest.mark.parametrize(("kind", "snapshot_kind"), [("sft", "sft"), ("dpo", "preference"), ("kto", "unpaired")])
 def test_a_job_without_a_reward_model_becomes_a_candidate_policy_that_leads_back_to_its_labels(
     store: Store, admin: Person, judged: Project, supervisor: Supervisor, kind: str, snapshot_kind: str
 ) -> None:
@@ -299,10 +330,13 @@ def test_too_little_to_learn_from_is_refused_with_both_numbers(store: Store, adm
         "ppo",
         "ift",
         "dpo",
+        "kto",
         "pretrain",
     }  # the sample's demonstrations are enough for SFT
     with pytest.raises(retraining.NotReady, match="DPO needs 20 judged pairs; there are 0"):
         retraining.train(store, admin, project.id or 0, "dpo", changes={})
+    with pytest.raises(retraining.NotReady, match=r"KTO needs 10 desirable .* at most \d+ and 0"):
+        retraining.train(store, admin, project.id or 0, "kto", changes={})
     no_demonstrations(store)
     with pytest.raises(retraining.NotReady, match="SFT needs 20 answers .* at most 0"):
         retraining.train(store, admin, project.id or 0, "sft", changes={})

@@ -18,6 +18,7 @@ from backend.engines.scripted import ScriptedEngine
 from backend.jobs import runner
 from backend.jobs.supervisor import Supervisor
 from backend.registry import artifacts
+from backend.training.settings import BadSettings
 from feedback_db import Store, comparisons, jobs, models, snapshots
 from feedback_db.types import Comparison, Completion, Job, Model, Person, Project, Promotion, Snapshot
 
@@ -103,6 +104,108 @@ def test_a_comparison_judged_by_two_people_counts_once(
     made = snapshots.freeze_preferences(store, project.id or 0, "s", None)
     rows = [json.loads(line) for line in snapshots.rows_text(store, made).splitlines()]
     assert [row["weight"] for row in rows] == [0.5, 0.5]
+
+
+# ---- weights of people
+
+
+@pytest.fixture
+def disputed(
+    store: Store, engine: ScriptedEngine, annotator: Person, engineer: Person, admin: Person, project: Project
+) -> Project:
+    """Twenty comparisons, judged by the annotator; the engineer also judged four of them, the admin two of these."""
+    comparing.refill(store, engine, project_id=project.id or 0, target=4)
+    store.db.conn.execute("update comparisons set overlap = case when id % 2 then 2 else 3 end")
+    for person, count in ((annotator, 4), (engineer, 4), (admin, 2)):
+        desk = labelling.next_desk(store, person, project.id or 0)
+        for _ in range(count):
+            assert desk is not None
+            answer = labelling.Answer(ranks=(2, 1), strength=1, seconds=1.0)
+            desk = labelling.submit(store, person, desk.assignment, uuid.uuid4().bytes, answer).desk
+    judge(store, engine, annotator, project, 16)
+    return project
+
+
+def frozen(store: Store, project: Project, weights: dict[int, float] | None) -> tuple[Snapshot, list[dict[str, Any]]]:
+    made = snapshots.freeze_preferences(store, project.id or 0, "s", None, weights=weights)
+    stored = store.get(Snapshot, made.id or 0)
+    assert stored == made
+    return made, [json.loads(line) for line in snapshots.rows_text(store, stored).splitlines()]
+
+
+def people_of(store: Store, row: dict[str, Any]) -> int:
+    return store.value("select person_id from judgements where id = ?", row["judgements"])
+
+
+def test_equal_weights_give_the_rows_of_no_weights_to_the_byte(
+    store: Store, disputed: Project, annotator: Person, engineer: Person, admin: Person
+) -> None:
+    plain, rows = frozen(store, disputed, None)
+    assert len(rows) == 26 and {row["weight"] for row in rows} == {1.0, 0.5, 1 / 3}
+    everyone = [person.id or 0 for person in (annotator, engineer, admin)]
+    for weight in (1.0, 0.7, 3.0):
+        same, _ = frozen(store, disputed, dict.fromkeys(everyone, weight))
+        assert same.digest == plain.digest and same.n == plain.n
+    assert plain.filters == {} and plain.statistics is None
+
+
+def test_a_persons_weight_is_a_share_of_each_comparison(
+    store: Store, disputed: Project, annotator: Person, engineer: Person
+) -> None:
+    _, rows = frozen(store, disputed, {engineer.id or 0: 0.5})
+    assert len(rows) == 26
+    shares: dict[tuple[int, int], float] = {}
+    for row in rows:
+        shares[(row["case"], people_of(store, row))] = row["weight"]
+    given = sorted(share for (_, person), share in shares.items() if person == engineer.id)
+    assert given == pytest.approx([0.2, 0.2, 1 / 3, 1 / 3])
+    alone = [share for (_, person), share in shares.items() if person == annotator.id and share == 1.0]
+    assert len(alone) == 16 and sum(shares.values()) == pytest.approx(20)
+
+
+def test_a_person_of_weight_zero_leaves_no_row_and_what_only_they_judged_is_counted(
+    store: Store, disputed: Project, annotator: Person, engineer: Person
+) -> None:
+    made, rows = frozen(store, disputed, {annotator.id or 0: 0.0})
+    assert made.n == len(rows) == 6 and sorted(row["weight"] for row in rows) == [0.5, 0.5, 0.5, 0.5, 1.0, 1.0]
+    assert annotator.id not in {people_of(store, row) for row in rows}
+    assert made.statistics == {"judgements_left_out": 20, "comparisons_left_out": 16}
+    assert store.value("select count(*) from snapshot_judgements where snapshot_id = ?", [made.id]) == 6
+
+
+def test_the_admin_names_people_and_the_job_keeps_pseudonyms(
+    store: Store, admin: Person, annotator: Person, engineer: Person, disputed: Project
+) -> None:
+    store.db.conn.execute("update people set status = 'disabled' where id = ?", [engineer.id])
+    for kind in ("reward", "dpo"):
+        given = {"annotator_weights": "Annotator 0.25 , engineer 0"}
+        job = retraining.train(store, admin, disputed.id or 0, kind, changes=given)
+        made = store.get(Snapshot, job.snapshot_id or 0)
+        assert made.filters["weights"] == {str(annotator.id): 0.25, str(engineer.id): 0.0}
+        assert made.n == 22 and job.settings["annotator_weights"] == "p-annotator 0.25, p-engineer 0"
+        (told,) = [json.loads(event["facts"])["text"] for event in jobs.events(store, job.id or 0)]
+        assert "leave out 4 judgements; 0 comparisons" in told
+        again = retraining.train(store, admin, disputed.id or 0, kind, changes=job.settings)
+        assert store.get(Snapshot, again.snapshot_id or 0).digest == made.digest and again.settings == job.settings
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("nobody 1", "names nobody, and nobody has that name"),
+        ("annotator 1, p-annotator 2", "names p-annotator twice"),
+        ("annotator 1, annotator 2", "names annotator twice"),
+        ("annotator", "must be like 'ann 0.5, bob 0'"),
+        ("annotator -1", "must be like"),
+        ("annotator 0", "leaves no judgement"),
+    ],
+)
+def test_weights_that_cannot_be_are_refused_and_queue_nothing(
+    store: Store, admin: Person, judged: Project, text: str, sentence: str
+) -> None:
+    with pytest.raises(BadSettings, match=sentence):
+        retraining.train(store, admin, judged.id or 0, "reward", changes={"annotator_weights": text})
+    assert not store.find(Job) and not store.find(Snapshot)
 
 
 def test_a_retracted_judgement_reaches_no_snapshot(

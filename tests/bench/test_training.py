@@ -40,3 +40,14 @@ def test_sides_that_do_not_compute_the_same_are_not_timed(monkeypatch, tmp_path,
             training.repeats(training.WORK[0], "6M", tmp_path, 1)
     else:
         assert [len(side) for side in training.repeats(training.WORK[0], "6M", tmp_path, 2)] == [2, 2]
+
+
+def test_ppo_with_a_value_adapter_is_measured_against_the_same_ppo(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(training, "run", lambda command, order: asked.append((command[1], order)) or {"loss": 0.7})
+    monkeypatch.setattr(training, "peer_python", lambda version: tmp_path / version)
+    (work,) = [work for work in training.WORK if work.method == "ppo_value"]
+    training.repeats(work, "6M", tmp_path, 1)
+    assert [order["method"] for _, order in asked] == ["ppo_value", "ppo"]
+    (ours, theirs) = ({**order, "method": ""} for _, order in asked)
+    assert ours == theirs and training.PEERS["ppo_value"] == training.PEERS["ppo"]

@@ -13,12 +13,12 @@ from feedback_db import Store, jobs, migrations
 from feedback_db.types import Document, Job, Snapshot
 
 
-def file_before(path: Path, step: str) -> None:
+def file_before(path: Path, step: str, version: int) -> None:
     """A file as the program left it before this step, with a job that rows of four tables point at."""
     conn = sqlite3.connect(path, isolation_level=None)
     conn.execute("pragma foreign_keys=on")
     migrations.migrations.apply(Database(conn), stop_before=step)
-    conn.execute("pragma user_version=1")
+    conn.execute(f"pragma user_version={version}")
     conn.executescript(
         """
         begin;
@@ -41,7 +41,7 @@ def file_before(path: Path, step: str) -> None:
 @pytest.fixture
 def old(tmp_path: Path) -> Path:
     path = tmp_path / "feedback.db"
-    file_before(path, "m002_paused_jobs")
+    file_before(path, "m002_paused_jobs", 1)
     return path
 
 
@@ -86,15 +86,36 @@ def test_a_step_that_breaks_off_leaves_the_file_as_it_was(old: Path, monkeypatch
     store.close()
 
 
+def test_jobs_and_all_that_points_at_them_survive_the_step_that_allows_kto(tmp_path: Path) -> None:
+    path = tmp_path / "feedback.db"
+    file_before(path, "m003_kto_jobs", 2)
+    conn = sqlite3.connect(path)
+    before = conn.execute("select * from jobs order by id").fetchall()
+    with pytest.raises(sqlite3.IntegrityError):
+        conn.execute("update jobs set kind = 'kto' where id = 8")
+    conn.close()
+    store = Store(path)
+    assert store.db.conn.execute("select * from jobs order by id").fetchall() == before
+    assert store.rows("pragma foreign_key_check") == []
+    assert len(jobs.events(store, 7)) == len(jobs.metrics(store, 7)) == 1 and jobs.with_key(store, "click") is not None
+    with pytest.raises(sqlite3.IntegrityError):
+        store.db.conn.execute("delete from jobs where id = 7")  # rows still point at it
+    assert jobs.set_state(store, 7, "paused").state == "paused"
+    with pytest.raises(sqlite3.IntegrityError, match="illegal job transition"):
+        jobs.set_state(store, 7, "running")
+    store.db.conn.execute("update jobs set kind = 'kto' where id = 8")
+    assert store.get(Job, 8).kind == "kto"
+    store.close()
+
+
 @pytest.fixture
 def before_texts(tmp_path: Path) -> Path:
     """A file without documents, with a frozen snapshot and one that is being built, and rows that point at them."""
     path = tmp_path / "feedback.db"
-    file_before(path, "m004_documents")
+    file_before(path, "m004_documents", 3)
     conn = sqlite3.connect(path, isolation_level=None)
     conn.executescript(
         """
-        pragma user_version=2;
         insert into snapshots(id, project_id, name, version, kind, state, filters, as_of_judgement_id, n, digest, created_at)
           values (3, 1, 's', 1, 'preference', 'frozen', '{}', 9, 4, zeroblob(32), 1),
                  (4, 1, 's', 2, 'prompts', 'building', '{"prompt_ids":[]}', 9, null, null, 2);

@@ -93,11 +93,33 @@ def _report_facts(ui: Ui, report: Mapping[str, Any]) -> list[tuple[str, drawn.Ce
         ]
         if report.get("probe"):
             rows.append((say("models.probe"), percent(report["probe"])))
+        rows += [
+            (say("models.member", number=number), percent(member["accuracy"]))
+            for number, member in enumerate(report.get("members", []), 1)
+        ]
+        if apart := report.get("spread"):
+            rows.append((say("models.spread"), f"{figure(apart['value'])} (n = {apart['n']})"))
+        if (ties := report.get("ties")) and ties.get("log_loss") is not None:
+            rows.append((say("models.ties"), say("models.ties_figures", n=ties["n"], **_ties_figures(ties))))
         rows.append((say("models.train_accuracy"), percent(report.get("train_accuracy"))))
         if report.get("margin"):
             rows.append((say("models.margin"), interval(report["margin"])))
+        if report.get("desirable_reward"):
+            rows.append((say("models.desirable_reward"), interval(report["desirable_reward"])))
         if report.get("calibration_error") is not None:
             rows.append((say("models.calibration"), figure(report["calibration_error"])))
+    if report.get("balance") is not None:
+        rows += [
+            (
+                say("models.kinds"),
+                say(
+                    "models.kinds_of",
+                    desirable=report["sizes"]["train_desirable"],
+                    undesirable=report["sizes"]["train_undesirable"],
+                ),
+            ),
+            (say("models.balance"), say("models.balance_of", figure=figure(report["balance"]))),
+        ]
     if loss := report.get("loss"):
         rows += [
             (say("models.loss_fall"), interval(loss["fall"])),
@@ -121,6 +143,15 @@ def _report_facts(ui: Ui, report: Mapping[str, Any]) -> list[tuple[str, drawn.Ce
             (say("models.ends"), f"{share(held_out['eos_rate_before'])} → {share(held_out['eos_rate_after'])}"),
         ]
     return rows
+
+
+def _ties_figures(ties: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        "theta": figure(ties["theta"]),
+        "loss": figure(ties["log_loss"]),
+        "expected": share(ties["expected"]),
+        "observed": share(ties["observed"]),
+    }
 
 
 def _lineage(ui: Ui, detail: Detail) -> list[tuple[str, drawn.Cell]]:

@@ -57,8 +57,12 @@ def _field(ui: Ui, kind: str, option: Option) -> Any:
         "elem_id": f"{kind}-{option.name.replace('_', '-')}",
         "min_width": 150,
     }
+    if option.type is bool:
+        return gr.Checkbox(value=option.default, **named)
     if option.choices:
         return gr.Dropdown(list(option.choices), value=option.default, **named)
+    if option.type is str:
+        return gr.Textbox(value=option.default, placeholder=option.example, **named)
     if option.type is int:
         return gr.Number(value=option.default, precision=0, step=1, **named)
     return gr.Number(value=option.default, step=_step(option.default), **named)
@@ -79,7 +83,8 @@ def command_of(kind: str, project: str, changed: Mapping[str, Any], seed: int, d
     """The terminal command that starts the same job."""
     words = ["python", "app.py", "train", kind, "--project", project]
     for name, value in changed.items():
-        words += [f"--{name.replace('_', '-')}", str(value)]
+        flag = name.replace("_", "-")
+        words += [f"--{flag}" if value else f"--no-{flag}"] if isinstance(value, bool) else [f"--{flag}", str(value)]
     if seed:
         words += ["--seed", str(seed)]
     if despite.strip():

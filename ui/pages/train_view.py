@@ -26,14 +26,19 @@ GROUPS: dict[str, tuple[str, ...]] = {  # curves that share a unit share a pictu
     "loss": ("loss", "held_out/log_loss", "held_out/loss"),
     "margin": ("rewards/margins", "held_out/margin"),
     "rewards": ("rewards/chosen", "rewards/rejected"),
+    "logps": ("logps/chosen", "logps/rejected"),
+    "start_kl": ("kl",),
     "score": ("objective/scores", "objective/rlhf_reward"),
+    "spread": ("objective/score_spread",),
+    "theta": ("theta",),
     "kl": ("objective/kl",),
     "entropy": ("objective/entropy",),
     "length": ("completions/mean_length",),
     "ends": ("completions/eos_rate",),
     "policy": ("policy/approxkl_avg", "policy/clipfrac_avg"),
-    "losses": ("loss/policy_avg", "loss/value_avg"),
+    "losses": ("loss/policy_avg", "loss/value_avg", "loss/kl_avg"),
     "gradient": ("grad_norm",),
+    "left_out": ("policy/updates_left_out",),
 }
 
 

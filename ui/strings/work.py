@@ -36,6 +36,13 @@ STRINGS = {
         ),
         "SFT 需要 {minimum} 个可学习的回答(示例、修改过的或胜出的回答),目前最多 {count} 个。请继续标注或编写示例。",
     ),
+    "problem.few_of_a_kind": (
+        (
+            "KTO needs {minimum} desirable and {minimum} undesirable answers; there are at most {desirable} and {undesirable}. "
+            "Label more first."
+        ),
+        "KTO 需要可取与不可取的回答各 {minimum} 个,目前最多分别为 {desirable} 个和 {undesirable} 个。请先继续标注。",
+    ),
     "problem.few_texts": (
         (
             "Pretraining needs {minimum} texts in the split 'train'; there are {count}. "

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from backend.registry import artifacts
-from backend.training import reward
+from backend.training import judge as judges
 from backend.training.shared_base import load_base
 from tests.backend.jobs.test_jobs import PPO, REWARD, as_it_was, in_this_process, job_folder
 from tests.backend.training import tiny
@@ -73,7 +73,8 @@ def test_what_only_reads_is_pretrained_and_becomes_a_reward_model(
     assert judge["kind"] == "done" and judge["report"]["accuracy"]["value"] > 0.9, judge
     manifest = artifacts.verify(tmp_path / "models" / judge["artifact"])
     assert manifest.facts["made_from"] == {"start": found[0]["digest"]}
-    assert float(reward.load(load_base(str(base)), tmp_path / "models" / judge["artifact"]).gain) > 0
+    loaded = judges.load(load_base(str(base)), tmp_path / "models" / judge["artifact"])
+    assert all(float(member.head.gain) > 0 for member in loaded.members)
 
 
 @pytest.mark.parametrize("kind", ["sft", "ift"])

@@ -217,6 +217,21 @@ def test_what_people_can_mend_is_said_in_a_sentence(
     assert failed["kind"] == "failed" and sentence in failed["error"] and "Traceback" in failed["traceback"]
 
 
+def test_an_ensemble_comes_out_of_a_worker_and_a_policy_follows_it(
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jury = {**REWARD, "num_members": 2, "ties": "model"}
+    done = in_this_process(job_folder(tmp_path, base, "reward", tiny.separable_rows(40), jury), monkeypatch)
+    assert done["kind"] == "done" and len(done["report"]["members"]) == 2 and done["report"]["ties"]["theta"] > 1
+    files = set(artifacts.verify(tmp_path / "models" / done["artifact"]).files)
+    assert files >= {"adapter_model.safetensors", "head.safetensors", "adapter-2.safetensors", "head-2.safetensors"}
+    rows, follow = [tiny.prompt_row(i) for i in range(10)], {**PPO, "total_episodes": 32, "ensemble": "uwo"}
+    folder = job_folder(tmp_path, base, "ppo", rows, follow, number=2, reward=done["artifact"])
+    assert in_this_process(folder, monkeypatch)["kind"] == "done"
+    points = [event["values"] for event in runner.tail(folder, 0).events if event["kind"] == "metrics"]
+    assert points and all(point["objective/score_spread"] > 0 for point in points)
+
+
 @pytest.mark.parametrize(
     ("error", "sentence"),
     [
@@ -249,15 +264,16 @@ def test_a_model_of_another_base_and_a_spoilt_one_are_refused(
 def test_a_model_that_is_not_the_same_after_loading_is_thrown_away(
     tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save = training_job.reward.save
+    save = training_job.judge.save
 
-    def forgets_the_bias(b: Any, head: Any, folder: Path) -> None:
+    def forgets_the_bias(b: Any, judge: Any, folder: Path) -> None:
+        head = judge.members[0].head
         bias = head.bias.clone()
         head.bias += 1
-        save(b, head, folder)
+        save(b, judge, folder)
         head.bias.copy_(bias)
 
-    monkeypatch.setattr(training_job.reward, "save", forgets_the_bias)
+    monkeypatch.setattr(training_job.judge, "save", forgets_the_bias)
     folder = job_folder(tmp_path, base, "reward", tiny.separable_rows(40), REWARD)
     failed = in_this_process(folder, monkeypatch)
     assert failed["kind"] == "failed" and "thrown away" in failed["error"]

@@ -15,11 +15,16 @@ from tests.backend.training import tiny
 __all__ = ["as_it_was", "base"]  # fixtures
 
 COMMON = {"lora_r": 4, "lora_alpha": 8, "learning_rate": 1e-2, "threads": 1}
-SETTINGS: dict[str, dict[str, Any]] = {"sft": {**COMMON, "num_train_epochs": 2}, "dpo": COMMON, "ift": PPO}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "sft": {**COMMON, "num_train_epochs": 2},
+    "dpo": COMMON,
+    "kto": COMMON,
+    "ift": PPO,
+}
 
 
 def rows_for(kind: str) -> list[dict[str, Any]]:
-    row = {"sft": tiny.answer_row, "dpo": tiny.preference_row, "ift": tiny.prompt_row}[kind]
+    row = {"sft": tiny.answer_row, "dpo": tiny.preference_row, "kto": tiny.unpaired_row, "ift": tiny.prompt_row}[kind]
     return [row(i) for i in range(50)]
 
 
@@ -34,7 +39,7 @@ def test_every_kind_in_the_form_has_a_trainer() -> None:
     assert set(TRAINERS) == set(settings_of.KINDS)
 
 
-@pytest.mark.parametrize("kind", ["sft", "dpo", "ift"])
+@pytest.mark.parametrize("kind", ["sft", "dpo", "kto", "ift"])
 def test_a_policy_comes_out_and_the_next_one_starts_from_it(
     tmp_path: Path, base: Path, judge: dict[str, Any], monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
@@ -63,6 +68,8 @@ def test_a_policy_comes_out_and_the_next_one_starts_from_it(
         assert later["report"]["loss"]["before"] == pytest.approx(found[0]["report"]["loss"]["after"], abs=1e-5)
     if kind == "dpo":  # the reference is the policy it starts from
         assert later["report"]["curve"][0]["loss"] == pytest.approx(0.693147, abs=1e-5)
+    if kind == "kto":
+        assert later["report"]["curve"][0]["loss"] == pytest.approx(0.5, abs=1e-5)
     if kind == "ift":  # the reference stays the bare base
         assert later["report"]["curve"][0]["objective/kl"] > 1e-3
 
@@ -72,6 +79,7 @@ def test_a_policy_comes_out_and_the_next_one_starts_from_it(
     [
         ("ift", "ift", "needs a reward model and names none"),
         ("dpo", "sft", "Line 1 of the job's rows is not usable"),
+        ("kto", "sft", "Line 1 of the job's rows is not usable"),
         ("sft", "dpo", "Line 1 of the job's rows is not usable"),
     ],
 )

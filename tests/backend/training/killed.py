@@ -13,7 +13,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from backend.jobs.folder import Job, write_job, write_rows
 from backend.registry import artifacts
-from backend.training import dpo, ift, ppo, pretrain, reward, sft
+from backend.training import dpo, ift, kto, ppo, pretrain, reward, sft
 from backend.training import job as training_job
 from backend.training.run import Run
 from tests.backend.training import tiny
@@ -23,6 +23,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "sft": {"learning_rate": 1e-2, "num_train_epochs": 2, "batch_size": 8, "min_answers": 2},
     "pretrain": {"learning_rate": 1e-2, "num_train_epochs": 2, "batch_size": 8, "min_texts": 2},
     "dpo": {"learning_rate": 1e-2, "num_train_epochs": 2, "batch_size": 8, "min_pairs": 2},
+    "kto": {"learning_rate": 1e-2, "num_train_epochs": 2, "batch_size": 8, "min_of_each": 2},
     "ift": {"learning_rate": 1e-2, "total_episodes": 64, "batch_size": 16, "response_length": 4, "eval_cases": 4},
     "ppo": {"learning_rate": 1e-2, "total_episodes": 64, "batch_size": 16, "response_length": 4, "eval_cases": 4,
             "num_mini_batches": 2, "kl_target": 1.0, "kl_horizon": 100},
@@ -32,16 +33,26 @@ ROWS: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "sft": lambda: [tiny.answer_row(i) for i in range(30)],
     "pretrain": lambda: [tiny.text_row(i) for i in range(30)],
     "dpo": lambda: [tiny.preference_row(i) for i in range(30)],
+    "kto": lambda: [tiny.unpaired_row(i) for i in range(30)],
     "ift": lambda: [tiny.prompt_row(i) for i in range(15)],
     "ppo": lambda: [tiny.prompt_row(i) for i in range(15)],
 }
 COMMON = {"lora_r": 4, "lora_alpha": 8, "threads": 1, "save_minutes": 0}
-ALGORITHMS = {"reward": reward, "sft": sft, "pretrain": pretrain, "dpo": dpo, "ift": ift, "ppo": ppo}
+ALGORITHMS = {
+    "reward": reward,
+    "sft": sft,
+    "pretrain": pretrain,
+    "dpo": dpo,
+    "kto": kto,
+    "ift": ift,
+    "ppo": ppo,
+}
 LOOKS = {
     "reward": "brief",
     "sft": "losses",
     "pretrain": "losses",
     "dpo": "implicit_margins",
+    "kto": "implicit_rewards",
     "ift": "evaluate",
     "ppo": "evaluate",
 }

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from backend.training import dpo, families, ift, ppo, probe, reward, rollout, sft, tree
+from backend.training import dpo, families, ift, judge, ppo, probe, reward, rollout, sft, tree
 from backend.training.answers import Written, answer_logp, groups_of
 from backend.training.data import read_answers, read_comparisons, read_prompts
 from backend.training.draws import generator
@@ -55,6 +55,8 @@ def ends(base: SharedBase, texts: Sequence[list[int]], adapter: str | None = "po
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_base_is_loaded_with_the_head_of_its_family(family: str, tmp_path: Path) -> None:
     base = load_base(str(tiny.folder(tmp_path / "base", family)))
+    is_decoder = FAMILIES[family] == "decoder"
+    assert (base.reads_trees, base.packs, base.is_wired_like_llama) == (is_decoder, is_decoder, family == "llama")
     assert base.family == FAMILIES[family] and type(base.causal) is type(tiny.causal(family))
     assert torch.equal(ends(base, TEXTS, None), ends(tiny.base(family), TEXTS, None))
     assert base.tokenizer.eos_token_id == base.end_id
@@ -228,13 +230,13 @@ def test_a_reward_model_learns_separable_data_and_scores_the_same_after_loading(
     trained = reward.train(base, rows, settings, 0, run_of(tmp_path))
     assert trained.report["log_loss"] < 0.1 and trained.report["accuracy"]["value"] > 0.95
     assert trained.report["probe"]["n"] == trained.report["n"]
-    reward.save(base, trained.head, tmp_path)
+    judge.save(base, trained.judge, tmp_path)
     sequences = [s for item in reward.encode(base, rows, settings)[0][:5] for s in item.sequences]
-    was = reward.score_sequences(base, trained.head, sequences, 64)
+    was = judge.scores(base, trained.judge, sequences, 64)
     other = tiny.base(family)
-    head = reward.load(other, tmp_path)
-    torch.testing.assert_close(reward.score_sequences(other, head, sequences, 4096), was, rtol=1e-5, atol=1e-5)
-    unended = reward.score_sequences(base, trained.head, [s[:-1] for s in sequences], 64)
+    loaded = judge.load(other, tmp_path)
+    torch.testing.assert_close(judge.scores(other, loaded, sequences, 4096), was, rtol=1e-5, atol=1e-5)
+    unended = judge.scores(base, trained.judge, [s[:-1] for s in sequences], 64)
     assert float((unended - was).abs().min()) > 1e-4
 
 
@@ -251,18 +253,18 @@ def test_the_probe_reads_the_same_features_in_any_company(family: str, tmp_path:
 
 
 @pytest.fixture(scope="module")
-def judge(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def judged_by(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A reward model on T5 that likes the word "good"."""
     folder = tmp_path_factory.mktemp("judge")
     rows = read_comparisons(jsonl(folder / "rows", tiny.separable_rows(80)))
     base = tiny.base("t5-tied")
     trained = reward.train(base, rows, RewardSettings(**QUICK, num_train_epochs=3, batch_size=8), 0, run_of(folder))
-    reward.save(base, trained.head, folder)
+    judge.save(base, trained.judge, folder)
     return folder
 
 
 @pytest.mark.parametrize("kind", ["ift", "ppo"])
-def test_a_t5_policy_follows_its_reward_model(kind: str, judge: Path, tmp_path: Path) -> None:
+def test_a_t5_policy_follows_its_reward_model(kind: str, judged_by: Path, tmp_path: Path) -> None:
     rows = read_prompts(jsonl(tmp_path / "rows", [tiny.prompt_row(i) for i in range(30)]))
     base = fresh("t5-tied")
     common: dict[str, Any] = {
@@ -274,9 +276,9 @@ def test_a_t5_policy_follows_its_reward_model(kind: str, judge: Path, tmp_path: 
     }
     run = run_of(tmp_path)
     if kind == "ift":
-        report = ift.train(base, reward.load(base, judge), rows, IFTSettings(**common), 0, run)
+        report = ift.train(base, judge.load(base, judged_by), rows, IFTSettings(**common), 0, run)
     else:
-        report = ppo.train(base, reward.load(base, judge), rows, PPOSettings(**common), 0, run)
+        report = ppo.train(base, judge.load(base, judged_by), rows, PPOSettings(**common), 0, run)
     curve = report["curve"]
     assert abs(curve[0]["objective/kl"]) < 1e-4
     if kind == "ppo":

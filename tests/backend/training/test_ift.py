@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from backend.jobs.runner import tail
-from backend.training import ift, on_policy, reward, rollout
+from backend.training import ift, judge, on_policy, rollout
 from backend.training.data import PromptRow
 from backend.training.run import GuardStop, NotFinite, Stopped, TooFewRows
 from backend.training.settings import IFTSettings
@@ -36,13 +36,13 @@ QUICK: dict[str, Any] = {
 
 
 def trained(tmp_path: Path, seed: int = 0, **settings: Any) -> tuple[SharedBase, dict[str, Any]]:
-    base, head = ready()
-    report = ift.train(base, head, rows_of(tmp_path), IFTSettings(**{**QUICK, **settings}), seed, run_of(tmp_path))
+    base, judged_by = ready()
+    report = ift.train(base, judged_by, rows_of(tmp_path), IFTSettings(**{**QUICK, **settings}), seed, run_of(tmp_path))
     return base, report
 
 
 def batch_of(
-    tmp_path: Path, base: SharedBase, head: reward.Head, **settings: Any
+    tmp_path: Path, base: SharedBase, judged_by: judge.Judge, **settings: Any
 ) -> tuple[ift.Training, rollout.Trajectory]:
     """A batch as the loop makes it, with an optimizer that moves nothing."""
     t = ift.prepare(base, IFTSettings(**{**QUICK, "max_grad_norm": 1e9, **settings}), 0, run_of(tmp_path))
@@ -52,14 +52,14 @@ def batch_of(
     asked = [prompt for prompt in prompts for _ in range(count)]
     answers = rollout.sample(base, "policy", [p.policy for p in prompts], count, 8, t.settings.temperature, 0, 0, t.run)
     path = rollout.lay_out(base, [p.policy for p in asked], answers)
-    path = path._replace(score=on_policy.score_answers(base, head, asked, answers, t.settings))
+    path = path._replace(**on_policy.score_answers(base, judged_by, asked, answers, t.settings)._asdict())
     return t, path._replace(logp_ref=ift.reference_logp(t, path, 0))
 
 
 def test_the_score_rises_and_a_high_price_of_kl_holds_the_policy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(on_policy, "score_sequences", likes_good)
+    monkeypatch.setattr(judge, "score_sequences", likes_good)
     _, free = trained(tmp_path)
     assert free["held_out"]["gain"]["low"] > 0 and free["verdict"] == "gained"
     assert free["held_out"]["kl"]["value"] > 3
@@ -69,7 +69,7 @@ def test_the_score_rises_and_a_high_price_of_kl_holds_the_policy(
 
 
 def test_one_answer_per_prompt_learns_from_a_moving_average(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(on_policy, "score_sequences", likes_good)
+    monkeypatch.setattr(judge, "score_sequences", likes_good)
     _, report = trained(tmp_path, num_generations=1)
     assert report["held_out"]["gain"]["low"] > 0 and report["episodes"] == 1280
 
@@ -77,9 +77,9 @@ def test_one_answer_per_prompt_learns_from_a_moving_average(tmp_path: Path, monk
 @pytest.mark.parametrize(("family", "count"), [("llama", 4), ("llama", 1), ("gpt2", 2)])
 def test_the_gradient_is_the_plain_formula_answer_by_answer(family: str, count: int, tmp_path: Path) -> None:
     """-1/B sum of (f - b) grad log p, each answer alone, without padding, by the model's own forward."""
-    base, head = ready(family)
+    base, judged_by = ready(family)
     moved(base)
-    t, path = batch_of(tmp_path, base, head, num_generations=count, kl_coef=0.2, temperature=0.9)
+    t, path = batch_of(tmp_path, base, judged_by, num_generations=count, kl_coef=0.2, temperature=0.9)
     rows = len(path.score)
     sums, rewards = [], []
     with base.scope("policy"):
@@ -104,10 +104,40 @@ def test_the_gradient_is_the_plain_formula_answer_by_answer(family: str, count: 
     assert abs(told["objective/rlhf_reward"] - sum(rewards) / rows) < 1e-4
 
 
-def test_the_reference_is_the_bare_base_whatever_the_policy_has_become(tmp_path: Path) -> None:
+@pytest.mark.parametrize("estimator", ["k2", "k3"])
+def test_the_kl_in_the_loss_is_that_of_whole_answers_and_is_not_charged_again(estimator: str, tmp_path: Path) -> None:
     base, head = ready()
     moved(base)
-    _, path = batch_of(tmp_path, base, head, temperature=0.9)
+    t, path = batch_of(tmp_path, base, head, kl_coef=0.2, kl_penalty="loss", kl_estimator=estimator)
+    path = path._replace(score=torch.ones_like(path.score))  # equal scores: only the KL has a gradient
+    told = ift.update(t, path, baseline=0.0, step=0)
+    with base.scope("policy"):
+        logp = ift.token_logp(ift.response_logits(t, path), ift.response_tokens(path))
+        difference = torch.where(path.is_response, logp - path.logp_ref, torch.zeros_like(logp))
+        plain = 0.5 * difference**2 if estimator == "k2" else torch.exp(-difference) - 1 + difference
+        expected = torch.autograd.grad(0.2 * plain.sum(1).mean(), t.weights)
+    norm = math.sqrt(sum(float((g**2).sum()) for g in expected))
+    for a, b in zip(expected, t.weights, strict=True):
+        torch.testing.assert_close(a, b.grad, rtol=1e-3, atol=1e-5 * norm)
+    assert norm > 1e-3 and told["objective/rlhf_reward"] == 1.0
+
+
+def test_the_reward_may_charge_another_estimate(tmp_path: Path) -> None:
+    base, head = ready()
+    moved(base)
+    t, path = batch_of(tmp_path, base, head, kl_coef=0.2, kl_estimator="k2")
+    with torch.no_grad(), base.scope("policy"):
+        logp = ift.token_logp(ift.response_logits(t, path), ift.response_tokens(path))
+    halves = torch.where(path.is_response, 0.5 * (logp - path.logp_ref) ** 2, torch.zeros_like(logp))
+    told = ift.update(t, path, baseline=0.0, step=0)
+    expected = float((path.score - 0.2 * halves.sum(1)).mean())
+    assert told["objective/rlhf_reward"] == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_reference_is_the_bare_base_whatever_the_policy_has_become(tmp_path: Path) -> None:
+    base, judged_by = ready()
+    moved(base)
+    _, path = batch_of(tmp_path, base, judged_by, temperature=0.9)
     bare = tiny.causal().eval()
     for row in range(len(path.score)):
         tokens, n = path.tokens[row][path.is_real[row]][None], int(path.is_response[row].sum())
@@ -120,9 +150,9 @@ def test_the_reference_is_the_bare_base_whatever_the_policy_has_become(tmp_path:
 def test_any_cut_into_micro_batches_gives_one_gradient_and_keeps_a_prompts_answers_together(tmp_path: Path) -> None:
     found = []
     for tokens in (16, 200, 4096):
-        base, head = ready()
+        base, judged_by = ready()
         moved(base)
-        t, path = batch_of(tmp_path, base, head, tokens_per_microbatch=tokens, kl_coef=0.1)
+        t, path = batch_of(tmp_path, base, judged_by, tokens_per_microbatch=tokens, kl_coef=0.1)
         parts = ift.groups_of(t, path, 0)
         assert sorted(row for part in parts for row in part) == list(range(24))
         assert all(len({row // 4 for row in part}) * 4 == len(part) for part in parts)
@@ -135,8 +165,8 @@ def test_any_cut_into_micro_batches_gives_one_gradient_and_keeps_a_prompts_answe
 
 
 def test_a_prompt_whose_answers_are_paid_alike_moves_nothing(tmp_path: Path) -> None:
-    base, head = ready()
-    t, path = batch_of(tmp_path, base, head)
+    base, judged_by = ready()
+    t, path = batch_of(tmp_path, base, judged_by)
     told = ift.update(t, path._replace(score=torch.full_like(path.score, 3.0)), baseline=0.0, step=0)
     assert told["grad_norm"] < 1e-5 and told["objective/scores"] == 3.0
 
@@ -150,9 +180,9 @@ def test_at_step_zero_the_kl_is_zero(tmp_path: Path) -> None:
 
 
 def test_training_the_policy_leaves_base_and_reward_untouched_to_the_bit(tmp_path: Path) -> None:
-    base, head = ready()
+    base, judged_by = ready()
     before = {n: p.detach().clone() for n, p in base.peft.named_parameters()}  # type: ignore[union-attr]
-    ift.train(base, head, rows_of(tmp_path), IFTSettings(**{**QUICK, "total_episodes": 128}), 0, run_of(tmp_path))
+    ift.train(base, judged_by, rows_of(tmp_path), IFTSettings(**{**QUICK, "total_episodes": 128}), 0, run_of(tmp_path))
     after = dict(base.peft.named_parameters())  # type: ignore[union-attr]
     changed = {n for n, p in before.items() if not torch.equal(p, after[n])}
     assert changed and all(".policy." in name for name in changed)
@@ -180,28 +210,28 @@ def test_metrics_and_samples_are_told(tmp_path: Path) -> None:
     assert {event["step"] for event in events if event["kind"] == "sample"} == {1, 2, 3}
 
 
-def no_number(base: SharedBase, head: reward.Head, sequences: Sequence[Sequence[int]], tokens: int) -> torch.Tensor:
+def no_number(base: SharedBase, member: judge.Member, sequences: Sequence[Sequence[int]], tokens: int) -> torch.Tensor:
     return torch.full((len(sequences),), math.nan)
 
 
 def test_drift_collapse_and_nan_stop_the_run_with_cause_and_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(on_policy, "score_sequences", likes_good)
+    monkeypatch.setattr(judge, "score_sequences", likes_good)
     with pytest.raises(GuardStop, match="kl is .* Raise 'KL coefficient'"):
         trained(tmp_path, kl_stop=1.0)
     with pytest.raises(GuardStop, match="entropy is"):
         trained(tmp_path, entropy_stop=0.9)
-    monkeypatch.setattr(on_policy, "score_sequences", no_number)
+    monkeypatch.setattr(judge, "score_sequences", no_number)
     with pytest.raises(NotFinite, match="reward model"):
         trained(tmp_path)
 
 
 def test_no_prompt_and_a_stop_end_with_a_sentence(tmp_path: Path) -> None:
-    base, head = ready()
+    base, judged_by = ready()
     held_out = [PromptRow(**{**asdict(row), "split": "test"}) for row in rows_of(tmp_path)]
     with pytest.raises(TooFewRows, match="An IFT job needs .* Add cases"):
-        ift.train(base, head, held_out, IFTSettings(**QUICK), 0, run_of(tmp_path))
+        ift.train(base, judged_by, held_out, IFTSettings(**QUICK), 0, run_of(tmp_path))
     (tmp_path / "run" / "stop").touch()
     with pytest.raises(Stopped):
-        ift.train(base, head, rows_of(tmp_path), IFTSettings(**QUICK), 0, run_of(tmp_path))
+        ift.train(base, judged_by, rows_of(tmp_path), IFTSettings(**QUICK), 0, run_of(tmp_path))

@@ -146,6 +146,65 @@ def test_the_sum_of_rewards_is_score_minus_coefficient_times_k1() -> None:
     close(rewards.sum(1), score - 0.3 * maths.sum_over(maths.kl_terms(x["logp_old"], x["logp_ref"]).k1, mask))
 
 
+def test_rewards_take_the_estimate_they_are_told_to() -> None:
+    x, score, mask, _ = batch(extra=2)
+    terms = maths.kl_terms(x["logp_old"], x["logp_ref"])
+    for name, term in terms._asdict().items():
+        rewards = maths.shaped_rewards(score, x["logp_old"], x["logp_ref"], mask, 0.3, name)
+        close(rewards.sum(1), score - 0.3 * maths.sum_over(term, mask))
+        close(maths.answer_reward(score, x["logp_old"], x["logp_ref"], mask, 0.3, name), rewards.sum(1))
+
+
+def exact_gradient(loss: Tensor, logits: Tensor) -> Tensor:
+    return torch.autograd.grad(loss, logits)[0]
+
+
+def test_in_the_loss_k2_pulls_to_the_reference_k3_pulls_the_reverse_way_and_k1_not_at_all() -> None:
+    """Every token stands once, weighted by its chance: the expected gradient, exactly."""
+    logits, logits_ref = random(1, 1, 5).requires_grad_(), random(1, 1, 5, seed=1)
+    tokens = torch.arange(5)[:, None]
+    chance = logits.detach().softmax(-1)[0, 0]
+    every = torch.ones(1, 1, dtype=torch.bool)
+    expected = {
+        "k1": torch.zeros(1, 1, 5),
+        "k2": exact_gradient(maths.exact_kl(logits, logits_ref).sum(), logits),
+        "k3": exact_gradient(maths.exact_kl(logits_ref, logits).sum(), logits),
+    }
+    for name, gradient_of_kl in expected.items():
+        logp, logp_ref = (maths.token_logp(x.expand(5, 1, 5), tokens) for x in (logits, logits_ref))
+        losses = [maths.kl_loss(logp[i : i + 1], logp_ref[i : i + 1], every, name) for i in range(5)]
+        close(exact_gradient((chance * torch.stack(losses)).sum(), logits), gradient_of_kl)
+    assert (expected["k2"] - expected["k3"]).abs().max() > 0.01
+
+
+def test_the_kl_loss_is_the_mean_over_the_answers_tokens_and_leaves_the_reference_alone() -> None:
+    x, _, mask, _ = batch(extra=2)
+    logp, logp_ref = x["logp"].clone().requires_grad_(), x["logp_ref"].clone().requires_grad_()
+    for name in ("k2", "k3"):
+        loss = maths.kl_loss(logp, logp_ref, mask, name)
+        close(loss, getattr(maths.kl_terms(x["logp"], x["logp_ref"]), name)[mask].mean())
+        close(maths.kl_loss(logp, logp_ref, mask, name, 2.0 * mask.sum()), loss / 2)
+        loss.backward()
+    assert logp_ref.grad is None and not gradient(logp)[~mask].any() and gradient(logp)[mask].all()
+
+
+def test_undiscounted_and_unsmoothed_the_advantage_is_the_reward_to_go_less_the_value() -> None:
+    x, score, mask, lengths = batch()
+    rewards = maths.shaped_rewards(score, x["logp_old"], x["logp_ref"], mask, 0.1)
+    advantage, _ = maths.advantages_and_returns(rewards, x["value"], mask, 1.0, 1.0)
+    for b in range(B):
+        for t in range(int(lengths[b])):
+            close(advantage[b, t], rewards[b, t:].sum() - x["value"][b, t], 1e-5)
+
+
+def test_whitening_does_not_see_how_much_padding_there_is() -> None:
+    for keep_mean in (False, True):
+        (short, _, few, _), (long, _, many, _) = batch(extra=0), batch(extra=50)
+        white = maths.whiten(long["value"], many, keep_mean)
+        close(white[:, :R], maths.whiten(short["value"], few, keep_mean))
+        assert not white[:, R:].any()
+
+
 def test_with_lambda_one_the_return_is_the_discounted_sum_of_rewards() -> None:
     x, score, mask, lengths = batch()
     rewards = maths.shaped_rewards(score, x["logp_old"], x["logp_ref"], mask, 0.1)
@@ -324,6 +383,71 @@ def test_a_margin_asks_for_more() -> None:
     )
 
 
+def test_turned_round_judgements_are_expected_at_their_share() -> None:
+    d, q, e = random(8), random(8, seed=1).sigmoid(), 0.2
+    plain = (1 - e) * maths.bradley_terry_loss(d, q, 0.3) + e * maths.bradley_terry_loss(d, 1 - q, 0.3)
+    close(maths.bradley_terry_loss(d, q, 0.3, e), plain)
+    won = torch.tensor(1.7)
+    close(maths.bradley_terry_loss(won, torch.ones(()), label_smoothing=e),
+          0.8 * math.log(1 + math.exp(-1.7)) + 0.2 * math.log(1 + math.exp(1.7)))  # fmt: skip
+    tie = torch.full((8,), 0.5)
+    assert torch.equal(maths.bradley_terry_loss(d, tie, 0.0, e), maths.bradley_terry_loss(d, tie))
+
+
+def test_win_loss_and_tie_have_rao_and_kuppers_probabilities_and_sum_to_one() -> None:
+    d, theta = 3 * random(50), 1.8
+    said = maths.outcome_logp(d, torch.tensor(math.log(theta)))
+    first, second = torch.exp(d) / (torch.exp(d) + theta), 1 / (1 + theta * torch.exp(d))
+    close(said.first.exp(), first, 1e-5)
+    close(said.second.exp(), second, 1e-5)
+    close(said.tie.exp(), (theta**2 - 1) * first * second, 1e-5)
+    close(torch.stack(said).exp().sum(0), torch.ones(50))
+    equal = maths.outcome_logp(torch.zeros(()), torch.tensor(math.log(theta)))
+    close(equal.tie.exp(), (theta - 1) / (theta + 1))
+
+
+def test_a_small_theta_keeps_its_accuracy_and_its_gradient() -> None:
+    log_theta = torch.tensor([1e-6, 1e-9], requires_grad=True)
+    tie = maths.outcome_logp(torch.zeros(2), log_theta).tie
+    close(tie.detach() + math.log(4), torch.log(2 * log_theta.detach()), 1e-5)
+    tie.sum().backward()
+    close(gradient(log_theta) * log_theta.detach(), torch.ones(2), 1e-5)
+
+
+def test_the_ties_loss_is_minus_the_log_probability_of_what_was_judged() -> None:
+    d, log_theta = torch.tensor([0.7, 0.7, 0.7]), torch.tensor([0.4])
+    said = maths.outcome_logp(d, log_theta)
+    share = torch.tensor([1.0, 0.0, 0.5])
+    close(maths.ties_loss(d, share, log_theta), -torch.stack([said.first[0], said.second[1], said.tie[2]]))
+    smoothed = maths.ties_loss(d, share, log_theta, 0.1)
+    close(smoothed[0], -0.9 * said.first[0] - 0.1 * said.second[0])
+    close(smoothed[2], -said.tie[2])
+
+
+def test_a_tie_at_equal_scores_moves_theta_alone() -> None:
+    difference = torch.tensor([0.0, 1.5, -1.5], requires_grad=True)
+    log_theta = torch.tensor([0.4], requires_grad=True)
+    maths.ties_loss(difference, torch.full((3,), 0.5), log_theta).sum().backward()
+    assert gradient(difference).tolist()[0] == 0.0
+    assert gradient(difference).tolist()[1] > 0 > gradient(difference).tolist()[2]
+    assert gradient(log_theta).item() < 0  # more room for ties makes them likelier
+
+
+def test_members_are_combined_by_mean_least_or_mean_less_deviation() -> None:
+    scores = torch.tensor([[1.0, -2.0, 0.5], [3.0, -2.0, 0.0], [8.0, -2.0, -2.0]])
+    close(maths.combined_score(scores, "mean"), torch.tensor([4.0, -2.0, -0.5]))
+    close(maths.combined_score(scores, "min"), torch.tensor([1.0, -2.0, -2.0]))
+    deviation = math.sqrt((9 + 1 + 16) / 3)
+    close(maths.combined_score(scores, "uwo", 0.5)[:2], torch.tensor([4 - 0.5 * deviation, -2.0]))
+    for how in ("mean", "min", "uwo"):
+        assert torch.equal(maths.combined_score(scores[:1], how, 2.0), scores[0])
+    try:
+        maths.combined_score(scores, "median")
+    except ValueError:
+        return
+    raise AssertionError("an unknown way of combining was taken")
+
+
 def test_the_kl_coefficient_rises_above_the_target_and_falls_below_it() -> None:
     assert maths.next_kl_coef(0.1, 6.0, 6.0, 64, 10_000) == 0.1
     close(maths.next_kl_coef(0.1, 60.0, 6.0, 500, 10_000), 0.1 * (1 + 0.2 * 0.05))
@@ -376,6 +500,14 @@ def test_ipo_aims_at_half_of_one_over_beta_per_token() -> None:
     close(maths.ipo_loss(2.0 * long, torch.zeros(5), long, short, 0.25), torch.zeros(5))
     nothing = maths.ipo_loss(torch.zeros(1), torch.zeros(1), torch.zeros(1), torch.zeros(1), 0.25)
     close(nothing, torch.tensor([4.0]))
+
+
+def test_the_kl_of_mismatched_pairs_is_their_mean_held_at_zero_and_has_no_gradient() -> None:
+    ratio = torch.tensor([2.0, -1.0, 0.5], requires_grad=True)
+    found = maths.mismatched_kl(ratio)
+    close(found, torch.tensor(0.5))
+    assert not found.requires_grad
+    close(maths.mismatched_kl(-ratio), torch.tensor(0.0))
 
 
 def test_kto_pulls_desirable_answers_up_and_undesirable_ones_down_from_the_kl() -> None:

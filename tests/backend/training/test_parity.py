@@ -12,13 +12,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from backend.training import dpo, ift, reward, sft
+from backend.training import dpo, ift, judge, kto, reward, sft
 from backend.training.answers import Written, answer_logp
 from backend.training.data import Answer, AnswerRow, ComparisonRow, Pair
-from backend.training.maths import kto_loss, sum_over
+from backend.training.maths import sum_over
 from backend.training.rollout import Sampled, lay_out
 from backend.training.run import Run
-from backend.training.settings import DPOSettings, IFTSettings, SFTSettings
+from backend.training.settings import DPOSettings, IFTSettings, KTOSettings, SFTSettings
 from backend.training.shared_base import Shape, SharedBase
 from tests.backend.training import tiny
 
@@ -156,25 +156,35 @@ def test_dpo_and_ipo(trl: ModuleType, tmp_path: Path, loss_type: str) -> None:
     same_gradient(trainer.model, base)
 
 
-def test_kto(trl: ModuleType, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("policy", "reference"), [(POLICY, REFERENCE), (REFERENCE, POLICY)])
+def test_kto(trl: ModuleType, tmp_path: Path, policy: int, reference: int) -> None:
+    """Its KL, loss and gradient of a whole step; one of the two has a positive KL, the other is held at 0."""
     rows = [{"prompt": r["prompt"], "completion": r["chosen"], "label": True} for r in ROWS[:2]]
     rows += [{"prompt": r["prompt"], "completion": r["rejected"], "label": False} for r in ROWS[2:]]
-    config = trl.KTOConfig(
-        beta=0.3, desirable_weight=1.3, undesirable_weight=0.7, max_length=None, **settings_of(tmp_path)
-    )
-    for policy, reference in (
-        (POLICY, REFERENCE),
-        (REFERENCE, POLICY),
-    ):  # one has a positive KL, the other is held at 0
-        trainer = trainer_of(
-            trl.KTOTrainer, config, rows, tiny.causal(seed=policy), ref_model=tiny.causal(seed=reference)
-        )
-        batch, expected = theirs(trainer)
-        mine, other = tiny.base(seed=policy), tiny.base(seed=reference)
-        with torch.no_grad():
-            ratio = sums(mine, texts(batch)) - sums(other, texts(batch))
-            kl = (sums(mine, texts(batch, "KL_")) - sums(other, texts(batch, "KL_"))).mean()
-        close(kto_loss(ratio, batch["label"], kl, 0.3, 1.3, 0.7).mean(), expected)
+    weigh = {"beta": 0.3, "desirable_weight": 1.3, "undesirable_weight": 0.7}
+    config = trl.KTOConfig(max_length=None, **weigh, **settings_of(tmp_path))
+    trainer = trainer_of(trl.KTOTrainer, config, rows, tiny.causal(seed=policy), ref_model=tiny.causal(seed=reference))
+    batch, expected = theirs(trainer)
+    some = texts(batch)
+    items = [
+        kto.Item(i, "train", good, 1.0, text)
+        for i, (good, text) in enumerate(zip(batch["label"].tolist(), some, strict=True))
+    ]
+    one = kto.Batch(items, kto.mismatched(some, 96))
+    assert one.mismatched == texts(batch, "KL_")
+    known = kto.Sums(*(sums(tiny.base(seed=reference), part) for part in (some, one.mismatched)))
+    base, settings = ours(policy), KTOSettings(max_grad_norm=1e9, tokens_per_microbatch=16, **weigh)
+    weights = list(base.causal.parameters())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kto, "ADAPTER", None)  # the model's own weights are the policy here
+        nothing = torch.optim.SGD(weights, lr=0.0)
+        told = kto.update(base, one, known, nothing, weights, 1.0, settings, 0, 0, run_of(tmp_path))
+    close(torch.tensor(told["loss"]), expected)
+    kept = trainer._metrics["train"]
+    assert (told["kl"] > 0) is (policy == POLICY)
+    for name in told.keys() - {"loss", "grad_norm"}:
+        assert told[name] == pytest.approx(kept[name][-1], abs=1e-4), name
+    same_gradient(trainer.model, base)
 
 
 def test_reward(trl: ModuleType, tmp_path: Path) -> None:
@@ -182,14 +192,16 @@ def test_reward(trl: ModuleType, tmp_path: Path) -> None:
 
     plain = tiny.causal(seed=POLICY)
     plain.config.num_labels = 1
-    judge = LlamaForSequenceClassification(plain.config)
-    judge.model.load_state_dict(plain.model.state_dict())
+    theirs_judge = LlamaForSequenceClassification(plain.config)
+    theirs_judge.model.load_state_dict(plain.model.state_dict())
     rows = [{**row, "margin": 0.1 * i} for i, row in enumerate(ROWS)]
-    trainer = trainer_of(trl.RewardTrainer, trl.RewardConfig(max_length=None, **settings_of(tmp_path)), rows, judge)
+    trainer = trainer_of(
+        trl.RewardTrainer, trl.RewardConfig(max_length=None, **settings_of(tmp_path)), rows, theirs_judge
+    )
     batch, expected = theirs(trainer)
     base = tiny.base(seed=POLICY)
-    head = reward.Head(base.width)
-    head.weight.data.copy_(judge.score.weight.detach())
+    head = judge.Head(base.width)
+    head.weight.data.copy_(theirs_judge.score.weight.detach())
     tokens = [row[mask.bool()].tolist() for row, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True)]
     items = [
         reward.Item(
@@ -201,7 +213,7 @@ def test_reward(trl: ModuleType, tmp_path: Path) -> None:
         losses, _ = reward.comparison_losses(items, reward.score_items(base, head, items))
     losses.mean().backward()
     close(losses.mean(), expected)
-    torch.testing.assert_close(head.weight.grad, judge.score.weight.grad, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(head.weight.grad, theirs_judge.score.weight.grad, rtol=1e-4, atol=1e-5)
 
 
 def test_rloo(trl: ModuleType, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from backend.jobs.runner import tail
-from backend.training import on_policy, ppo, reward, rollout
+from backend.training import judge, on_policy, ppo, reward, rollout
 from backend.training.data import PromptRow, pad_left, read_prompts
 from backend.training.maths import token_logp
 from backend.training.run import GuardStop, NotFinite, Run, Stopped, TooFewRows
@@ -42,7 +42,7 @@ def rows_of(tmp_path: Path, count: int = 40) -> list[PromptRow]:
     return read_prompts(path)
 
 
-def ready(family: str = "llama") -> tuple[SharedBase, reward.Head]:
+def ready(family: str = "llama") -> tuple[SharedBase, judge.Judge]:
     """A base with an untouched policy and a reward adapter whose head reads one direction of the last state."""
     base = tiny.base(family)
     base.add("policy", Shape(QUICK["lora_r"], QUICK["lora_alpha"]), seed=0)
@@ -51,7 +51,7 @@ def ready(family: str = "llama") -> tuple[SharedBase, reward.Head]:
         for i, weight in enumerate(base.weights("reward")):
             weight.add_(0.1 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(i)))
     head = reward.new_head(base, 0)
-    return base, head.requires_grad_(False)
+    return base, judge.alone(head.requires_grad_(False))
 
 
 def run_of(tmp_path: Path, name: str = "run") -> Run:
@@ -60,19 +60,32 @@ def run_of(tmp_path: Path, name: str = "run") -> Run:
 
 
 def trained(tmp_path: Path, seed: int = 0, **settings: Any) -> tuple[SharedBase, dict[str, Any]]:
-    base, head = ready()
-    report = ppo.train(base, head, rows_of(tmp_path), PPOSettings(**{**QUICK, **settings}), seed, run_of(tmp_path))
+    base, judged_by = ready()
+    report = ppo.train(base, judged_by, rows_of(tmp_path), PPOSettings(**{**QUICK, **settings}), seed, run_of(tmp_path))
     return base, report
 
 
 def batch_of(
-    tmp_path: Path, base: SharedBase, head: reward.Head, **settings: Any
+    tmp_path: Path, base: SharedBase, judged_by: judge.Judge, **settings: Any
 ) -> tuple[ppo.Training, rollout.Trajectory]:
-    t = ppo.prepare(base, head, PPOSettings(**{**QUICK, **settings}), 0, run_of(tmp_path))
+    t = ppo.prepare(base, judged_by, PPOSettings(**{**QUICK, **settings}), 0, run_of(tmp_path))
     prompts, _ = ppo.encode(base, rows_of(tmp_path, 8), t.settings)
     answers = rollout.sample(base, "policy", [p.policy for p in prompts], 2, 8, 1.0, 0, 0, t.run)
     path, _ = ppo.inspect_answers(t, [p for p in prompts for _ in range(2)], answers)
     return t, path
+
+
+def made_up(path: rollout.Trajectory, kl_coef: float = 0.0) -> ppo.Batch:
+    """Some advantages and returns."""
+    return ppo.Batch(path, torch.sign(path.logp_old + 2), path.score[:, None] - path.values, kl_coef)
+
+
+def copies(t: ppo.Training) -> list[torch.Tensor]:
+    return [weight.detach().clone() for group in t.groups for weight in group]
+
+
+def same(before: Sequence[torch.Tensor], t: ppo.Training) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(before, copies(t), strict=True))
 
 
 def moved(base: SharedBase, name: str = "policy") -> None:
@@ -81,7 +94,7 @@ def moved(base: SharedBase, name: str = "policy") -> None:
             weight.add_(0.1 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(i)))
 
 
-def likes_good(base: SharedBase, head: reward.Head, sequences: Sequence[Sequence[int]], tokens: int) -> torch.Tensor:
+def likes_good(base: SharedBase, member: judge.Member, sequences: Sequence[Sequence[int]], tokens: int) -> torch.Tensor:
     """A bandit: one point for every "good" (token 6)."""
     return torch.tensor([float(sequence.count(6)) for sequence in map(list, sequences)])
 
@@ -89,7 +102,7 @@ def likes_good(base: SharedBase, head: reward.Head, sequences: Sequence[Sequence
 def test_the_score_rises_and_a_high_price_of_kl_holds_the_policy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(on_policy, "score_sequences", likes_good)
+    monkeypatch.setattr(judge, "score_sequences", likes_good)
     _, free = trained(tmp_path)
     assert free["held_out"]["gain"]["low"] > 0 and free["verdict"] == "gained"
     assert free["held_out"]["kl"]["value"] > 3
@@ -111,23 +124,24 @@ def test_at_step_zero_the_kl_is_zero_and_the_ratio_one(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_the_first_ratio_is_one_whatever_the_padding_and_the_micro_batch(family: str, tmp_path: Path) -> None:
-    base, head = ready(family)
+    base, judged_by = ready(family)
     moved(base)
-    t, path = batch_of(tmp_path, base, head)
+    _, path = batch_of(tmp_path, base, judged_by)
     assert (path.logp_old - path.logp_ref)[path.is_response].abs().max() > 0.05
     for row in range(len(path.score)):
         few = path.take([row])
         with torch.no_grad(), base.scope("policy"):
-            seen = ppo.look(base, t.value_head, few.tokens, few.is_real, few.is_response.shape[1], 1.0)
-        ratio = (seen.logp - few.logp_old)[few.is_response].exp()
+            logits = base.logits(on_policy.response_states(base, few))
+        logp = token_logp(logits, on_policy.response_tokens(few))
+        ratio = (logp - few.logp_old)[few.is_response].exp()
         assert (ratio - 1).abs().max() < 1e-5
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_log_probabilities_are_the_plain_models_with_temperature_on_both_sides(family: str, tmp_path: Path) -> None:
-    base, head = ready(family)
+    base, judged_by = ready(family)
     moved(base)
-    _, path = batch_of(tmp_path, base, head, temperature=0.7)
+    _, path = batch_of(tmp_path, base, judged_by, temperature=0.7)
     few = path.take([3])
     width = few.is_response.shape[1]
     tokens = few.tokens[few.is_real][None]
@@ -140,10 +154,10 @@ def test_log_probabilities_are_the_plain_models_with_temperature_on_both_sides(f
 
 
 def test_the_end_token_is_part_of_the_response_and_is_paid(tmp_path: Path) -> None:
-    base, head = ready()
-    t, path = batch_of(tmp_path, base, head, missing_eos_penalty=3.0)
+    base, judged_by = ready()
+    t, path = batch_of(tmp_path, base, judged_by, missing_eos_penalty=3.0)
     assert path.has_ended.any() and not path.has_ended.all()
-    free = ppo.Training(t.base, t.judge, t.value_head, t.weights, t.optimizer, PPOSettings(**QUICK), 0, t.run)
+    free = t._replace(settings=PPOSettings(**QUICK))
     prompts, _ = ppo.encode(base, rows_of(tmp_path, 8), free.settings)
     answers = rollout.sample(base, "policy", [p.policy for p in prompts], 2, 8, 1.0, 0, 0, t.run)
     unpaid, _ = ppo.inspect_answers(free, [p for p in prompts for _ in range(2)], answers)
@@ -158,27 +172,27 @@ def test_the_end_token_is_part_of_the_response_and_is_paid(tmp_path: Path) -> No
 def test_any_cut_into_micro_batches_gives_one_gradient(tmp_path: Path) -> None:
     found = []
     for tokens in (16, 100, 4096):
-        base, head = ready()
+        base, judged_by = ready()
         moved(base)
-        t, path = batch_of(tmp_path, base, head, tokens_per_microbatch=tokens, max_grad_norm=1e6)
-        t = t._replace(optimizer=torch.optim.SGD(t.weights, lr=0.0))
-        returns = path.score[:, None] - path.values
-        ppo.update(t, path, torch.sign(path.logp_old + 2), returns, list(range(len(path.score))), 0, 0)
-        found.append([w.grad.clone() for w in t.weights])
+        t, path = batch_of(tmp_path, base, judged_by, tokens_per_microbatch=tokens, max_grad_norm=1e6)
+        weights = [weight for group in t.groups for weight in group]
+        t = t._replace(optimizer=torch.optim.SGD(weights, lr=0.0))
+        ppo.update(t, made_up(path), list(range(len(path.score))), 0, 0)
+        found.append([w.grad.clone() for w in weights])
     for other in found[1:]:
         for a, b in zip(found[0], other, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-6)
 
 
 def test_training_the_policy_leaves_base_and_reward_untouched_to_the_bit(tmp_path: Path) -> None:
-    base, head = ready()
+    base, judged_by = ready()
     before = {n: p.detach().clone() for n, p in base.peft.named_parameters()}  # type: ignore[union-attr]
-    head_before = {n: v.clone() for n, v in head.state_dict().items()}
-    ppo.train(base, head, rows_of(tmp_path), PPOSettings(**{**QUICK, "total_episodes": 128}), 0, run_of(tmp_path))
+    head_before = {n: v.clone() for n, v in judged_by.members[0].head.state_dict().items()}
+    ppo.train(base, judged_by, rows_of(tmp_path), PPOSettings(**{**QUICK, "total_episodes": 128}), 0, run_of(tmp_path))
     after = dict(base.peft.named_parameters())  # type: ignore[union-attr]
     changed = {n for n, p in before.items() if not torch.equal(p, after[n])}
     assert changed and all(".policy." in name for name in changed)
-    assert all(torch.equal(v, head_before[n]) for n, v in head.state_dict().items())
+    assert all(torch.equal(v, head_before[n]) for n, v in judged_by.members[0].head.state_dict().items())
 
 
 def test_same_seed_same_weights_whatever_the_global_generator(tmp_path: Path) -> None:
@@ -214,26 +228,26 @@ def test_an_adaptive_coefficient_follows_the_kl(tmp_path: Path) -> None:
 def test_drift_collapse_and_nan_stop_the_run_with_cause_and_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(on_policy, "score_sequences", likes_good)
+    monkeypatch.setattr(judge, "score_sequences", likes_good)
     with pytest.raises(GuardStop, match="kl is .* Raise 'KL coefficient'"):
         trained(tmp_path, kl_stop=1.0)
     with pytest.raises(GuardStop, match="entropy is"):
         trained(tmp_path, entropy_stop=0.9)
     monkeypatch.undo()
-    base, head = ready()
-    head.weight[0, 0] = math.nan
+    base, judged_by = ready()
+    judged_by.members[0].head.weight[0, 0] = math.nan
     with pytest.raises(NotFinite, match="reward model"):
-        ppo.train(base, head, rows_of(tmp_path), PPOSettings(**QUICK), 0, run_of(tmp_path))
+        ppo.train(base, judged_by, rows_of(tmp_path), PPOSettings(**QUICK), 0, run_of(tmp_path))
 
 
 def test_wild_updates_are_skipped_and_three_in_a_row_end_the_run(tmp_path: Path) -> None:
-    base, head = ready()
-    t, path = batch_of(tmp_path, base, head)
+    base, judged_by = ready()
+    t, path = batch_of(tmp_path, base, judged_by)
     far = path._replace(logp_old=path.logp_old - 5)
-    before = [w.clone() for w in t.weights]
-    wild = ppo.update(t, far, path.values, path.values, [0, 1, 2], 0, 0)
-    assert wild.was_skipped and wild.ratio > 10
-    assert all(torch.equal(a, b) for a, b in zip(before, t.weights, strict=True))
+    before = copies(t)
+    wild = ppo.update(t, made_up(far), [0, 1, 2], 0, 0)
+    assert wild.was_skipped and wild.ratio > 10 and not wild.was_left_out
+    assert same(before, t)
     guard = ppo.Guard(t.settings)
     told = {"objective/kl": 0.0, "objective/entropy": 1.0, "policy/approxkl_avg": 0.0, "policy/clipfrac_avg": 0.0}
     guard.look(told, 1, t.run, [wild.ratio, wild.ratio])
@@ -242,15 +256,17 @@ def test_wild_updates_are_skipped_and_three_in_a_row_end_the_run(tmp_path: Path)
 
 
 def test_no_prompt_no_room_and_a_stop_end_with_a_sentence(tmp_path: Path) -> None:
-    base, head = ready()
+    base, judged_by = ready()
     held_out = [PromptRow(**{**asdict(row), "split": "test"}) for row in rows_of(tmp_path)]
     with pytest.raises(TooFewRows, match="Add cases"):
-        ppo.train(base, head, held_out, PPOSettings(**QUICK), 0, run_of(tmp_path))
+        ppo.train(base, judged_by, held_out, PPOSettings(**QUICK), 0, run_of(tmp_path))
     with pytest.raises(TooFewRows, match="no room"):
-        ppo.train(base, head, rows_of(tmp_path), PPOSettings(**{**QUICK, "response_length": 200}), 0, run_of(tmp_path))
+        ppo.train(
+            base, judged_by, rows_of(tmp_path), PPOSettings(**{**QUICK, "response_length": 200}), 0, run_of(tmp_path)
+        )
     (tmp_path / "run" / "stop").touch()
     with pytest.raises(Stopped):
-        ppo.train(base, head, rows_of(tmp_path), PPOSettings(**QUICK), 0, run_of(tmp_path))
+        ppo.train(base, judged_by, rows_of(tmp_path), PPOSettings(**QUICK), 0, run_of(tmp_path))
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])

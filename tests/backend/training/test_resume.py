@@ -78,6 +78,8 @@ def whole(root: Path, kind: str) -> tuple[str, str]:
         ("sft", Kill("update", 3)),
         ("pretrain", Kill("update", 3)),
         ("dpo", Kill("update", 3)),
+        ("kto", Kill("update", 3)),
+        ("kto", Kill("look", 3)),  # all steps are done, and the report is not
         ("ift", Kill("update", 2, is_before=False)),
         ("ppo", Kill("fsync", 13)),
         ("ppo", Kill("rename", 2, is_before=False)),
@@ -93,6 +95,49 @@ def test_killed_again_and_again_it_ends_in_the_same_model(root: Path, kind: str,
     assert killed.made(folder) == whole(root, kind)
     told = messages(folder)
     assert any(text.startswith("Goes on after step") for text in told) and not any("skipped" in text for text in told)
+
+
+def test_a_killed_ensemble_with_a_ties_model_ends_in_the_same_members(root: Path) -> None:
+    settings = {"num_members": 2, "ties": "model", "num_train_epochs": 1}
+    calm = prepare(root, "reward", "ensemble-whole", **settings)
+    assert killed.attempt(calm) == 0
+    folder = prepare(root, "reward", "ensemble-killed", **settings)
+    assert killed.attempts(folder, Kill("update", 2, is_before=False)) > 1
+    assert killed.made(folder) == killed.made(calm)
+
+
+OWN = {"value_adapter": "own", "num_ppo_epochs": 2, "approx_kl_stop": 0.0, "kl_penalty": "loss", "kl_estimator": "k2"}
+COPIED = {"value_adapter": "reward", "num_ppo_epochs": 2, "value_warmup_steps": 2, "whiten_rewards": True}
+LEFT = {"value_adapter": "own", "num_ppo_epochs": 2, "learning_rate": 5e-2, "approx_kl_stop": 0.02}
+
+
+@pytest.mark.parametrize(
+    ("settings", "kill"),
+    [
+        (OWN, Kill("update", 6, is_before=False)),  # in the first of two passes over the second batch of each attempt
+        (OWN, Kill("update", 8)),  # in the second
+        (COPIED, Kill("update", 6, is_before=False)),
+        (LEFT, Kill("update", 3, is_before=False)),
+    ],
+    ids=["own-6", "own-8", "reward-6", "left-out-3"],
+)
+def test_values_of_their_own_survive_kills_between_the_passes_over_a_batch(
+    root: Path, settings: dict[str, Any], kill: Kill
+) -> None:
+    undisturbed = root / f"whole-{settings['value_adapter']}-{'learning_rate' in settings}"
+    if not undisturbed.exists():
+        assert killed.attempt(prepare(root, "ppo", undisturbed.name, **settings)) == 0
+    folder = prepare(root, "ppo", f"{undisturbed.name}-{kill.n}", **settings)
+    assert killed.attempts(folder, kill) > 1
+    assert killed.made(folder) == killed.made(undisturbed)
+    for name in ("policy", "value", "value_head", "optimizer"):
+        ends = [(place / names(place)[-1] / f"{name}.safetensors").read_bytes() for place in (folder, undisturbed)]
+        assert ends[0] == ends[1]
+    model = root / f"models-{folder.name}" / killed.made(folder)[1][:16]
+    assert sorted(path.name for path in model.iterdir() if "value" in path.name) == []
+    assert b"value" not in (model / "adapter_model.safetensors").read_bytes()[:4096]
+    curve = json.loads((model / "report.json").read_text())["curve"]
+    assert any(point["policy/updates_left_out"] > 0 for point in curve) is (settings is LEFT)
 
 
 @pytest.mark.parametrize(("kind", "updates"), [("reward", 4), ("ppo", 7)])

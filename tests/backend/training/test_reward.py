@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from backend.registry.artifacts import BadArtifact
-from backend.training import report, reward
+from backend.training import judge, report, reward
 from backend.training.data import ComparisonRow, read_comparisons
 from backend.training.run import NotFinite, Run, Stopped, TooFewRows
 from backend.training.settings import RewardSettings
@@ -33,6 +33,10 @@ def trained(
     return base, reward.train(base, rows_of(tmp_path, rows), chosen, seed, Run(tmp_path))
 
 
+def head_of(out: reward.Trained) -> judge.Head:
+    return out.judge.members[0].head
+
+
 def test_separable_judgements_are_learnt_and_the_report_says_so(tmp_path: Path) -> None:
     _, out = trained(tmp_path, tiny.separable_rows())
     facts = out.report
@@ -50,8 +54,7 @@ def test_held_out_scores_have_mean_zero_and_deviation_one(tmp_path: Path) -> Non
     items, _ = reward.encode(
         base, rows_of(tmp_path, [row for row in rows if row["split"] != "train"]), RewardSettings()
     )
-    raw = reward.score_sequences(base, out.head, [s for item in items for s in item.sequences], 512)
-    scores = out.head.gain * (raw - out.head.bias)
+    scores = judge.scores(base, out.judge, [s for item in items for s in item.sequences], 512)
     assert abs(float(scores.mean())) < 1e-4 and abs(float(scores.std()) - 1) < 1e-4
 
 
@@ -90,21 +93,69 @@ def test_a_row_of_k_answers_costs_the_mean_over_its_pairs(tmp_path: Path) -> Non
     assert abs(losses.item() - plain) < 1e-6
 
 
+@pytest.mark.parametrize("ties", ["half", "model"])
+def test_four_answers_are_one_element_of_the_batch_and_cost_the_plain_double_loop(tmp_path: Path, ties: str) -> None:
+    """Its loss and gradient are those of six pairs read one by one, over six: not six elements of the batch."""
+    words, ranks, e = ("good", "bad", "w1 w2", "w3"), [1, 3, 2, 2], 0.1
+    answers = [{"completion": i, "text": text, "ended": True} for i, text in enumerate(words)]
+    row = tiny.reward_row(0, "", "", answers=answers, ranks=ranks, strength=2)
+    settings = RewardSettings(lora_r=4, lora_alpha=8, label_smoothing=e, ties=ties, max_grad_norm=1e9,
+                              strength_margin=0.3 if ties == "half" else 0.0)  # fmt: skip
+    base = tiny.base()
+    items, _ = reward.encode(base, rows_of(tmp_path, [row]), settings)
+    learner = reward.begin(base, 1, items, settings, 0, None)
+    head, sequences = learner.member.head, items[0].sequences
+    log_theta = head.log_theta
+    total = torch.zeros(())
+    with base.scope("reward"):
+        score = [head.raw(base.causal.model(torch.tensor([one])).last_hidden_state[0, -1:])[0] for one in sequences]
+        for i in range(4):
+            for j in range(i + 1, 4):
+                d = score[i] - score[j]
+                if ranks[i] == ranks[j]:
+                    total = total + (tie_of(d, log_theta) if log_theta is not None else (logs(-d) + logs(d)) / 2)
+                else:
+                    won = d if ranks[i] < ranks[j] else -d
+                    margin = 0.6 if log_theta is None else log_theta[0]
+                    total = total + (1 - e) * logs(-(won - margin)) + e * logs(-(-won - margin))
+        plain = torch.autograd.grad(total / 6, learner.weights)
+    still = torch.optim.SGD(learner.weights, lr=0.0)
+    told = reward.update(base, [learner], [items], still, settings, 0, 0, Run(tmp_path))
+    assert abs(told["loss"] - float(total.detach()) / 6) < 1e-5
+    norm = math.sqrt(sum(float((g**2).sum()) for g in plain))
+    for mine, by_hand in zip(learner.weights, plain, strict=True):
+        torch.testing.assert_close(mine.grad, by_hand, rtol=1e-3, atol=1e-5 * norm)
+
+
+def logs(x: torch.Tensor) -> torch.Tensor:
+    """log(1 + e^x)"""
+    return torch.log1p(torch.exp(x))
+
+
+def tie_of(d: torch.Tensor, log_theta: torch.Tensor) -> torch.Tensor:
+    """-log((theta^2 - 1) e^d / ((e^d + theta)(1 + theta e^d)))"""
+    theta, x = log_theta.exp()[0], d.exp()
+    return -torch.log((theta**2 - 1) * x / ((x + theta) * (1 + theta * x)))
+
+
+def gradient_of(tmp_path: Path, rows: list[ComparisonRow], settings: RewardSettings) -> list[torch.Tensor]:
+    """Of all rows as one batch, by the update that the loop makes; the weights stay as they are."""
+    base = tiny.base()
+    items, _ = reward.encode(base, rows, settings)
+    learner = reward.begin(base, 1, items, settings, 0, None)
+    still = torch.optim.SGD(learner.weights, lr=0.0)
+    reward.update(base, [learner], [items], still, settings, 0, 0, Run(tmp_path))
+    return [weight.grad.clone() for weight in learner.weights if weight.grad is not None]
+
+
 def test_any_cut_into_micro_batches_gives_one_gradient(tmp_path: Path) -> None:
     rows = rows_of(tmp_path, tiny.separable_rows(12))
     for row in rows[::3]:
         object.__setattr__(row, "weight", 0.5)
     found = []
     for tokens in (16, 64, 4096):
-        base = tiny.base()
-        base.add("reward", Shape(4, 8), seed=0)
-        head = reward.new_head(base, 0)
-        settings = RewardSettings(tokens_per_microbatch=tokens, max_grad_norm=1e6)
-        items, _ = reward.encode(base, rows, settings)
-        weights = [*base.weights("reward"), head.weight]
-        still = torch.optim.SGD(weights, lr=0.0)
-        reward.update(base, head, items, still, weights, 0.9, settings, 0, 0, Run(tmp_path))
-        found.append([w.grad.clone() for w in weights])
+        settings = RewardSettings(lora_r=4, lora_alpha=8, tokens_per_microbatch=tokens, max_grad_norm=1e6)
+        found.append(gradient_of(tmp_path, rows, settings))
     for other in found[1:]:
         for a, b in zip(found[0], other, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
@@ -114,23 +165,15 @@ def test_a_weight_of_two_is_the_row_twice(tmp_path: Path) -> None:
     rows = tiny.separable_rows(4)
     found = []
     for listed in ([{**rows[0], "weight": 2.0}, rows[1]], [rows[0], rows[0], rows[1]]):
-        base = tiny.base()
-        base.add("reward", Shape(4, 8), seed=0)
-        head = reward.new_head(base, 0)
-        items, _ = reward.encode(base, rows_of(tmp_path, listed), RewardSettings())
-        mean_weight = sum(item.row.weight for item in items) / len(items)
-        still = torch.optim.SGD([head.weight], lr=0.0)
-        reward.update(
-            base, head, items, still, [head.weight], mean_weight, RewardSettings(max_grad_norm=1e6), 0, 0, Run(tmp_path)
-        )
-        found.append(head.weight.grad.clone())
+        settings = RewardSettings(lora_r=4, lora_alpha=8, max_grad_norm=1e6)
+        found.append(gradient_of(tmp_path, rows_of(tmp_path, listed), settings))
     torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-6)
 
 
 def test_the_end_token_changes_the_score(tmp_path: Path) -> None:
     base, out = trained(tmp_path, tiny.separable_rows(), num_train_epochs=1)
     sequence = [2, 9, 3, 6]
-    with_end, without = reward.score_sequences(base, out.head, [[*sequence, 1], sequence], 64).tolist()
+    with_end, without = judge.scores(base, out.judge, [[*sequence, 1], sequence], 64)[0].tolist()
     assert abs(with_end - without) > 1e-4
 
 
@@ -138,17 +181,17 @@ def test_scores_are_the_same_after_saving_and_loading(tmp_path: Path) -> None:
     base, out = trained(tmp_path, tiny.separable_rows(40), num_train_epochs=1)
     folder = tmp_path / "saved"
     folder.mkdir()
-    reward.save(base, out.head, folder)
+    judge.save(base, out.judge, folder)
+    assert {path.name for path in folder.iterdir()} == {
+        "adapter_config.json", "adapter_model.safetensors", "head.safetensors",
+    }  # fmt: skip
     other = tiny.base()
-    head = reward.load(other, folder)
+    loaded = judge.load(other, folder)
     sequences = [[2, 9, 3, 6, 1], [2, 8, 10, 3, 7, 1]]
-    assert torch.equal(
-        reward.score_sequences(base, out.head, sequences, 64), reward.score_sequences(other, head, sequences, 64)
-    )
-    assert torch.equal(out.head.gain, head.gain) and torch.equal(out.head.bias, head.bias)
+    assert torch.equal(judge.scores(base, out.judge, sequences, 64), judge.scores(other, loaded, sequences, 64))
     (folder / "head.safetensors").unlink()
     with pytest.raises(BadArtifact, match="not a reward model"):
-        reward.load(tiny.base(), folder)
+        judge.load(tiny.base(), folder)
 
 
 def test_same_seed_same_weights_and_another_seed_others(tmp_path: Path) -> None:
@@ -157,7 +200,7 @@ def test_same_seed_same_weights_and_another_seed_others(tmp_path: Path) -> None:
     torch.manual_seed(2)
     two, second = trained(tmp_path, tiny.separable_rows(40), num_train_epochs=1)
     assert all(torch.equal(a, b) for a, b in zip(one.weights("reward"), two.weights("reward"), strict=True))
-    assert torch.equal(first.head.weight, second.head.weight) and first.report == second.report
+    assert torch.equal(head_of(first).weight, head_of(second).weight) and first.report == second.report
     three, _ = trained(tmp_path, tiny.separable_rows(40), seed=1, num_train_epochs=1)
     assert any(not torch.equal(a, b) for a, b in zip(one.weights("reward"), three.weights("reward"), strict=True))
 
@@ -252,3 +295,125 @@ def test_the_bootstrap_interval_holds_the_mean_gain() -> None:
     assert none.low < none.value < none.high and none == report.paired_gain(
         before, [b + n for b, n in zip(before, noise, strict=True)], seed=0
     )
+
+
+# ---- ties
+
+
+def with_ties(count: int = 80) -> list[dict[str, Any]]:
+    """Every third case shows two good answers, which are a tie."""
+    rows = tiny.separable_rows(count)
+    for row in rows[::3]:
+        row["answers"] = [{**a, "text": a["text"].replace("bad", "good")} for a in row["answers"]]
+        row["ranks"] = [1, 1]
+    return rows
+
+
+def test_dropped_ties_leave_the_loss_and_are_counted(tmp_path: Path) -> None:
+    rows = with_ties()
+    decided = [row for row in rows if row["ranks"] != [1, 1]]
+    dropping, out = trained(tmp_path, rows, ties="drop", num_train_epochs=1)
+    without, bare = trained(tmp_path, decided, num_train_epochs=1)
+    assert out.report["counts"]["ties"] == out.report["counts"]["ties_dropped"] == 27
+    assert out.report["sizes"] == bare.report["sizes"] and out.report["sizes"]["held_out_ties"] == 0
+    assert all(torch.equal(a, b) for a, b in zip(dropping.weights("reward"), without.weights("reward"), strict=True))
+
+
+def test_the_ties_model_learns_theta_and_tells_ties_from_wins(tmp_path: Path) -> None:
+    _, out = trained(tmp_path, with_ties(), ties="model", num_train_epochs=14)
+    found, theta = out.report["ties"], head_of(out).log_theta
+    assert theta is not None and found["theta"] == pytest.approx(math.exp(float(theta.detach())), abs=1e-5)
+    assert found["n"] == 32 and found["observed"] == pytest.approx(11 / 32, abs=1e-6)
+    assert abs(found["expected"] - found["observed"]) < 0.1
+    guessing = -(11 * math.log(11 / 32) + 21 * math.log(21 / 64)) / 32
+    assert found["log_loss"] < 0.5 * guessing
+    assert out.report["accuracy"]["value"] > 0.9
+
+
+def test_the_ties_model_begins_with_as_many_ties_at_equal_scores_as_were_judged() -> None:
+    for share in (0.0, 0.3, 1.0):
+        log_theta = reward.new_head(tiny.base(), 0, ties=share).log_theta
+        assert log_theta is not None
+        theta = math.exp(float(log_theta.detach()))
+        assert (theta - 1) / (theta + 1) == pytest.approx(min(max(share, 0.01), 0.99), abs=1e-5)
+    assert reward.new_head(tiny.base(), 0).log_theta is None
+
+
+# ---- ensembles
+
+
+def test_the_first_member_is_the_model_of_a_job_without_an_ensemble_to_the_bit(tmp_path: Path) -> None:
+    rows = tiny.separable_rows(40)
+    alone, one = trained(tmp_path, rows, num_train_epochs=2)
+    together, three = trained(tmp_path, rows, num_train_epochs=2, num_members=3)
+    assert all(torch.equal(a, b) for a, b in zip(alone.weights("reward"), together.weights("reward"), strict=True))
+    assert all(torch.equal(v, head_of(three).state_dict()[k]) for k, v in head_of(one).state_dict().items())
+    assert "members" not in one.report and [m.adapter for m in three.judge.members] == [
+        "reward",
+        "reward-2",
+        "reward-3",
+    ]
+    assert three.report["members"][0]["accuracy"] == one.report["accuracy"]
+    assert three.report["members"][0]["log_loss"] == one.report["log_loss"]
+
+
+def test_the_report_of_an_ensemble_is_of_its_members_mean(tmp_path: Path) -> None:
+    rows = tiny.separable_rows(40)
+    base, out = trained(tmp_path, rows, num_train_epochs=1, num_members=3)
+    assert len(out.report["members"]) == 3 and len({m["log_loss"] for m in out.report["members"]}) == 3
+    kept = rows_of(tmp_path, [row for row in rows if row["split"] != "train"])
+    items, _ = reward.encode(base, kept, RewardSettings())
+    each = judge.scores(base, out.judge, [s for item in items for s in item.sequences], 512)
+    assert float(each.mean(1).abs().max()) < 1e-4 and float((each.std(1) - 1).abs().max()) < 1e-4
+    apart = each.std(0, correction=0)
+    assert out.report["spread"]["value"] == pytest.approx(float(apart.mean()), abs=1e-4)
+    assert out.report["spread"]["n"] == len(apart) == 32 and float(apart.mean()) > 0
+    told = torch.tensor([row["scores"] for row in out.held_out]).flatten()
+    unit = sum(float(member.head.gain) for member in out.judge.members) / 3
+    torch.testing.assert_close(told * unit, each.mean(0), rtol=1e-4, atol=1e-4)
+    differences = told.view(-1, 2)[:, 0] - told.view(-1, 2)[:, 1]
+    first_won = torch.tensor([row.ranks == [1, 2] for row in kept])
+    assert out.report["accuracy"]["value"] == pytest.approx(float(((differences > 0) == first_won).float().mean()))
+
+
+def test_a_later_member_learns_from_a_bootstrap_of_the_cases_in_an_order_of_its_own(tmp_path: Path) -> None:
+    rows = [row for case in range(40) for row in (tiny.reward_row(case, "good", "bad"),) * 2]
+    items, _ = reward.encode(tiny.base(), rows_of(tmp_path, rows), RewardSettings())
+    assert reward.resampled(items, 0, 1) == items
+    for number in (2, 3):
+        drawn = [item.row.case for item in reward.resampled(items, 0, number)]
+        assert len(drawn) == 80 and 15 < len(set(drawn)) < 36  # of 40 cases 63 % are expected
+        assert drawn[::2] == drawn[1::2]  # both comparisons of a case come together
+        assert drawn == [item.row.case for item in reward.resampled(items, 0, number)]
+    others = [[item.row.case for item in reward.resampled(items, seed, n)] for seed, n in ((0, 2), (0, 3), (1, 2))]
+    assert others[0] != others[1] and others[0] != others[2]
+    base = tiny.base()
+    two, three = (reward.begin(base, number, items, RewardSettings(), 0, None) for number in (2, 3))
+    assert not torch.equal(two.member.head.weight, three.member.head.weight)
+    orders = [reward.batch_of(one._replace(items=items), 0, 80, 0) for one in (two, three)]
+    assert orders[0] != orders[1]
+
+
+def test_the_gradient_norm_is_clipped_for_each_member_by_itself(tmp_path: Path) -> None:
+    base, rows = tiny.base(), rows_of(tmp_path, tiny.separable_rows(8))
+    settings = RewardSettings(lora_r=4, lora_alpha=8, num_members=2, max_grad_norm=0.01)
+    items, _ = reward.encode(base, rows, settings)
+    learners = [reward.begin(base, number, items, settings, 0, None) for number in (1, 2)]
+    still = torch.optim.SGD([w for one in learners for w in one.weights], lr=0.0)
+    reward.update(base, learners, [items, items], still, settings, 0, 0, Run(tmp_path))
+    for learner in learners:
+        norm = math.sqrt(sum(float((w.grad**2).sum()) for w in learner.weights if w.grad is not None))
+        assert norm == pytest.approx(0.01, rel=1e-3)
+
+
+def test_an_ensemble_goes_on_from_the_members_of_its_start_or_from_its_first(tmp_path: Path) -> None:
+    base, out = trained(tmp_path, tiny.separable_rows(40), num_train_epochs=1, num_members=2)
+    folder = tmp_path / "saved"
+    folder.mkdir()
+    judge.save(base, out.judge, folder)
+    other = tiny.base()
+    items, _ = reward.encode(other, rows_of(tmp_path, tiny.separable_rows(4)), RewardSettings())
+    for number in (1, 2, 3):
+        reward.begin(other, number, items, RewardSettings(), 0, folder)
+    for mine, theirs in (("reward", "reward"), ("reward-2", "reward-2"), ("reward-3", "reward")):
+        assert all(torch.equal(a, b) for a, b in zip(other.weights(mine), base.weights(theirs), strict=True))

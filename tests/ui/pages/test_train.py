@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
 import uuid
 from typing import Any
 
 import gradio as gr
 import pytest
 
+from backend import cli
 from backend.training.settings import KINDS, make, options
 from feedback_db.types import Job
 from tests.ui.house import token_for
 from tests.ui.pages.studio import HOSTILE, Studio, Tab, parts
+from ui.pages import train_form
 from ui.pages.train_form import changes, command_of
 
 
@@ -83,6 +86,21 @@ def test_a_setting_out_of_range_is_refused_by_name(tab: Tab, studio: Studio) -> 
         tab.call("start_reward", studio.project.id, "b" * 32, 0, "", *values)
 
 
+def test_weights_of_people_are_a_text_that_reaches_the_job(tab: Tab, studio: Studio) -> None:
+    names = [option.name for option in options(KINDS["reward"])]
+    values = [option.default for option in options(KINDS["reward"])]
+    values[names.index("annotator_weights")] = "nobody at all 0.5"
+    with pytest.raises(gr.Error, match="names nobody at all, and nobody has that name"):
+        tab.call("start_reward", studio.project.id, "c" * 32, 0, "", *values)
+    values[names.index("annotator_weights")] = f"{studio.admin.name} 0.5"
+    tab.call("start_reward", studio.project.id, "d" * 32, 0, "", *values)
+    job = max(studio.store.find(Job), key=lambda job: job.id or 0)
+    assert job.settings["annotator_weights"] == f"{studio.admin.pseudonym} 0.5"
+    assert "--annotator-weights 'ann 0.5, bob 0'" in command_of(
+        "reward", "x", {"annotator_weights": "ann 0.5, bob 0"}, 0, ""
+    )
+
+
 def test_the_command_says_only_what_differs_and_the_same_settings_come_of_it() -> None:
     values = [option.default for option in options(KINDS["ppo"])]
     place = [option.name for option in options(KINDS["ppo"])].index("kl_coef")
@@ -92,6 +110,20 @@ def test_the_command_says_only_what_differs_and_the_same_settings_come_of_it() -
     assert command_of("ppo", "it's mine", changed, 3, "") == (
         "python app.py train ppo --project 'it'\"'\"'s mine' --kl-coef 0.2 --seed 3"
     )
+
+
+@pytest.mark.parametrize("is_on", [True, False])
+def test_a_switch_becomes_a_flag_that_the_command_line_reads_back(is_on: bool) -> None:
+    words = shlex.split(command_of("ppo", "Sample", {"whiten_rewards": is_on}, 0, ""))
+    assert words[-1] == ("--whiten-rewards" if is_on else "--no-whiten-rewards")
+    given = cli._parser().parse_args(words[2:])
+    assert cli.changes_of(given) == {"whiten_rewards": is_on}
+
+
+def test_a_switch_is_a_checkbox(studio: Studio) -> None:
+    (option,) = [option for option in options(KINDS["ppo"]) if option.type is bool]
+    box = train_form._field(studio.ui, "ppo", option)
+    assert isinstance(box, gr.Checkbox) and box.value is False and box.elem_id == "ppo-whiten-rewards"
 
 
 @pytest.mark.parametrize("kind", KINDS)
