@@ -21,6 +21,8 @@ from transformers import (
     PreTrainedModel,
 )
 
+from backend.training import precision
+
 Family = Literal["decoder", "encoder_decoder", "encoder", "permutation"]
 
 WRITERS: tuple[Family, ...] = ("decoder", "encoder_decoder")
@@ -62,6 +64,15 @@ def require_writer(family: Family, what: str) -> None:
         )
 
 
+def precision_of(folder: Path, wanted: str) -> str:
+    """As precision.py chooses it, and float32 for XLNet, which computes in nothing else."""
+    if family_of(AutoConfig.from_pretrained(folder, **SAFE)) != "permutation":
+        return precision.chosen(folder, wanted)
+    if wanted not in (precision.AUTO, "float32"):
+        raise UnsupportedBase("XLNet computes in float32 only. Set 'Base weights' to float32 or auto.")
+    return "float32"
+
+
 def load_model(folder: Path, dtype: str) -> PreTrainedModel:
     """With the head of its family; safetensors only, never code from the model's repository."""
     loaders: dict[Family, Any] = {
@@ -71,15 +82,14 @@ def load_model(folder: Path, dtype: str) -> PreTrainedModel:
         "encoder": AutoModelForMaskedLM,
     }
     config = AutoConfig.from_pretrained(folder, **SAFE)
-    if family_of(config) == "permutation" and dtype != "float32":
-        raise UnsupportedBase("XLNet computes in float32 only. Set 'Base weights' to float32.")
+    weights = getattr(torch, precision_of(folder, dtype))
     loader = loaders[family_of(config)]
     if type(config) not in loader._model_mapping:
         raise UnsupportedBase(
             f"A model of the type {config.model_type} has no head that predicts tokens. Choose a decoder such as Llama, "
             "an encoder-decoder such as T5, or an encoder such as BERT."
         )
-    model: PreTrainedModel = loader.from_pretrained(folder, dtype=getattr(torch, dtype), use_safetensors=True, **SAFE)
+    model: PreTrainedModel = loader.from_pretrained(folder, dtype=weights, use_safetensors=True, **SAFE)
     return model
 
 

@@ -186,6 +186,7 @@ def saves_of(
     """The job's checkpoints, bound to everything that decides its weights."""
     values = settings_of.as_dict(settings)
     minutes = values.pop("save_minutes")
+    values["base_dtype"] = families.precision_of(base_folder(job.base), settings.base_dtype)
     made_from = {
         "kind": job.kind,
         "settings": values,
@@ -226,6 +227,7 @@ def facts_of(
         "settings": settings,
         "seed": job.seed,
         "threads": threads,
+        "base_dtype": str(base.dtype).removeprefix("torch."),
         "chat_template": template if isinstance(template, str) else json.dumps(template, sort_keys=True),
         "versions": {
             "python": platform.python_version(),

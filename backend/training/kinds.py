@@ -47,10 +47,10 @@ class CommonSettings:
         2048, "Tokens per pass", "Padded tokens in one forward pass: memory against speed.", 16, 1 << 20, advanced=True
     )
     base_dtype: str = setting(
-        "float32",
+        "auto",
         "Base weights",
-        "bfloat16 halves memory and is faster where the processor has it.",
-        choices=("float32", "bfloat16"),
+        "bfloat16 halves memory and time where the processor has it; auto takes it for bases above 50 million weights.",
+        choices=("auto", "float32", "bfloat16"),
         advanced=True,
     )
     threads: int = setting(

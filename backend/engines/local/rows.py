@@ -71,7 +71,9 @@ class FixedRows:
 
     def keep(self, rows: Sequence[int]) -> None:
         """Only these rows stay, in this order."""
-        self._slots = [self._slots[at] for at in rows]
+        stay = [self._slots[at] for at in rows]
+        self._read[list(set(self._slots) - set(stay))] = 0  # a spare slot reads on too, and must not outgrow its places
+        self._slots = stay
         spare = len(self._read) - _rounded(len(self._slots), FEWEST_ROWS)
         if self._slots and spare > 0:
             self._gather()

@@ -96,6 +96,19 @@ def test_rows_that_come_and_go_have_the_logits_of_a_full_forward(base: Base) -> 
     assert turn > 25
 
 
+def test_a_row_that_leaves_with_its_places_full_is_not_written_to_again(base: Base) -> None:
+    draw = random.Random(5)
+    prompts = [draw_tokens(draw, rows_of.ROOM - 1), draw_tokens(draw, 9)]
+    held, texts = FixedRows(base), [*map(list, prompts)]
+    held.step(held.add(prompts, [0, 1]))
+    for text in texts:
+        text.append(7)
+    held.step(torch.tensor([7, 7]))  # the first row fills its last place
+    held.keep([1])
+    found = held.step(torch.tensor([8]))
+    assert torch.allclose(found[0], full(base, [*texts[1], 8]), atol=2e-4)
+
+
 def test_padded_rows_have_the_logits_of_a_full_forward(base: Base) -> None:
     draw = random.Random(1)
     prompts = [draw_tokens(draw, length) for length in (9, 1, 4)]

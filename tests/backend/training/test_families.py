@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from backend.training import dpo, families, ift, judge, ppo, probe, reward, rollout, sft, tree
+from backend.training import dpo, families, ift, judge, ppo, precision, probe, reward, rollout, sft, tree
 from backend.training.answers import Written, answer_logp, groups_of
 from backend.training.data import read_answers, read_comparisons, read_prompts
 from backend.training.draws import generator
@@ -71,6 +71,15 @@ def test_a_type_of_model_without_a_head_for_tokens_is_refused(tmp_path: Path) ->
 def test_xlnet_in_bfloat16_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedBase, match="float32 only"):
         load_base(str(tiny.folder(tmp_path / "base", "xlnet")), "bfloat16")
+
+
+def test_auto_is_float32_for_xlnet_however_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "multiplies_bfloat16", lambda: True)
+    monkeypatch.setattr(precision, "LARGE", 100)
+    loaded = {
+        family: load_base(str(tiny.folder(tmp_path / family, family)), "auto").dtype for family in ("xlnet", "t5")
+    }
+    assert loaded == {"xlnet": torch.float32, "t5": torch.bfloat16}
 
 
 @pytest.mark.parametrize("family", FAMILIES)

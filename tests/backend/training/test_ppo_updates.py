@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from backend.training import judge, ppo
+from backend.training import judge, on_policy, ppo
 from backend.training.maths import token_logp
 from backend.training.settings import PPOSettings
 from tests.backend.training.test_ppo import batch_of, copies, likes_good, made_up, moved, ready, same, trained

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,10 +24,11 @@ def logits(base: SharedBase, scope: str | None) -> Tensor:
         return base.logits(base.states(padded.tokens, padded.is_real))
 
 
-def bare(base: SharedBase, family: str) -> Tensor:
+def bare(base: SharedBase, family: str, model: Any = None) -> Tensor:
+    """Of a base that never had an adapter."""
     padded = pad_left(ROWS, base.pad_id)
     with torch.no_grad():
-        model = tiny.causal(family).eval()
+        model = model or tiny.base(family).causal
         return model(padded.tokens, attention_mask=padded.is_real.long(), **base.positions(padded.is_real)).logits
 
 
@@ -44,6 +46,7 @@ def test_with_adapters_off_the_logits_are_the_bare_base_to_the_bit(family: str) 
     shaken(base, "policy")
     shaken(base, "reward")
     assert torch.equal(logits(base, None), bare(base, family))
+    torch.testing.assert_close(logits(base, None), bare(base, family, tiny.causal(family).eval()), rtol=1e-4, atol=1e-5)
     assert not torch.allclose(logits(base, "policy"), bare(base, family), atol=1e-3)
 
 
