@@ -13,7 +13,8 @@ a batch of its own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -65,7 +66,8 @@ class FixedRows:
         for layer in self._layers:
             layer.at = self._read
         mask = _additive(is_hidden[:, None, None], self._base.dtype)
-        logits = self._base.forward(whole.unsqueeze(1), mask, self._read.unsqueeze(1), Cache(layers=[*self._layers]))
+        with _one_by_one(self._base):
+            logits = self._base.forward(whole.unsqueeze(1), mask, self._read.unsqueeze(1), Cache(layers=[*self._layers]))
         self._read[place] += 1
         return logits[place]
 
@@ -137,6 +139,19 @@ class PaddedRows:
         self._is_real = self._is_real[chosen]
         if self._is_real.shape[1]:
             self._cache.batch_select_indices(chosen)
+
+
+@contextmanager
+def _one_by_one(base: Base) -> Iterator[None]:
+    """On a CPU attention is plain products in here: the fused one gives rows of its second thread other bits on some."""
+    config = base.model.config
+    usual = config._attn_implementation
+    if base.device.type == "cpu":
+        config._attn_implementation = "eager"
+    try:
+        yield
+    finally:
+        config._attn_implementation = usual
 
 
 def can_be_fixed(base: Base) -> bool:
