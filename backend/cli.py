@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     engine.add_argument("--port", dest="engine_port", type=int, default=0, help="0 takes a free one")
     demo = _verb(verbs, "demo", _demo, "run the whole loop with a scripted annotator and print its figures")
     demo.add_argument("--seed", type=int, default=0)
-    imported = _verb(verbs, "import", _import, "take in preference data")
+    imported = _verb(verbs, "import", _import, "take in preference data or plain texts")
     imported.add_argument("file", type=Path)
     imported.add_argument("--format", required=True, choices=exchanging.FORMATS)
     imported.add_argument("--project", required=True, help="made when it does not exist")

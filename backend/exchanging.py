@@ -1,4 +1,5 @@
-"""Exchanging: taking in preference data from elsewhere. Imported judgements belong to a person named after their source."""
+"""Exchanging: taking in preference data and plain texts from elsewhere. Imported judgements belong to a person named after
+their source."""
 
 from __future__ import annotations
 
@@ -8,16 +9,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from backend import access
-from backend.exchange import hh_rlhf
-from backend.exchange.hh_rlhf import FileProblem, Pair, Parsed, Refusal
+from backend.exchange import hh_rlhf, texts
+from backend.exchange.hh_rlhf import Pair, Parsed
+from backend.exchange.reading import FileProblem, Refusal
+from backend.exchange.texts import Texts
 from backend.problem import Problem
-from backend.prompts.digest import case_digest, messages_digest, sampling_digest, split_of
-from feedback_db import Store, audit, comparisons, judgements, people, prompts
+from backend.prompts.digest import case_digest, digest_of, messages_digest, sampling_digest, split_of
+from feedback_db import Store, audit, comparisons, documents, judgements, people, prompts
 from feedback_db.types import (
     Assignment,
     Case,
     Comparison,
     Completion,
+    Document,
     Judgement,
     Model,
     Person,
@@ -26,7 +30,11 @@ from feedback_db.types import (
     Sampling,
 )
 
-READERS: dict[str, Callable[[Path], Parsed]] = {"hh-rlhf": hh_rlhf.parse_file}
+READERS: dict[str, Callable[[Path], Parsed | Texts]] = {
+    "hh-rlhf": hh_rlhf.parse_file,
+    "text": texts.parse_paragraphs,
+    "text-jsonl": texts.parse_jsonl,
+}
 FORMATS = tuple(READERS)
 LABEL_FORM: dict[str, Any] = {"kind": "pair", "steps": 4, "tie": True, "both_bad": True, "rationale": "optional"}
 SAMPLING: dict[str, Any] = {"imported": True}  # how the answers were sampled is not known
@@ -69,22 +77,26 @@ def import_file(store: Store, person: Person, path: Path | str, *, format: str, 
     if not name:
         raise ImportProblem("The project needs a name.", "project_nameless")
     with store.write():
-        target = _target(store, name, path.name)
-        taken = sum(_add(store, target, pair) for pair in parsed.pairs)
+        project_id = _id(_project(store, name))
+        if isinstance(parsed, Texts):
+            taken = sum(_keep(store, project_id, path.name, found.text) for found in parsed.texts)
+        else:
+            target = _target(store, project_id, path.name)
+            taken = sum(_add(store, target, pair) for pair in parsed.pairs)
         report = ImportReport(
-            project_id=target.project_id,
+            project_id=project_id,
             source=path.name,
             rows=parsed.rows,
             taken=taken,
-            duplicates=len(parsed.duplicates) + len(parsed.pairs) - taken,
+            duplicates=parsed.rows - len(parsed.refused) - taken,
             refused=parsed.refused,
         )
         facts = {"rows": report.rows, "taken": taken, "duplicates": report.duplicates, "refused": len(report.refused)}
-        audit.record(store, person, "import_file", "project", target.project_id, facts)
+        audit.record(store, person, "import_file", "project", project_id, facts)
     return report
 
 
-def _read(path: Path, format: str) -> Parsed:
+def _read(path: Path, format: str) -> Parsed | Texts:
     if format not in READERS:
         raise ImportProblem(f'There is no format "{format}". There are: {", ".join(FORMATS)}.', "no_format")
     try:
@@ -96,13 +108,24 @@ def _read(path: Path, format: str) -> Parsed:
     return parsed
 
 
-def _target(store: Store, project: str, source: str) -> _Target:
-    found = prompts.project_named(store, project)
+def _project(store: Store, name: str) -> Project:
+    found = prompts.project_named(store, name)
     if found is not None and found.archived_at is not None:
-        raise ImportProblem(f"The project {project} is closed. Choose another name.", "project_closed", name=project)
+        raise ImportProblem(f"The project {name} is closed. Choose another name.", "project_closed", name=name)
+    return found or store.add(Project(name=name, label_form=LABEL_FORM))
+
+
+def _keep(store: Store, project_id: int, source: str, text: str) -> bool:
+    """Add a text; False when this project has it already."""
+    digest = digest_of({"text": text})
+    document = Document(project_id=project_id, text=text, source=source, split=split_of(digest), digest=digest)
+    return documents.keep(store, document)
+
+
+def _target(store: Store, project_id: int, source: str) -> _Target:
     sampling = Sampling(digest=sampling_digest(SAMPLING), settings=SAMPLING)
     return _Target(
-        project_id=_id(found or store.add(Project(name=project, label_form=LABEL_FORM))),
+        project_id=project_id,
         person_id=_id(_source_person(store, source)),
         model_id=_id(_maker(store, source)),
         sampling_id=_id(comparisons.keep_sampling(store, sampling)),

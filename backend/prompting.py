@@ -14,7 +14,7 @@ from backend.prompts.assemble import assemble
 from backend.prompts.fewshot import FewShot
 from backend.prompts.template import compile_template
 from feedback_db import Store, audit, people, prompts
-from feedback_db.snapshot_rows import conversation
+from feedback_db.cases import conversation
 from feedback_db.types import Case, Demonstration, Message, Person, Project, Template
 
 ANSWER_TOKENS = 96  # room a preview leaves for the answer

@@ -10,7 +10,7 @@ from backend.jobs import ordering
 from backend.jobs.ordering import NotReady
 from backend.jobs.supervisor import Supervisor
 from backend.training import settings as training
-from feedback_db import Store, audit, comparisons, jobs, models, people, snapshots
+from feedback_db import Store, audit, comparisons, documents, jobs, models, people, snapshots
 from feedback_db.types import Evaluation, Job, Model, Person, Project, Snapshot
 
 FOLLOW_REWARD = ("ppo", "ift")  # kinds that learn from a reward model's scores
@@ -24,6 +24,7 @@ class Readiness(NamedTuple):
     minimum: int
     demonstrations: int  # worked examples SFT would learn from, beside what was judged
     prompts: int  # distinct prompts PPO and IFT would train on
+    texts: int  # plain texts pretraining would learn from, those held out left aside
     reward: Model | None
     report: Mapping[str, Any] | None  # of the reward model
     policy: Model | None
@@ -37,6 +38,7 @@ def readiness(store: Store, person: Person, project_id: int) -> Readiness:
     reward, policy = models.live(store, "reward", project_id), models.live(store, "policy")
     report = _report(store, reward)
     asked = len(comparisons.asked_prompts(store, project_id))
+    texts = documents.count(store, project_id, "train")
     follows = {kind: _cannot_follow(kind.upper(), reward, policy, asked) for kind in FOLLOW_REWARD}
     verdicts = snapshots.verdicts_at_most(store, project_id)
     learns = {
@@ -44,6 +46,7 @@ def readiness(store: Store, person: Person, project_id: int) -> Readiness:
         "sft": _too_few_answers(count + shown),
         "dpo": _too_few_pairs(count),
         "kto": _too_few_of_a_kind(verdicts.desirable + shown, verdicts.undesirable),
+        "pretrain": _too_few_texts(texts),
     }
     return Readiness(
         judgements=count,
@@ -51,6 +54,7 @@ def readiness(store: Store, person: Person, project_id: int) -> Readiness:
         minimum=training.RewardSettings().min_comparisons,
         demonstrations=shown,
         prompts=asked,
+        texts=texts,
         reward=reward,
         report=report.result if report else None,
         policy=policy,
@@ -86,6 +90,17 @@ def _too_few_of_a_kind(desirable: int, undesirable: int) -> NotReady | None:
         "Label more first."
     )
     return NotReady(told, "few_of_a_kind", minimum=minimum, desirable=desirable, undesirable=undesirable)
+
+
+def _too_few_texts(count: int) -> NotReady | None:
+    minimum = training.PretrainSettings().min_texts
+    if count >= minimum:
+        return None
+    told = (
+        f"Pretraining needs {minimum} texts in the split 'train'; there are {count}. "
+        "Import some: python app.py import corpus.txt --format text --project NAME."
+    )
+    return NotReady(told, "few_texts", minimum=minimum, count=count)
 
 
 def _cannot_follow(method: str, reward: Model | None, policy: Model | None, prompts: int) -> NotReady | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from sqlite_utils import Database, Migrations
 from sqlite_utils.utils import sqlite3
 
-SCHEMA_VERSION = 4  # = number of steps below; written to user_version, so that older code refuses a newer file
+SCHEMA_VERSION = 5  # = number of steps below; written to user_version, so that older code refuses a newer file
 
 migrations = Migrations("whetstone")
 
@@ -25,6 +25,12 @@ def m002_paused_jobs(db: Database) -> None:
 @migrations()
 def m003_kto_jobs(db: Database) -> None:
     for statement in _statements("003_kto_jobs.sql"):
+        db.conn.execute(statement)
+
+
+@migrations()
+def m004_documents(db: Database) -> None:
+    for statement in _statements("004_documents.sql"):
         db.conn.execute(statement)
 
 

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from . import unpaired
+from . import documents, unpaired
+from .cases import asked_of
 from .store import Store, as_json
 from .types import Message, Snapshot
 
@@ -23,6 +24,7 @@ def rows_text(store: Store, snapshot: Snapshot) -> str:
         "prompts": _prompt_rows,
         "sft": answer_rows,
         "unpaired": unpaired_rows,
+        "texts": _text_rows,
     }[snapshot.kind]
     rows = make(store, snapshot)
     if snapshot.kind == "preference" and "demonstrations" in snapshot.filters:
@@ -46,7 +48,7 @@ def _preference_rows(store: Store, snapshot: Snapshot) -> list[dict[str, Any]]:
         {
             "case": row["case_id"],
             "split": row["split"],
-            "conversation": _asked(row),
+            "conversation": asked_of(row),
             "answers": [_answer(items[row["comparison_id"]][i]) for i in json.loads(row["shown"])],
             "ranks": json.loads(row["ranks"]),
             "weight": weight,
@@ -138,7 +140,7 @@ def _votes(store: Store, snapshot: Snapshot) -> Iterator[unpaired.Vote]:
     items = _items(store, OF_SNAPSHOT, [snapshot.id])
     for row in judged:
         some = items.get(row["comparison_id"], [])
-        yield from unpaired.votes_of(row, _asked(row), some, [_answer(item) for item in some])
+        yield from unpaired.votes_of(row, asked_of(row), some, [_answer(item) for item in some])
 
 
 def _decided(store: Store, which: str, values: list[Any]) -> list[dict[str, Any]]:
@@ -167,14 +169,14 @@ def _worth_learning(judgements: list[dict[str, Any]], items: list[dict[str, Any]
     rest = {
         "case": first["case_id"],
         "split": first["split"],
-        "conversation": _asked(first),
+        "conversation": asked_of(first),
         "judgements": [row["id"] for row in judgements],
     }
     edits = [row for row in judgements if row["edited_text"]]
     found = []
     for row in edits:
         place = row["edited_position"] or 0
-        asked = json.loads(items[place]["messages"]) if place < len(items) else _asked(row)
+        asked = json.loads(items[place]["messages"]) if place < len(items) else asked_of(row)
         answer = {"completion": None, "text": row["edited_text"], "ended": True}
         found.append({**rest, "messages": asked, "answer": answer, "source": "edited"})
     place = None if edits else _winner(judgements)
@@ -225,25 +227,11 @@ def _prompt_rows(store: Store, snapshot: Snapshot) -> list[dict[str, Any]]:
             "case": found[i]["case_id"],
             "split": found[i]["split"],
             "messages": json.loads(found[i]["messages"]),
-            "conversation": _asked(found[i]),
+            "conversation": asked_of(found[i]),
         }
         for i in wanted
     ]
 
 
-def conversation(values: Mapping[str, str] | None, messages: Sequence[Message] | None) -> list[Message]:
-    """A case as annotators and reward models see it: its turns, or its values as one user message.
-
-    The value named ``input`` stands alone; other names are shown before their texts.
-    """
-    if messages is not None:
-        return list(messages)
-    named = values or {}
-    text = named["input"] if "input" in named else "\n".join(f"{name}: {value}" for name, value in named.items())
-    return [{"role": "user", "content": text}]
-
-
-def _asked(row: Mapping[str, Any]) -> list[Message]:
-    """The conversation of a row that holds a case's JSON columns."""
-    values, messages = row["values"], row["conversation"]
-    return conversation(json.loads(values) if values else None, json.loads(messages) if messages else None)
+def _text_rows(store: Store, snapshot: Snapshot) -> list[dict[str, Any]]:
+    return documents.rows(store, snapshot.project_id, snapshot.filters["as_of_document_id"])

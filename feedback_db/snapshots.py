@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
+from . import documents
 from .snapshot_rows import answer_rows, rows_text, unpaired_rows
 from .store import Store
-from .types import Snapshot
+from .types import Snapshot, SnapshotKind
 
 # What reaches training: heads of label assignments, seen before any reveal, on whole answers.
 TRAINABLE = """
@@ -95,7 +96,7 @@ def _with_judgements(
     store: Store,
     project_id: int,
     name: str,
-    kind: Literal["preference", "sft", "unpaired"],
+    kind: SnapshotKind,
     filters: dict[str, Any],
     person_id: int | None,
 ) -> tuple[Snapshot, int]:
@@ -107,18 +108,8 @@ def _with_judgements(
     )
     weights = filters.get("weights", {})
     members = [row for row in every if weights.get(str(row["person_id"]), 1) > 0]
-    snapshot = store.add(
-        Snapshot(
-            project_id=project_id,
-            name=name,
-            version=_next_version(store, project_id, name),
-            kind=kind,
-            filters=filters,
-            as_of_judgement_id=store.value("select coalesce(max(id), 0) from judgements"),
-            statistics=_left_out(every, members) if weights else None,
-            person_id=person_id,
-        )
-    )
+    statistics = _left_out(every, members) if weights else None
+    snapshot = _begun(store, project_id, name, kind, filters, person_id, statistics)
     store.db.conn.executemany(
         "insert into snapshot_judgements(snapshot_id, position, judgement_id, split) values (?,?,?,?)",
         [(snapshot.id, position, m["id"], m["split"]) for position, m in enumerate(members)],
@@ -136,18 +127,40 @@ def _left_out(every: Sequence[Mapping[str, Any]], members: Sequence[Mapping[str,
 def freeze_prompts(store: Store, project_id: int, name: str, prompt_ids: list[int], person_id: int | None) -> Snapshot:
     """Freeze a list of prompts a policy is to be trained on."""
     with store.write():
-        snapshot = store.add(
-            Snapshot(
-                project_id=project_id,
-                name=name,
-                version=_next_version(store, project_id, name),
-                kind="prompts",
-                filters={"prompt_ids": prompt_ids},
-                as_of_judgement_id=store.value("select coalesce(max(id), 0) from judgements"),
-                person_id=person_id,
-            )
-        )
+        snapshot = _begun(store, project_id, name, "prompts", {"prompt_ids": prompt_ids}, person_id)
         return _frozen(store, snapshot, len(prompt_ids))
+
+
+def freeze_texts(store: Store, project_id: int, name: str, person_id: int | None) -> Snapshot:
+    """Freeze all documents of a project; equal texts give an equal digest. ``n`` counts them."""
+    with store.write():
+        filters = {"as_of_document_id": documents.newest(store, project_id)}
+        snapshot = _begun(store, project_id, name, "texts", filters, person_id)
+        return _frozen(store, snapshot, documents.count(store, project_id))
+
+
+def _begun(
+    store: Store,
+    project_id: int,
+    name: str,
+    kind: SnapshotKind,
+    filters: dict[str, Any],
+    person_id: int | None,
+    statistics: dict[str, Any] | None = None,
+) -> Snapshot:
+    """A snapshot without its rows, not yet frozen."""
+    return store.add(
+        Snapshot(
+            project_id=project_id,
+            name=name,
+            version=_next_version(store, project_id, name),
+            kind=kind,
+            filters=filters,
+            as_of_judgement_id=store.value("select coalesce(max(id), 0) from judgements"),
+            statistics=statistics,
+            person_id=person_id,
+        )
+    )
 
 
 def _next_version(store: Store, project_id: int, name: str) -> int:

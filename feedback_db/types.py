@@ -15,6 +15,7 @@ Split = Literal["train", "val", "test"]
 Stage = Literal["candidate", "live", "retired"]
 JobState = Literal["queued", "running", "paused", "cancelling", "done", "failed", "cancelled", "interrupted"]
 RoundState = Literal["training_reward", "training_policy", "waiting_for_people", "done", "ended", "stopped", "failed"]
+SnapshotKind = Literal["preference", "sft", "prompts", "unpaired", "texts"]
 Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
 
 
@@ -264,14 +265,27 @@ class Judgement:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Document:
+    """A plain text that a model may learn the language of. It is never changed."""
+
+    id: int | None = None
+    project_id: int
+    text: str
+    source: str
+    split: Split
+    digest: bytes
+    created_at: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """The frozen, hashed list of judgements (or prompts) one job saw."""
+    """The frozen, hashed list of judgements (or prompts, or texts) one job saw."""
 
     id: int | None = None
     project_id: int
     name: str
     version: int
-    kind: Literal["preference", "sft", "prompts", "unpaired"]
+    kind: SnapshotKind
     state: Literal["building", "frozen", "withdrawn"] = "building"
     filters: dict[str, Any] = field(default_factory=dict)
     as_of_judgement_id: int
@@ -377,6 +391,7 @@ TABLES: dict[type, str] = {
     Comparison: "comparisons",
     Assignment: "assignments",
     Judgement: "judgements",
+    Document: "documents",
     Snapshot: "snapshots",
     Job: "jobs",
     Round: "rounds",

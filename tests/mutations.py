@@ -220,6 +220,46 @@ CHECKPOINT_FAULTS = [
 ]  # fmt: skip
 
 
+CORRUPTION_FAULTS = [
+    Fault("any token is hidden", "for place, may in enumerate(may_hide) if may])", "for place, may in enumerate(may_hide)])"),
+    Fault("half as many are hidden", "count = max(1, round(share * len(candidates)))", "count = max(1, round(share * len(candidates) / 2))"),
+    Fault("a short text hides nothing", "count = max(1, round(share * len(candidates)))", "count = round(share * len(candidates))"),
+    Fault("the first tokens are hidden", "candidates[torch.randperm(len(candidates), generator=draw)[:count]]", "candidates[:count]"),
+    Fault("places in the order of the draw", "[:count]].sort().values.tolist()", "[:count]].tolist()"),
+    Fault("masked without a draw of its own", "torch.randperm(len(candidates), generator=draw)", "torch.randperm(len(candidates))"),
+    Fault("all that is guessed is masked", "if fate < 0.8:", "if fate < 1.1:"),
+    Fault("none of the guessed stays", "elif fate < 0.9:", "else:"),
+    Fault("none is replaced by another", "seen[place] = ordinary[other]", "pass"),
+    Fault("the other is always the first", "seen[place] = ordinary[other]", "seen[place] = ordinary[0]"),
+    Fault("all of a text is removed", "length - 1)\n", "length)\n"),
+    Fault("nothing of a short text is removed", "min(max(1, round(density * length)), length - 1)", "min(round(density * length), length - 1)"),
+    Fault("single tokens are removed", "round(removed / mean_span)", "removed"),
+    Fault("spans outnumber their sentinels", ", length - removed, most_spans)", ", length - removed)"),
+    Fault("spans outnumber what is kept", "removed, length - removed, most_spans)", "removed, most_spans)"),
+    Fault("a removed stretch comes first", "found += [False] * kept + [True] * gone", "found += [True] * gone + [False] * kept"),
+    Fault("all spans are alike", "removed_lengths = _cut(removed, spans, draw)", "removed_lengths = [removed // spans] * spans"),
+    Fault("all kept stretches are alike", "kept_lengths = _cut(length - removed, spans, draw)", "kept_lengths = [(length - removed) // spans] * spans"),
+    Fault("a sentinel for every token", "if removed and not was_removed:", "if removed:"),
+    Fault("the targets lack their sentinels", "            targets.append(sentinels[count])\n", ""),
+    Fault("the text lacks its sentinels", "            seen.append(sentinels[count])\n", ""),
+    Fault("no last sentinel", "Spans(seen, [*targets, sentinels[count]])", "Spans(seen, targets)"),
+    Fault("one sentinel for all", "            count += 1\n", ""),
+    Fault("the decoder writes what is kept", "(targets if removed else seen)", "(seen if removed else targets)"),
+    Fault("spans of one length", "torch.randint(1, longest + 1, (1,), generator=draw)", "torch.full((1,), longest)"),
+    Fault("the longest span is left out", "torch.randint(1, longest + 1,", "torch.randint(1, longest,"),
+    Fault("half as much is predicted", "round(span / share)", "round(2 * span / share)"),
+    Fault("spans stand at the start of their stretch", "start + int(torch.randint(stretch - span + 1, (1,), generator=draw))", "start"),
+    Fault("special tokens are predicted", "len(may_ask))) if may_ask[place]]", "len(may_ask)))]"),
+    Fault("a short text predicts nothing", "    if not places:\n", "    if False:\n"),
+    Fault("from left to right", "[places[i] for i in torch.randperm(len(places), generator=draw).tolist()]", "places"),
+    Fault("a predicted token sees itself", "(rank[None] >= rank[:, None])", "(rank[None] > rank[:, None])"),
+    Fault("the order turned around", "(rank[None] >= rank[:, None])", "(rank[None] <= rank[:, None])"),
+    Fault("all see what is predicted", "(rank[None] >= 0) &", "(rank[:, None] >= 0) &"),
+    Fault("nothing predicted is seen", "& (rank[None] >= rank[:, None])", ""),
+    Fault("rows and columns swapped", "rank[None] >= rank[:, None]", "rank[:, None] >= rank[None]"),
+]  # fmt: skip
+
+
 class Suite(NamedTuple):
     """A file of backend/training, the file of tests beside it, and what is done to it. Its tests take no arguments."""
 
@@ -231,7 +271,12 @@ class Suite(NamedTuple):
         return SOURCES / f"{self.name}.py"
 
 
-SUITES = [Suite("maths", FAULTS), Suite("tree", TREE_FAULTS), Suite("checkpoint", CHECKPOINT_FAULTS)]
+SUITES = [
+    Suite("maths", FAULTS),
+    Suite("tree", TREE_FAULTS),
+    Suite("checkpoint", CHECKPOINT_FAULTS),
+    Suite("corruption", CORRUPTION_FAULTS),
+]
 
 
 def noticed_by(suite: Suite, mutated: types.ModuleType) -> str:

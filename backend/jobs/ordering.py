@@ -52,6 +52,8 @@ def freeze(
         return _freeze_preferences(store, person, project_id, settings, newest)
     if kind == "kto":
         return snapshots.freeze_unpaired(store, project_id, "good and bad answers", person.id)
+    if kind == "pretrain":
+        return snapshots.freeze_texts(store, project_id, "texts", person.id)
     if kind == "sft":
         return snapshots.freeze_answers(store, project_id, "answers", person.id)
     prompt_ids = [p.id for p, _ in comparisons.asked_prompts(store, project_id) if p.id is not None]

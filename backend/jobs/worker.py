@@ -19,10 +19,10 @@ from backend.jobs.folder import BadJob, read_job
 from backend.registry.artifacts import BadArtifact
 from backend.training.checkpoint import OtherRun
 from backend.training.data import BadRows
+from backend.training.families import UnsupportedBase
 from backend.training.job import TRAINERS, NotTheSame
 from backend.training.run import GuardStop, Interrupted, NotFinite, Paused, Run, Stopped, TooFewRows
 from backend.training.settings import BadSettings
-from backend.training.shared_base import UnsupportedBase
 
 DONE, FAILED, CANCELLED, SET_ASIDE = 0, 1, 3, 4  # exit codes
 FOR_PEOPLE = (

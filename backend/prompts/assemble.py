@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from backend.engines.client import TokenCount
 from feedback_db import Store, prompts
-from feedback_db.snapshot_rows import conversation
+from feedback_db.cases import conversation
 from feedback_db.types import Case, Demonstration, Message, Template
 
 from .budget import fit

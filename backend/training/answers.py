@@ -50,11 +50,14 @@ def answer_logp(base: SharedBase, some: Sequence[Written], together: int = 1) ->
     """Under the open scope; the output layer, which is wide, is asked at the answers' tokens only."""
     counts = [len(one.answer) for one in some]
     states = tree.predicting(base, groups_of(some, together), counts)  # (B, R, D)
-    is_answer = torch.arange(max(counts))[None] < torch.tensor(counts)[:, None]
+    return scored(base, states, [one.answer for one in some])
+
+
+def scored(base: SharedBase, states: Tensor, answers: Sequence[Sequence[int]]) -> AnswerLogp:
+    """What the states (B, R, D) say of the tokens they predict: token r of answer b by state r of row b."""
+    is_answer = torch.arange(states.shape[1])[None] < torch.tensor([len(answer) for answer in answers])[:, None]
     is_answer = is_answer.to(base.device)
-    tokens = torch.tensor(
-        [token for one in some for token in one.answer], device=base.device
-    )  # (M,) all answers' tokens
+    tokens = torch.tensor([token for answer in answers for token in answer], device=base.device)  # (M,) of all answers
     found = token_logp(base.logits(states[is_answer])[None], tokens[None])[0]
     logp = torch.zeros(is_answer.shape, device=base.device).masked_scatter(is_answer, found)
     return AnswerLogp(logp, is_answer)

@@ -82,6 +82,15 @@ class UnpairedRow:
     is_contradicted: bool  # one said good, another bad
 
 
+@dataclass(frozen=True)
+class TextRow:
+    """One text for pretraining."""
+
+    document: int
+    split: str
+    text: str
+
+
 def read_comparisons(path: Path, with_prompts: bool = False, with_good: bool = False) -> list[ComparisonRow]:
     """``with_prompts``: a row without the prompt of each of its answers is refused. ``with_good``: the good answers that
     stand behind the comparisons are for ``read_good_answers``."""
@@ -150,6 +159,10 @@ def read_unpaired(path: Path) -> list[UnpairedRow]:
         )
 
     return _read(path, parse)
+
+
+def read_texts(path: Path) -> list[TextRow]:
+    return _read(path, lambda row: TextRow(row["document"], row["split"], str(row["text"])))
 
 
 def _read(
@@ -276,3 +289,16 @@ def pad_left(sequences: Iterable[Sequence[int]], pad_id: int, device: torch.devi
     tokens = torch.tensor([[pad_id] * (width - len(row)) + list(row) for row in rows])
     is_real = torch.arange(width)[None] >= torch.tensor([width - len(row) for row in rows])[:, None]
     return Padded(tokens.to(device), is_real.to(device))
+
+
+def pad_right(sequences: Iterable[Sequence[int]], pad_id: int, device: torch.device | str = "cpu") -> Padded:
+    rows = list(sequences)
+    width = max(len(row) for row in rows)
+    tokens = torch.tensor([list(row) + [pad_id] * (width - len(row)) for row in rows])
+    is_real = torch.arange(width)[None] < torch.tensor([len(row) for row in rows])[:, None]
+    return Padded(tokens.to(device), is_real.to(device))
+
+
+def side_by_side(prompts: Tensor, count: int) -> Tensor:
+    """Rows of the answers to these prompts where the ``count`` answers to each prompt follow one another. (P,) -> (P x count,)"""
+    return (prompts[:, None] * count + torch.arange(count, device=prompts.device)).flatten()

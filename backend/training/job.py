@@ -15,17 +15,30 @@ import transformers
 from backend.jobs.folder import ROWS, BadJob, Job, write_held_out
 from backend.registry import artifacts
 from backend.registry.artifacts import BadArtifact, Manifest, Saved
-from backend.training import adversarial, dpo, ift, judge, kto, ppo, precision, probe, reward, sft
+from backend.training import (
+    adversarial,
+    dpo,
+    families,
+    ift,
+    judge,
+    kto,
+    ppo,
+    pretrain,
+    probe,
+    reward,
+    sft,
+    tree,
+)
 from backend.training import settings as settings_of
 from backend.training.checkpoint import Checkpoints
 from backend.training.data import (
     ComparisonRow,
     Tokens,
-    pad_left,
     read_answers,
     read_comparisons,
     read_good_answers,
     read_prompts,
+    read_texts,
     read_unpaired,
 )
 from backend.training.on_policy import ADAPTER
@@ -36,6 +49,7 @@ from backend.training.settings import (
     KTOSettings,
     OnPolicySettings,
     PPOSettings,
+    PretrainSettings,
     RewardSettings,
     SFTSettings,
 )
@@ -149,6 +163,16 @@ def train_kto(job: Job, folder: Path, run: Run) -> tuple[Saved, dict[str, Any]]:
     return train_policy(job, run, settings, [row.messages for row in rows], learn)
 
 
+def train_pretrain(job: Job, folder: Path, run: Run) -> tuple[Saved, dict[str, Any]]:
+    settings = settings_of.make(PretrainSettings, job.settings)
+    rows = read_texts(folder / ROWS)
+
+    def learn(base: SharedBase, saves: Checkpoints) -> dict[str, Any]:
+        return pretrain.train(base, rows, settings, job.seed, run, saves)
+
+    return train_policy(job, run, settings, [[{"role": "user", "content": row.text}] for row in rows], learn)
+
+
 def follow_reward(
     job: Job, folder: Path, run: Run, settings: OnPolicySettings, train: Callable[..., dict[str, Any]]
 ) -> tuple[Saved, dict[str, Any]]:
@@ -176,6 +200,8 @@ def train_policy(
     threads = set_threads(settings.threads)
     parents = {"start": verified(job, job.start) if job.start else None, **(teachers or {})}
     base = load_base(job.base, settings.base_dtype)
+    if job.kind != "pretrain":
+        families.require_writer(base.family, job.kind.upper())
     if job.start:
         base.load(ADAPTER, Path(job.models) / job.start)
     else:
@@ -191,7 +217,7 @@ def train_policy(
     def reload(target: Path) -> None:
         base.load("reloaded", target)
         tokens = Tokens(base.tokenizer, base.longest)
-        few = [tokens.cut(tokens.prefix(messages), base.longest) for messages in prompts[:PROBE_ROWS]]
+        few = [tokens.cut(tokens.prefix(messages), base.longest - 1) for messages in prompts[:PROBE_ROWS]]
         _must_agree(last_logits(base, ADAPTER, few), last_logits(base, "reloaded", few))
 
     return keep(job, fill, reload, facts), report
@@ -204,6 +230,7 @@ TRAINERS: Mapping[str, Callable[[Job, Path, Run], tuple[Saved, dict[str, Any]]]]
     "kto": train_kto,
     "ppo": train_ppo,
     "ift": train_ift,
+    "pretrain": train_pretrain,
 }
 
 
@@ -213,7 +240,7 @@ def saves_of(
     """The job's checkpoints, bound to everything that decides its weights."""
     values = settings_of.as_dict(settings)
     minutes = values.pop("save_minutes")
-    values["base_dtype"] = precision.chosen(base_folder(job.base), settings.base_dtype)
+    values["base_dtype"] = families.precision_of(base_folder(job.base), settings.base_dtype)
     made_from = {
         "kind": job.kind,
         "settings": values,
@@ -285,9 +312,13 @@ def set_threads(wanted: int) -> int:
 
 @torch.no_grad()
 def last_logits(base: SharedBase, adapter: str, prompts: list[list[int]]) -> torch.Tensor:
-    padded = pad_left(prompts, base.pad_id, base.device)
+    """What a policy would write first behind each prompt, or what a base that cannot write makes of its last token."""
     with base.scope(adapter):
-        return base.logits(base.states(padded.tokens, padded.is_real)[:, -1]).log_softmax(-1)
+        if base.family in families.WRITERS:
+            states = tree.predicting(base, [[[*prompt, base.end_id]] for prompt in prompts], [1] * len(prompts))[:, 0]
+        else:
+            states = tree.ends(base, [[prompt] for prompt in prompts])
+        return base.logits(states).log_softmax(-1)
 
 
 def write_report(folder: Path, report: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Cache
 
+from backend.training.data import side_by_side
 from backend.training.packing import Line, attend
 
 WIRED_ALIKE = ("LlamaModel", "MistralModel", "Qwen2Model", "Qwen3Model")
@@ -106,7 +107,7 @@ class Decoder:
 
     def keep(self, prompts: Tensor) -> None:
         """Go on with the answers to these prompts only. (P',)"""
-        rows = (prompts[:, None] * self.count + torch.arange(self.count, device=prompts.device)).flatten()
+        rows = side_by_side(prompts, self.count)
         self._layers = [
             _Kept(kept.prompt_keys[prompts], kept.prompt_values[prompts], kept.keys[rows], kept.values[rows])
             for kept in self._layers

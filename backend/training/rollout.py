@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from backend.training import llama
-from backend.training.data import pad_left
+from backend.training import encoder_decoder, families, llama
+from backend.training.data import pad_left, side_by_side
 from backend.training.draws import generator
 from backend.training.run import Run
 from backend.training.shared_base import SharedBase
@@ -87,6 +87,7 @@ def sample(
 
     The full distribution is sampled: top-k or top-p would make the KL estimates wrong (they may read negative).
     """
+    families.require_writer(base.family, "sampling")
     draw = generator(seed, step, purpose)
     found: list[Sampled] = []
     size = max(1, ROWS // count)
@@ -109,21 +110,7 @@ def _decode(
     base: SharedBase, prompts: Sequence[Sequence[int]], count: int, temperature: float, uniform: Tensor, run: Run
 ) -> list[Sampled]:
     """Each prompt is read once for its ``count`` answers; those that ended leave the batch."""
-    padded = pad_left(prompts, base.pad_id, base.device)
-    cache = DynamicCache(config=base.causal.config)
-    out = base.backbone(
-        input_ids=padded.tokens,
-        attention_mask=padded.is_real.long(),
-        past_key_values=cache,
-        use_cache=True,
-        **base.positions(padded.is_real),
-    )
-    states = out.last_hidden_state[:, -1].repeat_interleave(count, 0)  # (rows, D)
-    decoder: Decoder = (
-        llama.Decoder(base.backbone, cache, padded.is_real, count, len(uniform))
-        if base.is_wired_like_llama
-        else Repeated(base, cache, padded.is_real, count)
-    )
+    states, decoder = begin(base, prompts, count, len(uniform))
     rows = torch.arange(len(prompts) * count)  # which answer each row of the batch is
     written: list[list[int]] = [[] for _ in rows]
     ended = torch.zeros(len(written), dtype=torch.bool)
@@ -141,7 +128,7 @@ def _decode(
         if int(goes_on.sum()) <= DROPPED * len(goes_on):
             prompts_left = goes_on.nonzero()[:, 0]
             decoder.keep(prompts_left.to(base.device))
-            stay = (prompts_left[:, None] * count + torch.arange(count)).flatten()
+            stay = side_by_side(prompts_left, count)
             tokens, rows = tokens[stay], rows[stay]
         states = decoder.step(tokens.to(base.device))
     return [Sampled(tokens, over) for tokens, over in zip(written, ended.tolist(), strict=True)]
@@ -155,6 +142,28 @@ class Decoder(Protocol):
 
     def keep(self, prompts: Tensor) -> None:
         """Go on with the answers to these prompts only. (P',)"""
+
+
+def begin(base: SharedBase, prompts: Sequence[Sequence[int]], count: int, length: int) -> tuple[Tensor, Decoder]:
+    """Read every prompt once: the states that predict the first token of each of its answers, and what goes on from there.
+
+    Answers of ``length`` tokens at most; states (P x ``count``, D).
+    """
+    if base.family == "encoder_decoder":
+        return encoder_decoder.begin(base, prompts, count)
+    padded = pad_left(prompts, base.pad_id, base.device)
+    cache = DynamicCache(config=base.causal.config)
+    out = base.backbone(
+        input_ids=padded.tokens,
+        attention_mask=padded.is_real.long(),
+        past_key_values=cache,
+        use_cache=True,
+        **base.positions(padded.is_real),
+    )
+    states = out.last_hidden_state[:, -1].repeat_interleave(count, 0)
+    if base.is_wired_like_llama:
+        return states, llama.Decoder(base.backbone, cache, padded.is_real, count, length)
+    return states, Repeated(base, cache, padded.is_real, count)
 
 
 class Repeated:
@@ -179,7 +188,7 @@ class Repeated:
         return states
 
     def keep(self, prompts: Tensor) -> None:
-        rows = (prompts[:, None] * self._count + torch.arange(self._count, device=prompts.device)).flatten()
+        rows = side_by_side(prompts, self._count)
         self._cache.batch_select_indices(rows)
         self._is_real = self._is_real[rows]
 

@@ -1,7 +1,7 @@
 """Settings of the training jobs: the form, the command line, the stored row and the document come from these records.
 
 Standard library only: the web process reads this file without torch. Names are TRL's where TRL has the setting. What a
-setting is stands in options.py, PPO's and IFT's in on_policy_settings.py; who needs any of them takes it from here.
+setting is stands in options.py, PPO's and IFT's in on_policy_settings.py, pretraining's in pretrain_settings.py; who needs any of them takes it from here.
 """
 
 from collections.abc import Mapping
@@ -10,6 +10,7 @@ from typing import Any
 
 from backend.training.on_policy_settings import IFTSettings, OnPolicySettings, PPOSettings
 from backend.training.options import BadSettings, CommonSettings, Option, as_dict, make, options, setting
+from backend.training.pretrain_settings import PretrainSettings
 
 __all__ = [
     "KINDS",
@@ -21,6 +22,7 @@ __all__ = [
     "OnPolicySettings",
     "Option",
     "PPOSettings",
+    "PretrainSettings",
     "RewardSettings",
     "RoundsSettings",
     "SFTSettings",
@@ -242,6 +244,7 @@ KINDS: Mapping[str, type[CommonSettings]] = {
     "dpo": DPOSettings,
     "kto": KTOSettings,
     "sft": SFTSettings,
+    "pretrain": PretrainSettings,
 }
 
 

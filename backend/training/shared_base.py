@@ -21,25 +21,18 @@ from peft import (
 )
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedModel,
-)
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from backend.registry.artifacts import BadArtifact
-from backend.training import fused, llama, lora, packing, precision
+from backend.training import families, fused, llama, lora, packing
+from backend.training.data import pad_right
 from backend.training.draws import generator
+from backend.training.families import Family, UnsupportedBase
 from backend.training.packing import Piece
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
-
-
-class UnsupportedBase(ValueError):
-    """This base model cannot be trained here; the message says what is missing."""
 
 
 class ScopeError(RuntimeError):
@@ -57,18 +50,17 @@ class SharedBase:
     """The base's weights never change; ``scope`` says which adapter a forward and its backward see."""
 
     def __init__(self, causal: PreTrainedModel, tokenizer: Any, name: str = "") -> None:
-        if causal.config.is_encoder_decoder:
-            raise UnsupportedBase(
-                "The base is an encoder-decoder; training needs a causal decoder such as Llama or GPT-2."
-            )
         if tokenizer.eos_token_id is None:
             raise UnsupportedBase("The base's tokenizer names no end token (eos_token): answers could never end.")
         self.causal: Any = causal.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.name = name
         self.peft: PeftModel | None = None
-        self.backbone: nn.Module = getattr(causal, causal.base_model_prefix)
-        self._takes_positions = "position_ids" in inspect.signature(self.backbone.forward).parameters
+        self.family: Family = families.family_of(causal.config)
+        self.opening = families.opening(tokenizer, self.family)  # ids before every text but a decoder's
+        self.backbone = families.reader_of(causal, self.family)
+        is_decoder = self.family == "decoder"  # the others place their tokens themselves, from the left
+        self._takes_positions = is_decoder and "position_ids" in inspect.signature(self.backbone.forward).parameters
         self.reads_trees = self._takes_positions and _attention_is_plain(causal)  # see tree.py; a job may turn it off
         self.packs = self.reads_trees and self.device.type == "cpu"  # see packing.py; likewise
         fused.install(causal)
@@ -96,7 +88,7 @@ class SharedBase:
 
     @property
     def width(self) -> int:
-        return int(self.causal.get_output_embeddings().weight.shape[1])
+        return families.width_of(self.causal, self.family)
 
     @property
     def pad_id(self) -> int:
@@ -109,12 +101,12 @@ class SharedBase:
 
     @property
     def longest(self) -> int:
-        """Tokens the base can read at once."""
-        return int(getattr(self.causal.config, "max_position_embeddings", None) or 1 << 30)
+        """Tokens of one text that the base can read, opening and closing ones left aside."""
+        return families.longest_of(self.causal, self.family, extra=len(self.opening) + 1)
 
     def add(self, name: str, shape: Shape, seed: int) -> None:
         """A new LoRA adapter on all linear layers; it changes nothing until it is trained (B is zero)."""
-        self._attach(name, _lora_config(shape.r, shape.alpha, "all-linear", self._has_conv1d()))
+        self._attach(name, self._lora_config(shape.r, shape.alpha, "all-linear"))
         for place, weight in sorted(self._named(name)):
             if ".lora_A." in place:
                 draw = generator(seed, 0, f"lora {name} {place}")
@@ -134,7 +126,7 @@ class SharedBase:
                 f"The model {folder.name} is not a plain LoRA adapter {strange or ''}. Use another model."
             )
         targets = found["target_modules"]
-        self._attach(name, _lora_config(found["r"], found["lora_alpha"], targets, self._has_conv1d()))
+        self._attach(name, self._lora_config(found["r"], found["lora_alpha"], targets))
         expected = {k: v.shape for k, v in self._state(name).items()}
         if {k: v.shape for k, v in state.items()} != expected:
             raise BadArtifact(
@@ -165,7 +157,7 @@ class SharedBase:
     def copy(self, name: str, source: str) -> None:
         """A new adapter that starts as another one of this base, with that one's rank and scale."""
         found = self._wrapped().peft_config[source]
-        self._attach(name, _lora_config(found.r, found.lora_alpha, found.target_modules, self._has_conv1d()))
+        self._attach(name, self._lora_config(found.r, found.lora_alpha, found.target_modules))
         with torch.no_grad():
             for weight, there in zip(self.weights(name), self.weights(source), strict=True):
                 weight.copy_(there)
@@ -200,7 +192,10 @@ class SharedBase:
             self._serial += 1
 
     def states(self, tokens: Tensor, is_real: Tensor) -> Tensor:
-        """Last hidden states under the open scope; rows are padded on the left. (B, T) twice -> (B, T, D)"""
+        """Last hidden states under the open scope, of an encoder-decoder its encoder's. (B, T) twice -> (B, T, D)
+
+        A decoder's rows are padded on the left, those of the other families on the right.
+        """
         return self._read(tokens, is_real.long(), self.positions(is_real))
 
     def masked_states(self, tokens: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
@@ -226,11 +221,41 @@ class SharedBase:
             config._attn_implementation = usual
         return states if columns is None or self._is_trimmed else states[:, columns]
 
+    def permuted_states(self, tokens: Tensor, is_real: Tensor, hidden: Tensor, asked: Tensor) -> Tensor:
+        """XLNet's states of positions whose own token it does not see. (B, M, D)
+
+        hidden (B, T, T) is True where a token (row) does not see another, asked (B, M, T) marks the position of each state.
+        """
+        self._must_be_open()
+        masks = {"perm_mask": hidden.to(self.dtype), "target_mapping": asked.to(self.dtype)}
+        out = self.backbone(input_ids=tokens, attention_mask=is_real.long(), use_mems=False, **masks)
+        return self._watched(out.last_hidden_state)
+
+    def decoder_states(self, read: Tensor, is_real: Tensor, tokens: Tensor, cache: Any = None) -> Tensor:
+        """An encoder-decoder's decoder on its own tokens and on what its encoder read; a cache keeps keys and values.
+
+        read (B, P, D), is_real (B, P), tokens (B, R) -> (B, R, D)
+        """
+        self._must_be_open()
+        out = self.causal.get_decoder()(
+            input_ids=tokens,
+            encoder_hidden_states=read,
+            encoder_attention_mask=is_real.long(),
+            past_key_values=cache,
+            use_cache=cache is not None,
+        )
+        return self._watched(out.last_hidden_state)
+
     def _read(self, tokens: Tensor, mask: Tensor | None, places: dict[str, Any]) -> Tensor:
+        self._must_be_open()
+        out = self.backbone(input_ids=tokens, attention_mask=mask, **families.NO_CACHE[self.family], **places)
+        return self._watched(out.last_hidden_state)
+
+    def _must_be_open(self) -> None:
         if not self._is_open:
             raise ScopeError("Open a scope first: it says which adapter is meant.")
-        out = self.backbone(input_ids=tokens, attention_mask=mask, use_cache=False, **places)
-        states: Tensor = out.last_hidden_state
+
+    def _watched(self, states: Tensor) -> Tensor:
         if states.requires_grad:
             serial = self._serial
             states.register_hook(lambda _: self._still(serial))
@@ -238,8 +263,7 @@ class SharedBase:
 
     def logits(self, states: Tensor) -> Tensor:
         """(B, R, D) -> (B, R, V) in fp32. Ask only for the positions you need: V is large."""
-        logits: Tensor = self.causal.get_output_embeddings()(states)
-        return logits.float()
+        return families.logits(self.causal, self.family, states).float()
 
     def positions(self, is_real: Tensor) -> dict[str, Tensor]:
         """Position ids count real tokens only, or left padding would shift every position (GPT-2)."""
@@ -272,20 +296,23 @@ class SharedBase:
         mine = re.compile(rf"\.lora_[A-Za-z_]+\.{re.escape(name)}(\.|$)")
         return [(place, weight) for place, weight in self._wrapped().named_parameters() if mine.search(place)]
 
-    def _has_conv1d(self) -> bool:
-        return any(isinstance(module, Conv1D) for module in self.causal.modules())
+    def _lora_config(self, r: int, alpha: int, targets: str | list[str]) -> LoraConfig:
+        return LoraConfig(
+            r=r,
+            lora_alpha=alpha,
+            lora_dropout=0.0,
+            target_modules=targets,
+            fan_in_fan_out=any(isinstance(module, Conv1D) for module in self.causal.modules()),
+            bias="none",
+            task_type=families.TASKS[self.family],
+        )
 
 
 def load_base(base: str, dtype: str = "float32") -> SharedBase:
     """From a folder or a hub id already on this machine; safetensors only, never code from the model's repository."""
-    safe: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
     folder = base_folder(base)
-    if AutoConfig.from_pretrained(folder, **safe).is_encoder_decoder:
-        raise UnsupportedBase("The base is an encoder-decoder; training needs a causal decoder such as Llama or GPT-2.")
-    causal: Any = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=getattr(torch, precision.chosen(folder, dtype)), use_safetensors=True, **safe
-    )
-    tokenizer = AutoTokenizer.from_pretrained(folder, **safe)
+    causal: Any = families.load_model(folder, dtype)
+    tokenizer = families.load_tokenizer(folder, families.family_of(causal.config))
     if torch.cuda.is_available():
         causal = causal.to("cuda")
     return SharedBase(causal, tokenizer, name="" if Path(base).is_dir() else base)
@@ -331,18 +358,6 @@ def _medium_is_accurate() -> bool:
     return bool(error < 1e-4)  # our choice; bfloat16 products have 2e-3
 
 
-def _lora_config(r: int, alpha: int, targets: str | list[str], has_conv1d: bool) -> LoraConfig:
-    return LoraConfig(
-        r=r,
-        lora_alpha=alpha,
-        lora_dropout=0.0,
-        target_modules=targets,
-        fan_in_fan_out=has_conv1d,
-        bias="none",
-        task_type="CAUSAL_LM",
-    )
-
-
 def _attention_is_plain(causal: PreTrainedModel) -> bool:
     """True where a mask of ours is added to the scores as it stands; a sliding window would be lost under it."""
     config = causal.config
@@ -353,11 +368,20 @@ def _attention_is_plain(causal: PreTrainedModel) -> bool:
 @torch.no_grad()
 def _check_own_forward(base: SharedBase) -> None:
     """Backbone, then output layer, must equal the model's own forward: some families scale or cap their logits."""
-    tokens = torch.arange(1, 9, device=base.device).view(2, 4) % base.causal.config.vocab_size
-    is_real = torch.tensor([[True] * 4, [False] + [True] * 3], device=base.device)
+    vocabulary = base.causal.config.vocab_size
+    if base.family == "decoder":
+        tokens = torch.arange(1, 9, device=base.device).view(2, 4) % vocabulary
+        is_real = torch.tensor([[True] * 4, [False] + [True] * 3], device=base.device)
+        theirs = base.causal(input_ids=tokens, attention_mask=is_real.long(), **base.positions(is_real)).logits.float()
+    else:
+        tokens, is_real = pad_right([[3, 4, 5, 6], [4, 5, 6]], base.pad_id, base.device)
+        answer = torch.arange(2, 10, device=base.device).view(2, 4) % vocabulary
+        theirs = families.whole_logits(base.causal, base.family, tokens, is_real, answer).float()
     with base.scope(None):
-        ours = base.logits(base.states(tokens, is_real))
-    theirs = base.causal(input_ids=tokens, attention_mask=is_real.long(), **base.positions(is_real)).logits.float()
+        ours = base.states(tokens, is_real)
+        if base.family == "encoder_decoder":
+            ours = base.decoder_states(ours, is_real, answer)
+        ours = base.logits(ours)
     if not torch.allclose(ours[is_real], theirs[is_real], rtol=1e-3, atol=1e-3):
         raise UnsupportedBase(
             "This family of models changes its logits after the output layer; it is not supported yet."

@@ -7,7 +7,8 @@ computed once, and its gradient is the sum over the answers. Padding sees itself
 
 The mask is an additive float one: a 4-D mask of booleans is right under sdpa and silently wrong under eager attention.
 A base whose attention cannot be told what to see (a sliding window, no position ids) keeps plain rows: one sequence, one
-row, padded on the left. ``ends`` and ``predicting`` hide which of the two is used.
+row, padded on the left. So does one that reads whole texts (families.py), padded on the right. ``ends`` and ``predicting``
+hide which of them is used, and that an encoder-decoder predicts with its decoder.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +17,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from backend.training.data import lines, microbatches, pad_left
+from backend.training import encoder_decoder, families
+from backend.training.data import lines, microbatches, pad_left, pad_right
 from backend.training.packing import Piece, pieces_of
 from backend.training.run import Run
 from backend.training.shared_base import SharedBase
@@ -74,7 +76,8 @@ def trajectory_parts(
     base: SharedBase, tokens: Tensor, is_real: Tensor, responses: int, most: int, seed: int, step: int
 ) -> list[list[int]]:
     """Micro-batches of the rows of a trajectory; answers to one prompt stay together as far as ``most`` tokens reach."""
-    several = max(1, (most - (tokens.shape[1] - responses)) // responses) if base.reads_trees else 1
+    reads_once = base.reads_trees or base.family == "encoder_decoder"
+    several = max(1, (most - (tokens.shape[1] - responses)) // responses) if reads_once else 1
     groups = [
         group[start : start + several]
         for group in by_prompt(tokens, is_real, responses)
@@ -88,7 +91,9 @@ def trajectory_states(base: SharedBase, tokens: Tensor, is_real: Tensor, respons
     """The states that predict the response tokens of a trajectory's rows, which stand in its last ``responses`` columns
     from the left. (B, P+R) twice -> (B, R, D); what stands after a response's end has no meaning."""
     groups = by_prompt(tokens, is_real, responses)
-    if not base.reads_trees or (len(groups) == len(tokens) and not base.packs):
+    families.require_writer(base.family, "every method that trains a policy")
+    is_alone = len(groups) == len(tokens) and not base.packs  # plain rows are as good
+    if base.family == "decoder" and (not base.reads_trees or is_alone):
         return base.states(tokens, is_real)[:, -responses - 1 : -1]
     order = [row for group in groups for row in group]
     counts = is_real[:, -responses:].sum(1)[order].tolist()
@@ -186,6 +191,21 @@ def plain_rows(groups: Sequence[Group], pad_id: int, device: torch.device | str 
     )
 
 
+def whole_rows(groups: Sequence[Group], opening: Sequence[int], pad_id: int, device: torch.device | str) -> Rows:
+    """One row per sequence behind the ``opening`` tokens, padded on the right; the columns leave the opening out."""
+    flat = [[*opening, *sequence] for group in groups for sequence in group]
+    padded = pad_right(flat, pad_id, device)
+    return Rows(
+        tokens=padded.tokens,
+        is_real=padded.is_real,
+        positions=(padded.is_real.long().cumsum(1) - 1).clamp(min=0),
+        mask=None,
+        row=torch.arange(len(flat), device=device),
+        columns=_right([list(range(len(opening), len(sequence))) for sequence in flat], 0, device),
+        lengths=torch.tensor([len(sequence) - len(opening) for sequence in flat], device=device),
+    )
+
+
 def packed_line(groups: Sequence[Group], device: torch.device | str = "cpu") -> Rows:
     """All groups in one line without padding; packing.py says what each token sees."""
     line: list[int] = []
@@ -216,6 +236,8 @@ def packed_line(groups: Sequence[Group], device: torch.device | str = "cpu") -> 
 
 def laid_out(base: SharedBase, groups: Sequence[Group], as_trees: bool | None = None) -> Rows:
     """The groups as the base reads them best."""
+    if base.family != "decoder":
+        return whole_rows(groups, base.opening, base.pad_id, base.device)
     if not (base.reads_trees if as_trees is None else as_trees):
         return plain_rows(groups, base.pad_id, base.device)
     if base.packs:
@@ -247,7 +269,10 @@ def states_at(
 
 
 def ends(base: SharedBase, groups: Sequence[Group]) -> Tensor:
-    """The state of every sequence's last token, group by group. (N, D)"""
+    """The state of every sequence's last token, group by group. (N, D)
+
+    Where the base reads whole texts this token has seen all others, and an answer without its end token ends elsewhere.
+    """
     return states_at(base, groups, lambda rows: rows.columns.gather(1, rows.lengths[:, None] - 1)[:, 0])
 
 
@@ -257,6 +282,9 @@ def predicting(base: SharedBase, groups: Sequence[Group], counts: Sequence[int])
     The state before a token predicts it, so a sequence must be longer than its count. After a sequence's count stand
     states of no meaning, which whoever asks must mask.
     """
+    families.require_writer(base.family, "every method that trains a policy")
+    if base.family == "encoder_decoder":
+        return encoder_decoder.predicting(base, [sequence for group in groups for sequence in group], counts)
     return states_at(base, groups, lambda rows: before(rows, torch.tensor(counts, device=base.device)))
 
 

@@ -14,9 +14,21 @@ from backend import comparing, labelling, retraining
 from backend.engines.scripted import ScriptedEngine
 from backend.jobs import runner
 from backend.jobs.supervisor import Supervisor
+from backend.prompts.digest import digest_of, split_of
 from backend.training.settings import KINDS
-from feedback_db import Store, comparisons, models, snapshots
-from feedback_db.types import Assignment, Comparison, Demonstration, Job, Judgement, Model, Person, Project, Snapshot
+from feedback_db import Store, comparisons, documents, models, snapshots
+from feedback_db.types import (
+    Assignment,
+    Comparison,
+    Demonstration,
+    Document,
+    Job,
+    Judgement,
+    Model,
+    Person,
+    Project,
+    Snapshot,
+)
 from tests.backend.test_retraining import HERE, an_artifact, judge, report, reward_job
 
 
@@ -60,6 +72,15 @@ def judged_once(
 def demonstration(store: Store, project: Project, text: str, **more: Any) -> Demonstration:
     given = {"source": "written", "output": "so it is done", **more}
     return store.add(Demonstration(project_id=project.id or 0, input=text, digest=uuid.uuid4().bytes * 2, **given))
+
+
+def add_texts(store: Store, project: Project, count: int = 40, start: int = 0) -> None:
+    for i in range(start, start + count):
+        digest = digest_of({"text": f"text {i}"})
+        made = Document(
+            project_id=project.id or 0, text=f"text {i}", source="a.txt", split=split_of(digest), digest=digest
+        )
+        documents.keep(store, made)
 
 
 def no_demonstrations(store: Store) -> None:
@@ -216,7 +237,47 @@ def test_judged_answers_are_frozen_one_by_one_with_verdict_prompt_and_judgements
     assert snapshots.freeze_unpaired(store, project.id or 0, "u", None).digest != made.digest
 
 
+def test_a_snapshot_of_texts_holds_all_of_its_project_and_keeps_its_digest(store: Store, project: Project) -> None:
+    other = store.add(Project(name="other"))
+    add_texts(store, project, 40)
+    add_texts(store, other, 3)
+    made = snapshots.freeze_texts(store, project.id or 0, "t", None)
+    rows = rows_of(store, made)
+    assert (made.kind, made.n, made.state) == ("texts", 40, "frozen") and len(rows) == 40
+    assert rows[7] == {"document": 8, "split": split_of(digest_of({"text": "text 7"})), "text": "text 7"}
+    assert {row["split"] for row in rows} == {"train", "val", "test"}
+    before = snapshots.rows_text(store, store.get(Snapshot, made.id or 0))
+    add_texts(store, project, 5, start=40)
+    assert snapshots.rows_text(store, store.get(Snapshot, made.id or 0)) == before
+    assert snapshots.freeze_texts(store, project.id or 0, "t", None).n == 45
+    add_texts(store, project, 45)
+    assert documents.count(store, project.id or 0) == 45  # the same text is not kept twice
+
+
 # ---- starting
+
+
+def test_pretraining_learns_from_texts_and_goes_on_from_the_live_policy(
+    store: Store, admin: Person, project: Project, supervisor: Supervisor
+) -> None:
+    add_texts(store, project, 20)
+    trained_on = documents.count(store, project.id or 0, "train")
+    with pytest.raises(retraining.NotReady, match=f"needs 20 texts .* there are {trained_on}"):
+        retraining.train(store, admin, project.id or 0, "pretrain", changes={})
+    add_texts(store, project, 20, start=20)
+    assert retraining.readiness(store, admin, project.id or 0).texts == documents.count(store, project.id or 0, "train")
+    job = retraining.train(store, admin, project.id or 0, "pretrain", changes={"mlm_probability": 0.2})
+    frozen = store.get(Snapshot, job.snapshot_id or 0)
+    assert (frozen.kind, frozen.n, job.settings["mlm_probability"]) == ("texts", 40, 0.2)
+    supervisor.tick()
+    saved = an_artifact(supervisor)
+    report(
+        supervisor, store.get(Job, job.id or 0), "done", artifact=saved.folder, digest=saved.digest,
+        report={"n": 8, "objective": "causal", "verdict": "loss_fell"},
+    )  # fmt: skip
+    supervisor.tick()
+    made = store.get(Model, store.get(Job, job.id or 0).output_model_id or 0)
+    assert (made.kind, made.stage, made.name) == ("policy", "candidate", f"pretrain-{job.id}")
 
 
 @pytest.mark.parametrize(("kind", "snapshot_kind"), [("sft", "sft"), ("dpo", "preference"), ("kto", "unpaired")])
@@ -264,7 +325,14 @@ def test_what_follows_a_reward_model_needs_one_worth_following_or_a_reason(
 
 def test_too_little_to_learn_from_is_refused_with_both_numbers(store: Store, admin: Person, project: Project) -> None:
     refusals = retraining.readiness(store, admin, project.id or 0).refusals
-    assert set(refusals) == {"reward", "ppo", "ift", "dpo", "kto"}  # the sample's demonstrations are enough for SFT
+    assert set(refusals) == {
+        "reward",
+        "ppo",
+        "ift",
+        "dpo",
+        "kto",
+        "pretrain",
+    }  # the sample's demonstrations are enough for SFT
     with pytest.raises(retraining.NotReady, match="DPO needs 20 judged pairs; there are 0"):
         retraining.train(store, admin, project.id or 0, "dpo", changes={})
     with pytest.raises(retraining.NotReady, match=r"KTO needs 10 desirable .* at most \d+ and 0"):
@@ -292,6 +360,7 @@ def test_every_kind_goes_on_from_the_live_policy_but_the_reward_model(
     usable = {"n": 9, "verdict": "usable"}
     report(supervisor, reward, "done", artifact=found.folder, digest=found.digest, report=usable)
     supervisor.tick()
+    add_texts(store, judged)
     for kind in KINDS:
         job = retraining.train(store, admin, judged.id or 0, kind, changes={})
         assert job.start_model_id == (None if kind == "reward" else live.id)

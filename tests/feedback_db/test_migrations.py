@@ -10,7 +10,7 @@ import pytest
 from sqlite_utils import Database
 
 from feedback_db import Store, jobs, migrations, rounds
-from feedback_db.types import Job, Model, Round
+from feedback_db.types import Document, Job, Model, Round, Snapshot
 
 
 def file_before(path: Path, step: str, version: int) -> None:
@@ -112,7 +112,7 @@ def test_jobs_and_all_that_points_at_them_survive_the_step_that_allows_kto(tmp_p
 
 def test_jobs_name_no_policy_before_rounds_and_a_project_has_one_open_round(tmp_path: Path) -> None:
     path = tmp_path / "feedback.db"
-    file_before(path, "m005_rounds", 3)
+    file_before(path, "m005_rounds", 4)
     store = Store(path)
     assert [(job.policy_model_id, job.state) for job in store.find(Job)] == [(None, "running"), (None, "failed")]
     assert store.get(Model, 1).job_id == 7 and store.rows("pragma foreign_key_check") == []
@@ -126,4 +126,48 @@ def test_jobs_name_no_policy_before_rounds_and_a_project_has_one_open_round(tmp_
     assert rounds.open_round(store, 1) is None
     with pytest.raises(sqlite3.IntegrityError, match="CHECK"):  # no policy job yet
         store.add(Round(number=2, reward_job_id=8, state="training_policy", **given))
+    store.close()
+
+
+@pytest.fixture
+def before_texts(tmp_path: Path) -> Path:
+    """A file without documents, with a frozen snapshot and one that is being built, and rows that point at them."""
+    path = tmp_path / "feedback.db"
+    file_before(path, "m004_documents", 3)
+    conn = sqlite3.connect(path, isolation_level=None)
+    conn.executescript(
+        """
+        insert into snapshots(id, project_id, name, version, kind, state, filters, as_of_judgement_id, n, digest, created_at)
+          values (3, 1, 's', 1, 'preference', 'frozen', '{}', 9, 4, zeroblob(32), 1),
+                 (4, 1, 's', 2, 'prompts', 'building', '{"prompt_ids":[]}', 9, null, null, 2);
+        update jobs set snapshot_id = 3 where id = 7;
+        update evaluations set snapshot_id = 3;
+        """
+    )
+    conn.close()
+    return path
+
+
+def test_snapshots_and_all_that_points_at_them_survive_the_step_that_brings_texts(before_texts: Path) -> None:
+    conn = sqlite3.connect(before_texts)
+    before = conn.execute("select * from snapshots order by id").fetchall()
+    conn.close()
+    store = Store(before_texts)
+    assert store.db.conn.execute("select * from snapshots order by id").fetchall() == before
+    assert store.rows("pragma foreign_key_check") == []
+    assert store.get(Job, 7).snapshot_id == 3 and store.get(Snapshot, 4).state == "building"
+    with pytest.raises(sqlite3.IntegrityError, match="snapshot is frozen"):
+        store.db.conn.execute("update snapshots set n = 5 where id = 3")
+    with pytest.raises(sqlite3.IntegrityError):
+        store.db.conn.execute("delete from snapshots where id = 3")  # rows still point at it
+    with pytest.raises(sqlite3.IntegrityError):
+        store.db.conn.execute("update snapshots set kind = 'pictures' where id = 4")
+    store.db.conn.execute(
+        "update snapshots set kind = 'texts', state = 'frozen', n = 0, digest = zeroblob(32) where id = 4"
+    )
+    kept = store.add(Document(project_id=1, text="a", source="b.txt", split="val", digest=bytes(32)))
+    with pytest.raises(sqlite3.IntegrityError, match="UNIQUE"):
+        store.add(Document(project_id=1, text="b", source="b.txt", split="val", digest=bytes(32)))
+    with pytest.raises(sqlite3.IntegrityError, match="documents are not changed"):
+        store.db.conn.execute("update documents set text = 'c' where id = ?", [kept.id])
     store.close()

@@ -130,6 +130,11 @@ def _report_facts(ui: Ui, report: Mapping[str, Any]) -> list[tuple[str, drawn.Ce
             (say("models.loss_fall"), interval(loss["fall"])),
             (say("models.loss"), f"{figure(loss['before'])} → {figure(loss['after'])} (n = {loss['n']})"),
         ]
+    if perplexity := report.get("perplexity"):
+        change = f"{figure(perplexity['before'])} → {figure(perplexity['after'])}"
+        rows.append((say("models.perplexity"), f"{change} (n = {perplexity['n']})"))
+    if objective := report.get("objective"):
+        rows.append((say("models.objective"), say(f"models.objective.{objective}")))
     if held_out := report.get("held_out"):
         kl = held_out.get("kl", {})
         rows += [

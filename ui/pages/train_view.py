@@ -76,7 +76,11 @@ def about_shown(ui: Ui, ready: Readiness, kind: str) -> dict[str, Any]:
     """What a kind of job learns from, and why it cannot start."""
     refusal = ready.refusals.get(kind)
     return drawn.drawing(
-        drawn.note(ui.guard.say(f"train.about.{kind}", judgements=ready.judgements, shown=ready.demonstrations)),
+        drawn.note(
+            ui.guard.say(
+                f"train.about.{kind}", judgements=ready.judgements, shown=ready.demonstrations, texts=ready.texts
+            )
+        ),
         drawn.note(ui.text.problem(refusal, ui.guard.language()), "warn") if refusal else None,
     )
 

@@ -43,6 +43,13 @@ STRINGS = {
         ),
         "KTO 需要可取与不可取的回答各 {minimum} 个,目前最多分别为 {desirable} 个和 {undesirable} 个。请先继续标注。",
     ),
+    "problem.few_texts": (
+        (
+            "Pretraining needs {minimum} texts in the split 'train'; there are {count}. "
+            "Import some: python app.py import corpus.txt --format text --project NAME."
+        ),
+        "继续预训练需要“train”划分中有 {minimum} 篇文本,目前有 {count} 篇。请导入:python app.py import corpus.txt --format text --project NAME。",
+    ),
     "problem.no_reward_model": (
         "{method} needs a reward model. Train one from the judgements first.",
         "{method} 需要奖励模型,请先用评判训练一个。",

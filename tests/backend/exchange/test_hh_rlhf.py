@@ -7,7 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from backend.exchange.hh_rlhf import FileProblem, Pair, as_row, parse_file, parse_lines, parse_row
+from backend.exchange.hh_rlhf import Pair, as_row, parse_file, parse_lines, parse_row
+from backend.exchange.reading import FileProblem
 
 UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # machines may be busy
 

@@ -13,7 +13,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from backend.jobs.folder import Job, write_job, write_rows
 from backend.registry import artifacts
-from backend.training import dpo, ift, kto, ppo, reward, sft
+from backend.training import dpo, ift, kto, ppo, pretrain, reward, sft
 from backend.training import job as training_job
 from backend.training.run import Run
 from tests.backend.training import tiny
@@ -21,6 +21,7 @@ from tests.backend.training import tiny
 SETTINGS: dict[str, dict[str, Any]] = {
     "reward": {"learning_rate": 1e-2, "num_train_epochs": 2, "batch_size": 8, "min_comparisons": 2},
     "sft": {"learning_rate": 1e-2, "num_train_epochs": 2, "batch_size": 8, "min_answers": 2},
+    "pretrain": {"learning_rate": 1e-2, "num_train_epochs": 2, "batch_size": 8, "min_texts": 2},
     "dpo": {"learning_rate": 1e-2, "num_train_epochs": 2, "batch_size": 8, "min_pairs": 2},
     "kto": {"learning_rate": 1e-2, "num_train_epochs": 2, "batch_size": 8, "min_of_each": 2},
     "ift": {"learning_rate": 1e-2, "total_episodes": 64, "batch_size": 16, "response_length": 4, "eval_cases": 4},
@@ -30,16 +31,26 @@ SETTINGS: dict[str, dict[str, Any]] = {
 ROWS: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "reward": lambda: tiny.separable_rows(30),
     "sft": lambda: [tiny.answer_row(i) for i in range(30)],
+    "pretrain": lambda: [tiny.text_row(i) for i in range(30)],
     "dpo": lambda: [tiny.preference_row(i) for i in range(30)],
     "kto": lambda: [tiny.unpaired_row(i) for i in range(30)],
     "ift": lambda: [tiny.prompt_row(i) for i in range(15)],
     "ppo": lambda: [tiny.prompt_row(i) for i in range(15)],
 }
 COMMON = {"lora_r": 4, "lora_alpha": 8, "threads": 1, "save_minutes": 0}
-ALGORITHMS = {"reward": reward, "sft": sft, "dpo": dpo, "kto": kto, "ift": ift, "ppo": ppo}
+ALGORITHMS = {
+    "reward": reward,
+    "sft": sft,
+    "pretrain": pretrain,
+    "dpo": dpo,
+    "kto": kto,
+    "ift": ift,
+    "ppo": ppo,
+}
 LOOKS = {
     "reward": "brief",
     "sft": "losses",
+    "pretrain": "losses",
     "dpo": "implicit_margins",
     "kto": "implicit_rewards",
     "ift": "evaluate",
@@ -56,14 +67,15 @@ class Kill(NamedTuple):
 
 
 def prepare(root: Path, kind: str, name: str, judge: str | None = None, **settings: Any) -> Path:
-    """A job's folder. All jobs under one root share its base and its models."""
-    if not (root / "base").exists():
-        tiny.folder(root / "base")
+    """A job's folder. All jobs under one root share its bases; what is hidden from BERT is drawn anew at every step."""
+    model = "bert" if kind == "pretrain" else "llama"
+    if not (root / model).exists():
+        tiny.folder(root / model, model)
     folder = root / name
     folder.mkdir()
     digest = write_rows(folder, ROWS[kind]())
     values = {**COMMON, **SETTINGS[kind], **settings}
-    job = Job(job=1, kind=kind, settings=values, seed=0, base=str(root / "base"), models=str(root / f"models-{name}"),
+    job = Job(job=1, kind=kind, settings=values, seed=0, base=str(root / model), models=str(root / f"models-{name}"),
               rows_digest=digest, reward=judge)  # fmt: skip
     write_job(folder, job)
     return folder

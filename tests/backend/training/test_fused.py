@@ -1,9 +1,11 @@
 """Our own normalisation computes what the model's computes, and is installed only where it does."""
 
+import pytest
 import torch
 from torch import nn
 from transformers.models.gemma.modeling_gemma import GemmaRMSNorm
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
+from transformers.models.t5.modeling_t5 import T5LayerNorm
 
 from backend.training import fused
 
@@ -20,9 +22,10 @@ def drawn(dtype: torch.dtype) -> torch.Tensor:
     return torch.randn(3, 5, 12, generator=torch.Generator().manual_seed(1)).to(dtype).requires_grad_()
 
 
-def test_forward_and_backward_are_the_modules_own() -> None:
+@pytest.mark.parametrize("kind", [LlamaRMSNorm, T5LayerNorm])
+def test_forward_and_backward_are_the_modules_own(kind: type) -> None:
     for dtype, error in ((torch.float32, 1e-5), (torch.bfloat16, 2e-2)):
-        module, x = norm(LlamaRMSNorm).to(dtype), drawn(dtype)
+        module, x = norm(kind).to(dtype), drawn(dtype)
         weight = torch.randn(x.shape, generator=torch.Generator().manual_seed(2)).to(dtype)
         theirs = module(x)
         (expected,) = torch.autograd.grad((theirs * weight).sum(), x)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from backend.training import on_policy, ppo
+from backend.training import judge, on_policy, ppo
 from backend.training.maths import token_logp
 from backend.training.settings import PPOSettings
 from tests.backend.training.test_ppo import batch_of, copies, likes_good, made_up, moved, ready, same, trained
@@ -16,7 +16,7 @@ from tests.backend.training.test_ppo import batch_of, copies, likes_good, made_u
 def test_a_batch_is_left_once_the_policy_is_too_far_from_the_one_that_sampled_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(on_policy, "score_sequences", likes_good)
+    monkeypatch.setattr(judge, "score_sequences", likes_good)
     settings = {"total_episodes": 64, "num_ppo_epochs": 2, "num_mini_batches": 4, "learning_rate": 5e-2}
     base, report = trained(tmp_path, approx_kl_stop=0.05, **settings)
     left_out = report["curve"][0]["policy/updates_left_out"]
@@ -93,7 +93,7 @@ def test_the_kl_is_charged_once_in_the_reward_or_in_the_loss(tmp_path: Path, mon
 
 
 def test_the_kl_in_the_loss_holds_the_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(on_policy, "score_sequences", likes_good)
+    monkeypatch.setattr(judge, "score_sequences", likes_good)
     kl = [
         trained(tmp_path, total_episodes=256, kl_penalty="loss", kl_estimator="k2", kl_coef=c)[1]["held_out"]["kl"][
             "value"

@@ -76,6 +76,7 @@ def whole(root: Path, kind: str) -> tuple[str, str]:
         ("reward", Kill("update", 2, is_before=False)),
         ("reward", Kill("look", 2)),
         ("sft", Kill("update", 3)),
+        ("pretrain", Kill("update", 3)),
         ("dpo", Kill("update", 3)),
         ("kto", Kill("update", 3)),
         ("kto", Kill("look", 3)),  # all steps are done, and the report is not

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from backend.registry.artifacts import BadArtifact
 from backend.training.data import pad_left
-from backend.training.shared_base import ScopeError, Shape, SharedBase, UnsupportedBase, load_base
+from backend.training.families import UnsupportedBase
+from backend.training.shared_base import ScopeError, Shape, SharedBase, load_base
 from tests.backend.training import tiny
 
 ROWS = [[2, 9, 10, 11, 3], [2, 7, 3]]

@@ -17,7 +17,7 @@ from typing import Any
 import gradio as gr
 from gradio.state_holder import SessionState
 
-from backend import comparing, labelling, opening, promoting, retraining, starting
+from backend import comparing, exchanging, labelling, opening, promoting, retraining, starting
 from backend.engines.client import Piece
 from backend.engines.scripted import ScriptedEngine
 from backend.jobs import runner
@@ -87,7 +87,7 @@ class Studio:
 
 
 def build(folder: Path) -> Studio:
-    """A sample project and one person of each role."""
+    """A sample project with some plain texts, and one person of each role."""
     settings = Settings(data_dir=folder, port=0)
     store = Store(settings.database)
     opening.register_base(store, Base("starter", Path("/nowhere"), hashlib.sha256(b"starter").digest()))
@@ -106,6 +106,9 @@ def build(folder: Path) -> Studio:
         store.add(Person(pseudonym=n, name=n, role=r))
         for n, r in [("ann", "annotator"), ("bob", "engineer"), ("root", "admin")]
     ]  # type: ignore[arg-type]
+    corpus = folder / "corpus.txt"
+    corpus.write_text("\n\n".join(f"Parcel {i} is on its way." for i in range(40)), encoding="utf-8")
+    exchanging.import_file(store, people[-1], corpus, format="text", project=project.name)
     return Studio(store, settings, engine, supervisor, project, *people)
 
 
