@@ -11,7 +11,7 @@ from bench import learning, report, start
 def training(args: argparse.Namespace) -> report.Found:
     from bench import training as beside  # it imports torch, which the other measurements do without
 
-    return beside.measure(args.quick, args.pairs)
+    return beside.measure(args.quick, args.pairs, args.size)
 
 
 MEASUREMENTS: dict[str, Callable[[argparse.Namespace], report.Found]] = {
@@ -26,6 +26,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("name", choices=sorted(MEASUREMENTS), help="what to measure")
     parser.add_argument("--quick", action="store_true", help="fewer repeats: a first look, with wide intervals")
     parser.add_argument("--pairs", type=Path, help="training: preference pairs, one {chosen, rejected} per line, gzip")
+    parser.add_argument("--size", choices=("6M", "90M"), help="training: models of one size only")
     args = parser.parse_args(argv)
     return report.publish(args.name, *MEASUREMENTS[args.name](args))
 
