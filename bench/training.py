@@ -59,10 +59,10 @@ class PeerFailed(RuntimeError):
     """A side ended with an error, or the two sides do not compute the same; the message says which."""
 
 
-def measure(quick: bool, pairs: Path | None = None, size: str | None = None) -> report.Found:
-    """``size``: of one size of models only."""
+def measure(quick: bool, pairs: Path | None = None, only: str | None = None) -> report.Found:
+    """``only``: the one size of models to measure."""
     given = pairs or (PAIRS if PAIRS.exists() else None)
-    sizes = [size] if size else ["6M"] if quick else ["6M", "90M"]
+    sizes = [only] if only else ["6M"] if quick else ["6M", "90M"]
     folder = workload.prepare(CACHE, given, sizes)
     text = "real pairs" if given else "made-up pairs"
     rows, runs, peak = [], [], flops.peak()

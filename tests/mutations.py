@@ -260,6 +260,77 @@ CORRUPTION_FAULTS = [
 ]  # fmt: skip
 
 
+PACKING_FAULTS = [
+    Fault("a token sees itself only from the next on", "torch.finfo(dtype).min, dtype=dtype).triu(1)", "torch.finfo(dtype).min, dtype=dtype).triu(0)"),
+    Fault("a token sees what comes after it in its piece", "torch.finfo(dtype).min, dtype=dtype).triu(1)", "torch.finfo(dtype).min, dtype=dtype).triu(2)"),
+    Fault("what is seen besides is hidden", "torch.cat([torch.zeros(own, seen, dtype=dtype), hidden], 1)", "torch.cat([torch.full((own, seen), torch.finfo(dtype).min, dtype=dtype), hidden], 1)"),
+    Fault("masks are of one dtype", "hidden = torch.full((own, own), torch.finfo(dtype).min, dtype=dtype).triu(1)\n            made[own, seen] = torch.cat([torch.zeros(own, seen, dtype=dtype), hidden], 1)", "hidden = torch.full((own, own), torch.finfo(dtype).min).triu(1)\n            made[own, seen] = torch.cat([torch.zeros(own, seen), hidden], 1)"),
+    Fault("equal shapes have masks of their own", "if (own, seen) not in made:", "if True:"),
+    Fault("the asking rows of the next piece", "asked.mask[columns[start:end] - asked.piece.start]", "asked.mask[: end - start]"),
+    Fault("a piece that asks nothing is dropped with its neighbour", "if end > start:", "if end > start + 1:"),
+    Fault("only what is kept has a backward", "shares = next(shares_of) if asked.is_kept else _shares(query, key, asked, ctx.scale)", "shares = next(shares_of)"),
+    Fault("no scale", "alpha=scale).softmax(-1)", "alpha=1.0).softmax(-1)"),
+    Fault("no scale in the backward", "shares.dtype).mul_(ctx.scale)", "shares.dtype)"),
+    Fault("softmax over the asking", "alpha=scale).softmax(-1)", "alpha=scale).softmax(1)"),
+    Fault("queries and values exchanged in the backward", "torch.bmm(towards.transpose(1, 2), query[:, asked.rows])", "torch.bmm(towards.transpose(1, 2), own)"),
+    Fault("the gradient of what is seen besides is lost", "    whole[:, piece.seen_from : piece.seen_to] += part[:, :seen]\n", ""),
+    Fault("the gradient of what is seen besides overwrites", "whole[:, piece.seen_from : piece.seen_to] += part[:, :seen]", "whole[:, piece.seen_from : piece.seen_to] = part[:, :seen]"),
+    Fault("the own gradient overwrites what others saw", "whole[:, piece.start : piece.end] += part[:, seen:]", "whole[:, piece.start : piece.end] = part[:, :part.shape[1] - seen]"),
+    Fault("a piece sees its own tokens only", "return x[:, piece.seen_from : piece.end]", "return x[:, piece.start : piece.end]"),
+    Fault("own tokens come first", "torch.cat([x[:, piece.seen_from : piece.seen_to], x[:, piece.start : piece.end]], 1)", "torch.cat([x[:, piece.start : piece.end], x[:, piece.seen_from : piece.seen_to]], 1)"),
+    Fault("long stretches are never cut", "range(start, end, LONGEST)", "range(start, end, 10**6)"),
+    Fault("a cut stretch forgets its beginning", "Piece(at, min(at + LONGEST, end), first, at)", "Piece(at, min(at + LONGEST, end), at, at)"),
+    Fault("an answer whose prompt stands elsewhere is cut", "if seen_to > seen_from and seen_to != start:", "if False:"),
+    Fault("shared keys in the wrong order", "key.repeat_interleave(groups, 0)", "key.repeat(groups, 1, 1)"),
+    Fault("caps are ignored", "if attention_mask is not None or softcap is not None:", "if attention_mask is not None:"),
+    Fault("masks are ignored", "if attention_mask is not None or softcap is not None:", "if softcap is not None:"),
+    Fault("the usual scale is forgotten", "query.shape[-1] ** -0.5 if scaling is None", "1.0 if scaling is None"),
+]  # fmt: skip
+
+
+LLAMA_FAULTS = [
+    Fault("keys are not turned", "key = turned(_heads(mine, \"k\", normed), cos, sin)", "key = _heads(mine, \"k\", normed)"),
+    Fault("queries are turned by the first places", "cos[columns], sin[columns])", "cos[: len(columns)], sin[: len(columns)])"),
+    Fault("halves exchanged", "torch.cat([-second, first], -1)", "torch.cat([second, -first], -1)"),
+    Fault("the last layer forgets its input", "wanted = x[0, columns] + mine.o_proj(found.flatten(1))", "wanted = mine.o_proj(found.flatten(1))"),
+    Fault("the last layer forgets its attention", "return (wanted + layer.mlp(", "return (x[0, columns] + layer.mlp("),
+    Fault("the last layer is never trimmed", "if line is not None and line.columns is not None:", "if False:"),
+    Fault("a trimmed layer reads no rows", "if line is not None and line.columns is not None:", "if True:"),
+    Fault("norms of the heads are left out", "return found if norm is None else norm(found)", "return found"),
+    Fault("any family is taken", "return type(backbone).__name__ in WIRED_ALIKE", "return True"),
+    Fault("padding of the prompts is seen", "masked_fill_(~is_real, lowest)", "masked_fill_(~is_real, 0.0)"),
+    Fault("places count the padding", "is_real.sum(1).repeat_interleave(count)", "torch.full((len(is_real) * count,), is_real.shape[1])"),
+    Fault("the places of the first prompt for all", "is_real.sum(1).repeat_interleave(count)", "is_real.sum(1).repeat(count)"),
+    Fault("the place stands still", "        self._position = self._position + 1\n", ""),
+    Fault("every token is written to one place", "        self._written += 1\n", ""),
+    Fault("a token does not see itself", "so_far = self._written + 1", "so_far = max(1, self._written)"),
+    Fault("keys of a step are not turned", "kept.keys[:, :, self._written] = turned(_heads(mine, \"k\", normed), cos, sin)", "kept.keys[:, :, self._written] = _heads(mine, \"k\", normed)"),
+    Fault("a step forgets its input", "x = x + mine.o_proj(self._attend(query, kept, mine.scaling))", "x = mine.o_proj(self._attend(query, kept, mine.scaling))"),
+    Fault("the last norm is left out", "states: Tensor = self.backbone.norm(x)", "states: Tensor = x"),
+    Fault("two softmaxes", "shares = scores.softmax(-1)\n", "shares = torch.cat([scores[..., : of_prompt.shape[-1]].softmax(-1), scores[..., of_prompt.shape[-1] :].softmax(-1)], -1)\n"),
+    Fault("answers are scaled once more", "self._together(of_answer) * scale", "self._together(of_answer) * scale * scale"),
+    Fault("the prompt's values are left out", "found = found + torch.matmul", "found = torch.matmul"),
+    Fault("the rows that stay are the first", "kept.keys[rows], kept.values[rows]", "kept.keys[: len(rows)], kept.values[: len(rows)]"),
+    Fault("the prompts that stay are the first", "kept.prompt_keys[prompts], kept.prompt_values[prompts]", "kept.prompt_keys[: len(prompts)], kept.prompt_values[: len(prompts)]"),
+    Fault("the mask of the prompts that left", "self._mask[prompts], self._position[rows]", "self._mask[: len(prompts)], self._position[rows]"),
+    Fault("the places of the rows that left", "self._mask[prompts], self._position[rows]", "self._mask[prompts], self._position[: len(rows)]"),
+]  # fmt: skip
+
+
+FUSED_FAULTS = [
+    Fault("no mean", "length.square_().div_(x.shape[-1]) + epsilon", "length.square_() + epsilon"),
+    Fault("no epsilon", "length.square_().div_(x.shape[-1]) + epsilon", "length.square_().div_(x.shape[-1])"),
+    Fault("no weight", ".to(x.dtype).mul_(weight)", ".to(x.dtype)"),
+    Fault("the gradient forgets the weight", "towards = (grad * weight).float()", "towards = grad.float()"),
+    Fault("the gradient forgets the length", ".addcmul_(x.float(), along, value=-1)", ""),
+    Fault("the gradient adds the length", "along, value=-1)", "along, value=1)"),
+    Fault("the length's gradient over the square", "mul_(inverse**3)", "mul_(inverse**2)"),
+    Fault("the length's gradient is no mean", ".mul_(inverse**3).div_(x.shape[-1])", ".mul_(inverse**3)"),
+    Fault("every norm is taken for this one", "if is_one and _is_the_same(module):", "if is_one:"),
+    Fault("the precision is not x's", "return (x * inverse).to(x.dtype).mul_(weight)", "return (x * inverse).mul_(weight)"),
+]  # fmt: skip
+
+
 class Suite(NamedTuple):
     """A file of backend/training, the file of tests beside it, and what is done to it. Its tests take no arguments."""
 
@@ -276,6 +347,9 @@ SUITES = [
     Suite("tree", TREE_FAULTS),
     Suite("checkpoint", CHECKPOINT_FAULTS),
     Suite("corruption", CORRUPTION_FAULTS),
+    Suite("packing", PACKING_FAULTS),
+    Suite("llama", LLAMA_FAULTS),
+    Suite("fused", FUSED_FAULTS),
 ]
 
 

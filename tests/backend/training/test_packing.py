@@ -37,9 +37,11 @@ def plain(query: Tensor, key: Tensor, value: Tensor, may_see: Tensor, scale: flo
     return (scores.softmax(-1) @ value).transpose(0, 1)
 
 
-def compare(columns: "Tensor | None" = None, key_heads: int = HEADS, kept: int = packing.KEPT) -> None:
+def compare(
+    columns: "Tensor | None" = None, key_heads: int = HEADS, kept: int = packing.KEPT, heads: int = HEADS
+) -> None:
     line = packing.line_of(pieces(), torch.float32, columns)
-    query, key, value = drawn(HEADS, 1), drawn(key_heads, 2), drawn(key_heads, 3)
+    query, key, value = drawn(heads, 1), drawn(key_heads, 2), drawn(key_heads, 3)
     rows = torch.arange(15) if columns is None else columns
     usual, packing.KEPT = packing.KEPT, kept
     try:
@@ -66,6 +68,7 @@ def test_only_some_columns_may_ask() -> None:
 
 def test_several_queries_may_share_a_key() -> None:
     compare(key_heads=1)
+    compare(key_heads=2, heads=6)
 
 
 def test_what_is_not_kept_is_computed_again() -> None:
