@@ -81,8 +81,7 @@ class RunFailed(RuntimeError):
     """One of the processes ended with an error; the message holds what it last said."""
 
 
-def measure(quick: bool) -> report.Found:
-    plan = QUICK if quick else Plan()
+def measure(plan: Plan) -> report.Found:
     folder = folder_of(plan)
     rows: list[report.Row | report.Difference] = []
     facts: dict[str, Any] = {"plan": asdict(plan), "methods": []}
