@@ -177,12 +177,12 @@ TREE_FAULTS = [
     Fault("the columns of the first answer for all", "*range(len(line), len(line) + len(sequence) - shared)", "*range(shared, len(sequence))"),
     Fault("plain rows padded on the right", "range(width - len(sequence), width)", "range(len(sequence))"),
     Fault("the size of a tree counts the prompt per answer", "shared + sum(len(sequence) - shared", "shared + sum(len(sequence)"),
-    Fault("any error is trusted", "if not found <= LARGEST_ERROR[base.dtype]:", "if False:"),
-    Fault("an error is told and forgotten", "        base.reads_trees = False\n", ""),
+    Fault("any error is trusted", "if found <= LARGEST_ERROR[base.dtype]:", "if True:"),
+    Fault("an error is told and forgotten", "            base.reads_trees = False\n", "            few = []\n"),
     Fault("answers come back in the order of their prompts", "[torch.tensor(order, device=states.device).argsort()]", ""),
     Fault("a prompt with many answers is never cut", "max(1, (most - (tokens.shape[1] - responses)) // responses)", "len(tokens)"),
     Fault("all neighbours begin alike", "2 * alike >= len(sequence) and", ""),
-    Fault("both readings are plain", "for as_trees in (True, False)", "for as_trees in (False, False)"),
+    Fault("both readings are plain", "for way in (True, False))", "for way in (False, False))"),
 ]  # fmt: skip
 
 
