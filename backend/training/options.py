@@ -74,7 +74,7 @@ class CommonSettings:
     base_dtype: str = setting(
         "auto",
         "Base weights",
-        "bfloat16 halves memory and time where the processor has it; auto takes it for bases above 50 million weights.",
+        "bfloat16 halves memory and time where the processor has it; auto takes it for bases above 5 million weights.",
         choices=("auto", "float32", "bfloat16"),
         advanced=True,
     )
