@@ -187,6 +187,9 @@ TREE_FAULTS = [
 
 
 CHECKPOINT_FAULTS = [
+    Fault("what is computed once is computed again", "                return read_tensors(content)\n", "                pass\n"),
+    Fault("what another run computed is taken", "if told == hashlib.sha256(content + about.encode()).hexdigest():", "if True:"),
+    Fault("what was computed once is never written", "        os.rename(half, file)\n        return found", "        return found"),
     Fault("moments start anew", '    live.optimizer.load_state_dict({"state": state, "param_groups": found.state["optimizer"]["groups"]})\n', ""),
     Fault("weights start anew", "                weight.copy_(saved[name])\n", "                pass\n"),
     Fault("shapes are not compared", "[tuple(weight.shape) for weight in some]:", "[tuple(saved[name].shape) for name in sorted(saved)]:"),

@@ -106,6 +106,28 @@ class Checkpoints:
         self.run.message(f"Goes on after step {found.step}.")
         return Resumed(found.step, found.state["facts"])
 
+    def once(self, name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Tensors that a run computes before its first step and never again: kept beside its checkpoints, on the CPU.
+
+        A file that is damaged, or of another run, counts as none.
+        """
+        if self.run is None:
+            return make()
+        file, about = self.run.folder / f"{name}.safetensors", hashlib.sha256(as_json(self.expected)).hexdigest()
+        try:
+            content = file.read_bytes()
+            told, content = content[:64].decode(), content[64:]
+            if told == hashlib.sha256(content + about.encode()).hexdigest():
+                return read_tensors(content)
+        except (OSError, ValueError):
+            pass
+        found = {key: _copy(value) for key, value in make().items()}
+        content = as_bytes(found)
+        half = file.with_name(f"{TEMPORARY}{file.name}")
+        _write_synced(half, hashlib.sha256(content + about.encode()).hexdigest().encode() + content)
+        os.rename(half, file)
+        return found
+
     def keep(self, step: int, live: Live, facts: Mapping[str, Any], now: bool = False) -> None:
         """Remember that ``step`` steps are done, on the disk when it is time or ``now``. Call it between steps only."""
         if self.run is None:

@@ -67,7 +67,7 @@ def train(
             f"there are {len(training)}. Label more, or lower 'Fewest pairs'."
         )
     tree.trust(base, ADAPTER, groups_of(answers_of(items), 2), run)
-    reference, held_reference = log_sums(base, training, s, run), log_sums(base, held_out, s, run)
+    reference, held_reference = references(base, training, held_out, s, run, saves)
 
     # 2. what is trained
     weights = base.weights(ADAPTER)
@@ -153,6 +153,24 @@ def log_sums(base: SharedBase, items: Sequence[Item], settings: DPOSettings, run
             for whole, some in zip(found, pair_sums(base, [items[i] for i in part]), strict=True):
                 whole[part] = some
     return found
+
+
+def references(
+    base: SharedBase,
+    training: Sequence[Item],
+    held_out: Sequence[Item],
+    settings: DPOSettings,
+    run: Run,
+    saves: Checkpoints,
+) -> tuple[Sums, Sums]:
+    """What the policy says of all pairs before it is trained, computed once in the life of a job."""
+
+    def make() -> dict[str, Tensor]:
+        learnt, held = log_sums(base, training, settings, run), log_sums(base, held_out, settings, run)
+        return {"chosen": learnt.chosen, "rejected": learnt.rejected, "held_0": held.chosen, "held_1": held.rejected}
+
+    kept = {name: sums.to(base.device) for name, sums in saves.once("reference", make).items()}
+    return Sums(kept["chosen"], kept["rejected"]), Sums(kept["held_0"], kept["held_1"])
 
 
 def pair_losses(ratios: Sums, items: Sequence[Item], settings: DPOSettings) -> Tensor:

@@ -83,11 +83,7 @@ def train(
     held_out = [item for item in items if item.split != "train"]
     check_enough(training, s)
     batches = batches_of(base, training, s, seed)
-    known = [
-        Sums(log_sums(base, texts_of(batch.items), s, run), log_sums(base, batch.mismatched, s, run))
-        for batch in batches
-    ]
-    held_reference = log_sums(base, texts_of(held_out), s, run)
+    known, held_reference = references(base, batches, held_out, s, run, saves)
 
     # 2. what is trained
     weights = base.weights(ADAPTER)
@@ -212,6 +208,28 @@ def log_sums(base: SharedBase, texts: Sequence[Written], settings: KTOSettings, 
             run.check()
             found[part] = sum_over(*answer_logp(base, [texts[i] for i in part]))
     return found
+
+
+def references(
+    base: SharedBase,
+    batches: Sequence[Batch],
+    held_out: Sequence[Item],
+    settings: KTOSettings,
+    run: Run,
+    saves: Checkpoints,
+) -> tuple[list[Sums], Tensor]:
+    """What the policy says before it is trained, of every batch and of what is held out, computed once in a job's life."""
+
+    def make() -> dict[str, Tensor]:
+        found = {"held_out": log_sums(base, texts_of(held_out), settings, run)}
+        for place, batch in enumerate(batches):
+            found[f"{place}.matched"] = log_sums(base, texts_of(batch.items), settings, run)
+            found[f"{place}.mismatched"] = log_sums(base, batch.mismatched, settings, run)
+        return found
+
+    kept = {name: sums.to(base.device) for name, sums in saves.once("reference", make).items()}
+    known = [Sums(kept[f"{place}.matched"], kept[f"{place}.mismatched"]) for place in range(len(batches))]
+    return known, kept["held_out"]
 
 
 def update(

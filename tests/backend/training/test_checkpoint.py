@@ -264,3 +264,28 @@ def test_a_checkpoint_of_another_version_of_the_program_is_told() -> None:
         checkpoint.save(folder, 2, found.tensors, {**found.state, "process": process})
         assert saves_in(folder).resume(live).step == 2
         assert "after step 2: program older there, " in messages(folder)[0] and ";" not in messages(folder)[0]
+
+
+def test_what_is_computed_once_is_read_again_and_made_anew_when_it_cannot_be() -> None:
+    made = []
+
+    def make() -> dict[str, torch.Tensor]:
+        made.append(1)
+        return {"sums": torch.tensor([0.1, 0.2]) * len(made), "none": torch.zeros(0)}
+
+    def asked(folder: Path, made_from: dict[str, Any]) -> list[float]:
+        return list(checkpoint.Checkpoints(Run(folder), made_from, 0).once("reference", make)["sums"].tolist())
+
+    with a_folder() as folder:
+        first = asked(folder, MADE_FROM)
+        assert asked(folder, MADE_FROM) == first and len(made) == 1
+        assert [path.name for path in folder.iterdir() if "reference" in path.name] == ["reference.safetensors"]
+        assert asked(folder, {**MADE_FROM, "rows": "other"}) != first and len(made) == 2, "of another run"
+        assert asked(folder, {**MADE_FROM, "rows": "other"}) and len(made) == 2
+        content = bytearray((folder / "reference.safetensors").read_bytes())
+        content[-1] ^= 1
+        (folder / "reference.safetensors").write_bytes(content)
+        asked(folder, {**MADE_FROM, "rows": "other"})
+        assert len(made) == 3, "damaged"
+        checkpoint.NONE.once("reference", make)
+        assert len(made) == 4, "nothing is kept without a run"

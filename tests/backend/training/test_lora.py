@@ -1,7 +1,10 @@
 """Our forward of a LoRA layer gives PEFT's numbers: values, and every gradient."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from peft import PeftModel
 from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor
 
@@ -72,3 +75,17 @@ def test_nothing_is_computed_for_the_frozen_weights() -> None:
     with base.scope("policy"):
         frozen = [p for n, p in base.causal.named_parameters() if "lora" not in n]
         assert frozen and all(not p.requires_grad and p.grad is None for p in frozen)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_merged_into_the_base_by_peft_a_saved_adapter_gives_the_same_logits(family: str, tmp_path: Path) -> None:
+    base = shaken(family)
+    base.save("policy", tmp_path)
+    merged = PeftModel.from_pretrained(tiny.causal(family), tmp_path).merge_and_unload().eval()
+    tokens = torch.tensor([[2, 9, 10, 3, 7], [2, 8, 3, 6, 1]])
+    is_real = torch.ones_like(tokens, dtype=torch.bool)
+    with torch.no_grad(), base.scope("policy"):
+        ours = base.logits(base.states(tokens, is_real))
+        plain = tiny.causal(family).eval()(tokens).logits
+        torch.testing.assert_close(merged(tokens).logits, ours, rtol=1e-4, atol=1e-5)
+    assert (ours - plain).abs().max() > 0.1
