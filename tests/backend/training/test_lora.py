@@ -77,6 +77,7 @@ def test_nothing_is_computed_for_the_frozen_weights() -> None:
         assert frozen and all(not p.requires_grad and p.grad is None for p in frozen)
 
 
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")  # of PEFT's own
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_merged_into_the_base_by_peft_a_saved_adapter_gives_the_same_logits(family: str, tmp_path: Path) -> None:
     base = shaken(family)
