@@ -130,7 +130,8 @@ def save(base: SharedBase, judge: Judge, folder: Path) -> None:
         adapter_file, head_file = files_of(number)
         base.save(member.adapter, folder, adapter_file)
         state = {name: value.detach().float().cpu().contiguous() for name, value in member.head.state_dict().items()}
-        save_file(state, folder / head_file, metadata={"format": "pt", **(several if number == 1 else {})})
+        # one entry: safetensors writes several in an order that changes from process to process
+        save_file(state, folder / head_file, metadata=several if several and number == 1 else {"format": "pt"})
 
 
 def load(base: SharedBase, folder: Path, adapter: str = ADAPTER) -> Judge:
