@@ -197,7 +197,7 @@ def measure_probe(order: Order) -> Told:
     pairs = probe.Pairs(x, won.float(), torch.ones(len(won)), list(range(len(won))))
     penalty = float(made["penalty"])
     watch = Watch()
-    weight = probe.newton(pairs, penalty).double()
+    weight = probe.minimised(pairs, penalty).double()
     margins = x.double() @ weight * torch.where(won, 1.0, -1.0)
     loss = torch.nn.functional.softplus(-margins).sum() + penalty / 2 * weight.square().sum()
     return watch.told(float(loss) / len(won), 1)

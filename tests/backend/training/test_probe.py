@@ -28,7 +28,7 @@ def drawn(count: int, width: int, noise: float = 0.0, ties: float = 0.0, seed: i
 
 
 @pytest.mark.parametrize("penalty", [0.1, 10.0, 1000.0])
-def test_newton_finds_what_a_slow_minimiser_finds(penalty: float) -> None:
+def test_a_fit_finds_what_a_slow_minimiser_finds(penalty: float) -> None:
     pairs, _ = drawn(400, 12, noise=0.2, ties=0.2)
     x, weight = pairs.differences.double(), torch.zeros(12, dtype=torch.float64, requires_grad=True)
     slow = torch.optim.LBFGS([weight], max_iter=500, tolerance_grad=1e-10, line_search_fn="strong_wolfe")
@@ -41,7 +41,7 @@ def test_newton_finds_what_a_slow_minimiser_finds(penalty: float) -> None:
         return total
 
     slow.step(loss)
-    assert torch.allclose(probe.newton(pairs, penalty), weight.detach().float(), atol=1e-4)
+    assert torch.allclose(probe.minimised(pairs, penalty), weight.detach().float(), atol=1e-4)
 
 
 def test_pairs_that_can_be_told_apart_are() -> None:
