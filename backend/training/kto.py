@@ -34,10 +34,8 @@ from backend.training.run import NotFinite, Run, TooFewRows
 from backend.training.settings import KTOSettings
 from backend.training.shared_base import SharedBase, fast_matmul
 
-ADVISED = (
-    1.0,
-    4 / 3,
-)  # weight of desirable over undesirable answers, as in the paper's first version and TRL's documentation
+# Weight of desirable over undesirable answers, least and most, as in the paper's first version and TRL's documentation.
+ADVISED = (1.0, 4 / 3)
 
 
 class Item(NamedTuple):

@@ -13,7 +13,7 @@ al. 2024, arXiv:2401.00243), so every member but the first learns from a bootstr
 of its own. The first learns from all of them: it is, to the bit, the model that a job of one member gives, and who
 reads plain PEFT alone loses nothing. The gradient norm is clipped per member, so none slows another.
 
-The answers of a comparison share a tree row where the base allows it (tree.py): the case is read once. Before training,
+The answers of a comparison are read together where the base allows it (tree.py): the case is read once. Before training,
 a linear probe (probe.py) says what the bare base already knows.
 
 Left out: margins in the ties model (theta is one already), a penalty that drives members apart, a bootstrap of the

@@ -65,16 +65,11 @@ class SharedBase:
         self.packs = self.reads_trees and self.device.type == "cpu"  # see packing.py; likewise
         fused.install(causal)
         self.is_wired_like_llama = llama.is_wired_alike(self.backbone)
-        if self._is_trimmed:
+        if self.is_wired_like_llama:
             llama.trim_last_layer(self.backbone)
         self._is_open = False
         self._serial = 0  # counts the changes of scope
         _check_own_forward(self)
-
-    @property
-    def _is_trimmed(self) -> bool:
-        """The last layer of a packed line computes what is wanted of it alone."""
-        return self.is_wired_like_llama
 
     @property
     def device(self) -> torch.device:
@@ -212,14 +207,14 @@ class SharedBase:
 
         tokens and positions (1, N) -> (1, N, D). With ``columns`` (W,), ascending, of these alone, (1, W, D).
         """
-        line = packing.line_of(pieces, self.dtype, columns if self._is_trimmed else None)
+        line = packing.line_of(pieces, self.dtype, columns if self.is_wired_like_llama else None)
         config = self.causal.config
         usual, config._attn_implementation = config._attn_implementation, packing.NAME
         try:
             states = self._read(tokens, None, {"position_ids": positions, "line": line})
         finally:
             config._attn_implementation = usual
-        return states if columns is None or self._is_trimmed else states[:, columns]
+        return states if columns is None or self.is_wired_like_llama else states[:, columns]
 
     def permuted_states(self, tokens: Tensor, is_real: Tensor, hidden: Tensor, asked: Tensor) -> Tensor:
         """XLNet's states of positions whose own token it does not see. (B, M, D)

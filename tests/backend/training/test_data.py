@@ -10,6 +10,7 @@ from backend.training.data import (
     PASS_TOKENS,
     BadRows,
     Tokens,
+    lines,
     microbatches,
     pad_left,
     pairs_of,
@@ -96,3 +97,12 @@ def test_padding_stands_on_the_left() -> None:
     padded = pad_left([[5], [6, 7, 8]], pad_id=0)
     assert padded.tokens.tolist() == [[0, 0, 5], [6, 7, 8]]
     assert padded.is_real.tolist() == [[False, False, True], [True, True, True]]
+
+
+def test_a_line_holds_neighbours_and_no_more_than_the_limit_where_one_does() -> None:
+    lengths = [30, 50, 20, 90, 10, 40, 60]
+    cut = lines(lengths, 100)
+    assert [place for some in cut for place in some] == list(range(7)), "each once, in order"
+    assert all(sum(lengths[place] for place in some) <= 100 for some in cut) and len(cut) == 3
+    assert lines(lengths, 1000) == [list(range(7))] and lines([], 100) == []
+    assert lines([300, 10], 100) == [[0], [1]], "a text that is too long stands alone"
