@@ -21,7 +21,13 @@ OURS = {*MAY_IMPORT, "app", "tests", "bench", "docs"}
 SHARED = {"access", "problem", "settings"}  # flat files of backend that rooms and activities may all use
 COMPOSERS = {"cli", "demo"}  # they call one activity after another, as app.py does
 HEAVY = {"torch", "transformers", "peft"}
-HEAVY_ROOMS = ("backend/engines/local/", "backend/training/", "backend/evaluation/", "backend/starter/")
+HEAVY_ROOMS = (
+    "backend/decoder/",
+    "backend/engines/local/",
+    "backend/training/",
+    "backend/evaluation/",
+    "backend/starter/",
+)
 UNDERNEATH = {"pandas"}  # pinned because Gradio and sqlite-utils behave by its version; we do not import it
 SQL = re.compile(
     r"\b(select\s.+\sfrom\s|insert\s+(or\s+\w+\s+)?into\s|update\s+\w+\s+set\s|delete\s+from\s|pragma\s+\w|"

@@ -26,7 +26,6 @@ from backend.training.draws import cycled
 from backend.training.judge import Judge
 from backend.training.maths import (
     answer_reward,
-    entropy,
     kl_loss,
     kl_terms,
     leave_one_out,
@@ -34,6 +33,7 @@ from backend.training.maths import (
     reinforce_loss,
     sum_over,
     token_logp,
+    token_logp_and_entropy,
 )
 from backend.training.on_policy import (
     ADAPTER,
@@ -153,7 +153,7 @@ def groups_of(t: Training, path: Trajectory, step: int) -> list[list[int]]:
 
 def response_logits(t: Training, few: Trajectory) -> Tensor:
     """Logits at the response positions, under the open scope, temperature applied. (B, R, V)"""
-    return t.base.logits(response_states(t.base, few)) / t.settings.temperature
+    return t.base.logits(response_states(t.base, few), t.settings.temperature)
 
 
 @torch.no_grad()
@@ -188,7 +188,7 @@ def update(t: Training, path: Trajectory, baseline: float, step: int) -> dict[st
             t.run.check()
             few = path.take(part)
             logits = response_logits(t, few)
-            logp, where = token_logp(logits, response_tokens(few)), few.is_response
+            (logp, entropy), where = token_logp_and_entropy(logits, response_tokens(few)), few.is_response
             charged = s.kl_coef if s.kl_penalty == "reward" else 0.0
             reward = answer_reward(few.score, logp.detach(), few.logp_ref, where, charged, s.kl_estimator)
             loss = reinforce_loss(sum_over(logp, where), advantages(reward, s.num_generations, baseline), rows)
@@ -197,7 +197,7 @@ def update(t: Training, path: Trajectory, baseline: float, step: int) -> dict[st
             torch.autograd.backward(loss)
             with torch.no_grad():
                 loss_sum += float(loss)
-                spread += float(mean_over(entropy(logits), where, tokens))
+                spread += float(mean_over(entropy, where, tokens))
                 rewards[part] = reward.cpu()
                 kl[part] = sum_over(kl_terms(logp, few.logp_ref).k1, where).cpu()
         norm = float(nn.utils.clip_grad_norm_(t.weights, s.max_grad_norm))

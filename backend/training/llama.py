@@ -1,25 +1,17 @@
-"""What decoders wired like Llama let us leave out: the last layer where nobody asks for its states, and most of a decoding step.
-
-x <- x + attention(norm(x)); x <- x + mlp(norm(x)), with rotary positions (Touvron et al. 2023, arXiv:2302.13971; Su et al.
-2021, arXiv:2104.09864). The modules are the model's own, adapters included; the wiring between them is written here once more.
-Other families take transformers' own forward everywhere.
+"""What decoders wired like Llama let us leave out: the last layer where nobody asks for its states, and a prompt's keys and
+values for each of its answers. backend/decoder has the wiring; other families take transformers' own forward everywhere.
 """
 
 import types
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import Cache
 
-from backend.training.data import side_by_side
+from backend.decoder.stack import Adapters, Stack, turned
+from backend.training.data import lines, side_by_side
 from backend.training.packing import Line, attend
-
-WIRED_ALIKE = ("LlamaModel", "MistralModel", "Qwen2Model", "Qwen3Model")
-
-
-def is_wired_alike(backbone: nn.Module) -> bool:
-    return type(backbone).__name__ in WIRED_ALIKE
 
 
 def trim_last_layer(backbone: Any) -> None:
@@ -58,80 +50,109 @@ def _heads(attention: Any, which: str, x: Tensor) -> Tensor:
     return found if norm is None else norm(found)
 
 
-def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary positions: the first half of a head is turned against the second. (..., head size)"""
-    first, second = x.chunk(2, -1)
-    return x * cos + torch.cat([-second, first], -1) * sin
+READ_TOGETHER = 2048  # tokens of prompts; our choice
 
 
 class _Kept(NamedTuple):
-    """Keys and values of one layer: P prompts of T tokens, and of each of the R = P x K answers up to ``length`` tokens."""
+    """Keys and values of one layer, (P, H, T + length * K, D): a prompt's T tokens, then the first token of each of its K
+    answers, then the second of each, and so on."""
 
-    prompt_keys: Tensor  # (P, H, T, D)
-    prompt_values: Tensor
-    keys: Tensor  # (R, H, length, D)
+    keys: Tensor
     values: Tensor
 
 
 class Decoder:
-    """Answers to prompts that were read, token by token; K answers to one prompt read its keys and values together."""
+    """Answers to prompts that were read, token by token. The K answers to one prompt are one block of queries for all that was
+    read for them; a mask hides the other answers' tokens. That is K times the products for an answer's own tokens, and half
+    the calls, which take longer."""
 
-    def __init__(self, backbone: Any, prompts: Cache, is_real: Tensor, count: int, length: int) -> None:
-        """``prompts``: what the model kept of P prompts padded on the left; ``is_real`` (P, T)."""
-        self.backbone, self.count = backbone, count
-        self._layers = []
-        for read in prompts.layers:
-            shape = (len(is_real) * count, read.keys.shape[1], length, read.keys.shape[3])
-            self._layers.append(_Kept(read.keys, read.values, *(read.keys.new_empty(shape) for _ in range(2))))
-        lowest = torch.finfo(self._layers[0].keys.dtype).min
-        self._mask = torch.zeros(is_real.shape, dtype=self._layers[0].keys.dtype, device=is_real.device)
-        self._mask = self._mask.masked_fill_(~is_real, lowest)[:, None, None]  # (P, 1, 1, T)
-        self._position = is_real.sum(1).repeat_interleave(count)  # (R,) of the next token
-        self._written = 0
+    def __init__(
+        self, stack: Stack, adapters: Adapters, prompts: Sequence[Sequence[int]], count: int, length: int
+    ) -> None:
+        """Reads the P prompts, for ``count`` answers to each of ``length`` tokens at most; ``states`` are their last ones."""
+        self.stack, self.adapters, self.count = stack, adapters, count
+        weight = stack.backbone.embed_tokens.weight
+        width = max(len(prompt) for prompt in prompts)
+        shape = (len(prompts), stack.keys, width + length * count, stack.head_size)
+        self._layers = [
+            _Kept(weight.new_zeros(shape), weight.new_zeros(shape)) for _ in range(len(stack.backbone.layers))
+        ]
+        lengths = torch.tensor([len(prompt) for prompt in prompts], device=weight.device)
+        self._mask = self._hidden(lengths, width, length).to(weight.dtype)
+        self._position = lengths.repeat_interleave(count)  # (R,) of the next token
+        self._read = width  # places taken
+        self.states = torch.cat([self._prefilled(prompts, part) for part in lines(lengths.tolist(), READ_TOGETHER)])
+
+    def _hidden(self, lengths: Tensor, width: int, length: int) -> Tensor:
+        """What is added to the scores: 0, and the least number in front of a prompt and at other answers' tokens.
+        (P, 1, K G, T + length * K)"""
+        together = self.stack.queries // self.stack.keys  # queries that share a key
+        is_other = ~torch.eye(self.count, dtype=torch.bool, device=lengths.device).repeat_interleave(together, 0)
+        is_front = torch.arange(width, device=lengths.device) < (width - lengths)[:, None]  # (P, T)
+        hidden = torch.cat(
+            [
+                is_front[:, None].expand(-1, len(is_other), -1),
+                is_other.repeat(1, length).expand(len(lengths), -1, -1),
+            ],
+            2,
+        )
+        lowest = torch.finfo(self.stack.backbone.embed_tokens.weight.dtype).min
+        return torch.zeros(hidden.shape, device=lengths.device).masked_fill_(hidden, lowest)[:, None]
+
+    def _prefilled(self, prompts: Sequence[Sequence[int]], part: Sequence[int]) -> Tensor:
+        """Keep the keys and values of these prompts; the last states of each, once for each answer. (P' x K, D)"""
+        lengths = [len(prompts[place]) for place in part]
+        ends = torch.tensor(lengths, device=self._position.device).cumsum(0)
+        tokens = torch.tensor([token for place in part for token in prompts[place]], device=ends.device)
+        positions = torch.cat([torch.arange(length, device=ends.device) for length in lengths])
+
+        def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            kept, seen = self._layers[layer], []
+            asking = query.split(lengths if len(query) == len(key) else [1] * len(part))
+            all_keys, all_values = key.transpose(0, 1).split(lengths, 1), value.transpose(0, 1).split(lengths, 1)
+            for place, own, keys, values in zip(part, asking, all_keys, all_values, strict=True):  # (H, T', D)
+                kept.keys[place, :, self._read - keys.shape[1] : self._read] = keys
+                kept.values[place, :, self._read - keys.shape[1] : self._read] = values
+                seen.append(
+                    nn.functional.scaled_dot_product_attention(
+                        own.transpose(0, 1)[None],
+                        keys[None],
+                        values[None],
+                        is_causal=len(own) > 1,
+                        enable_gqa=bool(self.stack.queries > self.stack.keys),
+                    )[0].transpose(0, 1)
+                )
+            return torch.cat(seen).flatten(1)
+
+        states = self.stack.read(tokens, positions, self.adapters, None, attend, wanted=ends - 1)
+        return states.repeat_interleave(self.count, 0)
 
     def step(self, tokens: Tensor) -> Tensor:
         """The states after one more token of every answer. (R,) -> (R, D)"""
-        x: Tensor = self.backbone.embed_tokens(tokens)
-        cos, sin = self.backbone.rotary_emb(x[:, None], self._position[:, None])  # (R, 1, head size)
-        for layer, kept in zip(self.backbone.layers, self._layers, strict=True):
-            mine, normed = layer.self_attn, layer.input_layernorm(x)
-            query = turned(_heads(mine, "q", normed), cos, sin)
-            kept.keys[:, :, self._written] = turned(_heads(mine, "k", normed), cos, sin)
-            kept.values[:, :, self._written] = _heads(mine, "v", normed)
-            x = x + mine.o_proj(self._attend(query, kept, mine.scaling))
-            x = x + layer.mlp(layer.post_attention_layernorm(x))
+        states = self.stack.read(tokens, self._position, self.adapters, None, self._attend)
         self._position = self._position + 1
-        self._written += 1
-        states: Tensor = self.backbone.norm(x)
+        self._read += self.count
         return states
 
     def keep(self, prompts: Tensor) -> None:
         """Go on with the answers to these prompts only. (P',)"""
-        rows = side_by_side(prompts, self.count)
-        self._layers = [
-            _Kept(kept.prompt_keys[prompts], kept.prompt_values[prompts], kept.keys[rows], kept.values[rows])
-            for kept in self._layers
-        ]
-        self._mask, self._position = self._mask[prompts], self._position[rows]
+        self._layers = [_Kept(kept.keys[prompts], kept.values[prompts]) for kept in self._layers]
+        self._mask, self._position = self._mask[prompts], self._position[side_by_side(prompts, self.count)]
 
-    def _attend(self, query: Tensor, kept: _Kept, scale: float) -> Tensor:
-        """One softmax over the prompt and the answer so far. query (R, heads, D) -> (R, heads * D)"""
-        many, heads, size = kept.keys.shape[0], kept.keys.shape[1], query.shape[-1]
-        own = query.unflatten(1, (heads, -1))  # (R, H, G, D): G queries share a key
-        so_far = self._written + 1
-        of_prompt = torch.matmul(self._together(own), kept.prompt_keys.transpose(2, 3))  # (P, H, K G, T)
-        of_answer = torch.matmul(own, kept.keys[:, :, :so_far].transpose(2, 3))  # (R, H, G, t)
-        scores = torch.cat([of_prompt * scale + self._mask, self._together(of_answer) * scale], -1)
-        shares = scores.softmax(-1)
-        width = of_prompt.shape[-1]
-        found = self._apart(torch.matmul(shares[..., :width], kept.prompt_values), many)
-        found = found + torch.matmul(self._apart(shares[..., width:], many), kept.values[:, :, :so_far])
-        return found.reshape(many, heads * own.shape[2] * size)
+    def _attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """query (R, heads, D), key and value (R, H, D) -> (R, heads * D)"""
+        kept, now = self._layers[layer], self._read + self.count
+        kept.keys[:, :, self._read : now] = self._together(key)
+        kept.values[:, :, self._read : now] = self._together(value)
+        keys = kept.keys.shape[1]
+        block = query.unflatten(0, (-1, self.count)).unflatten(2, (keys, -1))  # (P, K, H, G, D)
+        block = block.permute(0, 2, 1, 3, 4).flatten(2, 3)  # (P, H, K G, D)
+        seen = nn.functional.scaled_dot_product_attention(
+            block, kept.keys[:, :, :now], kept.values[:, :, :now], attn_mask=self._mask[..., :now]
+        )
+        seen = seen.unflatten(2, (self.count, -1)).permute(0, 2, 1, 3, 4)  # (P, K, H, G, D)
+        return seen.reshape(query.shape[0], -1)
 
     def _together(self, x: Tensor) -> Tensor:
-        """Answers of one prompt side by side. (R, H, G, X) -> (P, H, K G, X)"""
-        return x.unflatten(0, (-1, self.count)).transpose(1, 2).flatten(2, 3)
-
-    def _apart(self, x: Tensor, many: int) -> Tensor:
-        """The reverse. (P, H, K G, X) -> (R, H, G, X)"""
-        return x.unflatten(2, (self.count, -1)).transpose(1, 2).reshape(many, x.shape[1], -1, x.shape[-1])
+        """Answers of one prompt side by side. (R, H, D) -> (P, H, K, D)"""
+        return x.unflatten(0, (-1, self.count)).transpose(1, 2)

@@ -5,7 +5,7 @@ up to and including the end token; False after it. Means take an optional ``tota
 the whole minibatch, so that the gradients of its micro-batches add up to the gradient of one large batch.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,15 +25,42 @@ def sum_over(values: Tensor, where: Tensor) -> Tensor:
     return torch.where(where, values, torch.zeros_like(values)).sum(1)
 
 
+class Said(NamedTuple):
+    """Both (B, R)."""
+
+    logp: Tensor  # of each token
+    entropy: Tensor  # of each next-token distribution, in nats; carries no gradient
+
+
 def token_logp(logits: Tensor, tokens: Tensor) -> Tensor:
     """Log-probability of each token. logits (B, R, V), tokens (B, R) -> (B, R)."""
-    return logits.log_softmax(-1).gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+    found: Tensor = _TokenLogp.apply(logits, tokens, False)[0]
+    return found
 
 
-def entropy(logits: Tensor) -> Tensor:
-    """Entropy of each next-token distribution in nats. (B, R, V) -> (B, R)"""
-    logp = logits.log_softmax(-1)
-    return -(logp.exp() * logp).sum(-1)
+def token_logp_and_entropy(logits: Tensor, tokens: Tensor) -> Said:
+    """The same, and the entropy of the distributions; they are normalised once."""
+    return Said(*_TokenLogp.apply(logits, tokens, True))
+
+
+class _TokenLogp(torch.autograd.Function):
+    """log p(token) = (log softmax(logits))[token], whose gradient is (1[token] - p) for each token: one pass over V instead
+    of the three of a softmax and a choice."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, tokens: Tensor, with_entropy: bool) -> tuple[Tensor, Tensor]:
+        logp = logits.log_softmax(-1)
+        found = logp.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+        entropy = -logp.exp().mul_(logp).sum(-1) if with_entropy else found.new_empty(0)
+        ctx.save_for_backward(logp, tokens)
+        ctx.mark_non_differentiable(entropy)
+        return found, entropy
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
+        logp, tokens = ctx.saved_tensors
+        grad = grad.unsqueeze(-1)
+        return logp.exp().mul_(-grad).scatter_add_(-1, tokens.unsqueeze(-1), grad), None, None
 
 
 class KLTerms(NamedTuple):

@@ -218,7 +218,7 @@ def evaluate(
         logits = []
         for adapter in (ADAPTER, None):
             with base.scope(adapter):
-                logits.append(base.logits(response_states(base, few)) / s.temperature)
+                logits.append(base.logits(response_states(base, few), s.temperature))
         kl[part] = sum_over(exact_kl(*logits), few.is_response).cpu()
     lengths = [len(answer.tokens) for answer in answers]
     paid = score_answers(base, judge, prompts, answers, s).score.tolist()

@@ -23,7 +23,6 @@ from backend.training.judge import Judge
 from backend.training.maths import (
     ValueLoss,
     advantages_and_returns,
-    entropy,
     kl_loss,
     kl_terms,
     mean_over,
@@ -33,6 +32,7 @@ from backend.training.maths import (
     shaped_rewards,
     sum_over,
     token_logp,
+    token_logp_and_entropy,
     whiten,
 )
 from backend.training.on_policy import (
@@ -178,11 +178,11 @@ def inspect_answers(t: Training, asked: Sequence[Prompt], answers: Sequence[Samp
                 if adapter == t.critic.adapter:
                     path.values[part, :width] = values_of(t.critic, states)
                 if adapter in (ADAPTER, None):
-                    logits = t.base.logits(states) / s.temperature
+                    said = token_logp_and_entropy(t.base.logits(states, s.temperature), response_tokens(few))
                     logp = path.logp_ref if adapter is None else path.logp_old
-                    logp[part, :width] = token_logp(logits, response_tokens(few))
-                if adapter == ADAPTER:
-                    entropies[part, :width] = entropy(logits)
+                    logp[part, :width] = said.logp
+                    if adapter == ADAPTER:
+                        entropies[part, :width] = said.entropy
     return path._replace(**score_answers(t.base, t.judge, asked, answers, s)._asdict()), entropies
 
 
@@ -290,7 +290,7 @@ def learn(t: Training, chosen: Batch, adapter: str, step: int) -> dict[str, floa
 def policy_loss(t: Training, few: Batch, states: Tensor, total: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     """Clipped surrogate, plus the KL where that is charged in the loss; and the statistics of both."""
     s, path = t.settings, few.path
-    logp = token_logp(t.base.logits(states) / s.temperature, response_tokens(path))
+    logp = token_logp(t.base.logits(states, s.temperature), response_tokens(path))
     found = ppo_policy_loss(logp, path.logp_old, few.advantage, path.is_response, s.cliprange, total)
     told = {"policy_loss": found.loss, "clipped": found.clipped, "approx_kl": found.approx_kl, "ratio": found.ratio}
     if s.kl_penalty == "reward":

@@ -1,12 +1,14 @@
 """Sample answers from the policy, and note everything the update will need."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from backend.decoder.stack import Adapters
 from backend.training import encoder_decoder, families, llama
 from backend.training.data import pad_left, side_by_side
 from backend.training.draws import generator
@@ -91,12 +93,22 @@ def sample(
     draw = generator(seed, step, purpose)
     found: list[Sampled] = []
     size = max(1, ROWS // count)
-    with base.scope(adapter):
+    with base.scope(adapter), _reading(base, adapter, min(size, len(prompts)) * count) as adapters:
         for start in range(0, len(prompts), size):
             few = prompts[start : start + size]
             uniform = torch.rand(length, len(few) * count, generator=draw, dtype=torch.float64)
-            found += _decode(base, few, count, temperature, uniform, run)
+            found += _decode(base, few, count, temperature, uniform, run, adapters)
     return found
+
+
+@contextmanager
+def _reading(base: SharedBase, adapter: str | None, rows: int) -> Iterator[Adapters | None]:
+    """Within: what the base's stack is to be given, where it has one."""
+    if base.stack is None:
+        yield None
+        return
+    with base.stack.for_few_rows(adapter, rows) as adapters:
+        yield adapters
 
 
 def end_ids(base: SharedBase) -> set[int]:
@@ -107,17 +119,26 @@ def end_ids(base: SharedBase) -> set[int]:
 
 
 def _decode(
-    base: SharedBase, prompts: Sequence[Sequence[int]], count: int, temperature: float, uniform: Tensor, run: Run
+    base: SharedBase,
+    prompts: Sequence[Sequence[int]],
+    count: int,
+    temperature: float,
+    uniform: Tensor,
+    run: Run,
+    adapters: Adapters | None,
 ) -> list[Sampled]:
     """Each prompt is read once for its ``count`` answers; those that ended leave the batch."""
-    states, decoder = begin(base, prompts, count, len(uniform))
+    states, decoder = begin(base, prompts, count, len(uniform), adapters)
     rows = torch.arange(len(prompts) * count)  # which answer each row of the batch is
     written: list[list[int]] = [[] for _ in rows]
     ended = torch.zeros(len(written), dtype=torch.bool)
     ends = torch.tensor(sorted(end_ids(base)))
     for t in range(len(uniform)):
         run.check()
-        tokens = pick(base.logits(states) / temperature, uniform[t, rows])  # (rows,)
+        logits = (
+            base.logits(states, temperature) if base.stack is None else base.stack.logits(states).float() / temperature
+        )
+        tokens = pick(logits, uniform[t, rows])  # (rows,)
         for row, token in zip(rows.tolist(), tokens.tolist(), strict=True):
             if not ended[row]:
                 written[row].append(token)
@@ -144,13 +165,18 @@ class Decoder(Protocol):
         """Go on with the answers to these prompts only. (P',)"""
 
 
-def begin(base: SharedBase, prompts: Sequence[Sequence[int]], count: int, length: int) -> tuple[Tensor, Decoder]:
+def begin(
+    base: SharedBase, prompts: Sequence[Sequence[int]], count: int, length: int, adapters: Adapters | None
+) -> tuple[Tensor, Decoder]:
     """Read every prompt once: the states that predict the first token of each of its answers, and what goes on from there.
 
     Answers of ``length`` tokens at most; states (P x ``count``, D).
     """
     if base.family == "encoder_decoder":
         return encoder_decoder.begin(base, prompts, count)
+    if base.stack is not None and adapters is not None:
+        decoder = llama.Decoder(base.stack, adapters, prompts, count, length)
+        return decoder.states, decoder
     padded = pad_left(prompts, base.pad_id, base.device)
     cache = DynamicCache(config=base.causal.config)
     out = base.backbone(
@@ -161,8 +187,6 @@ def begin(base: SharedBase, prompts: Sequence[Sequence[int]], count: int, length
         **base.positions(padded.is_real),
     )
     states = out.last_hidden_state[:, -1].repeat_interleave(count, 0)
-    if base.is_wired_like_llama:
-        return states, llama.Decoder(base.backbone, cache, padded.is_real, count, length)
     return states, Repeated(base, cache, padded.is_real, count)
 
 

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from backend.decoder.stack import Stack, can_stack, is_wired_alike
 from backend.registry.artifacts import BadArtifact
 from backend.training import families, fused, llama, lora, packing
 from backend.training.data import pad_right
@@ -64,9 +65,11 @@ class SharedBase:
         self.reads_trees = self._takes_positions and _attention_is_plain(causal)  # see tree.py; a job may turn it off
         self.packs = self.reads_trees and self.device.type == "cpu"  # see packing.py; likewise
         fused.install(causal)
-        self.is_wired_like_llama = llama.is_wired_alike(self.backbone)
+        self.is_wired_like_llama = is_wired_alike(self.backbone)
         if self.is_wired_like_llama:
             llama.trim_last_layer(self.backbone)
+        head = causal.get_output_embeddings()
+        self.stack = Stack(self.backbone, head) if can_stack(self.backbone, head) else None  # for sampling
         self._is_open = False
         self._serial = 0  # counts the changes of scope
         _check_own_forward(self)
@@ -256,9 +259,10 @@ class SharedBase:
             states.register_hook(lambda _: self._still(serial))
         return states
 
-    def logits(self, states: Tensor) -> Tensor:
-        """(B, R, D) -> (B, R, V) in fp32. Ask only for the positions you need: V is large."""
-        return families.logits(self.causal, self.family, states).float()
+    def logits(self, states: Tensor, temperature: float = 1.0) -> Tensor:
+        """(B, R, D) -> (B, R, V) in fp32, by the temperature. Ask only for the positions you need: V is large."""
+        found = families.logits(self.causal, self.family, states).float()
+        return found if temperature == 1.0 else found / temperature
 
     def positions(self, is_real: Tensor) -> dict[str, Tensor]:
         """Position ids count real tokens only, or left padding would shift every position (GPT-2)."""

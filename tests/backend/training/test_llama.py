@@ -1,69 +1,21 @@
 """What is wired here once more computes what the model's own forward computes, in every family it is used for."""
 
-from collections.abc import Iterator
-from typing import Any
-
 import torch
 from torch import Tensor
-from transformers import (
-    DynamicCache,
-    MistralConfig,
-    MistralForCausalLM,
-    PreTrainedModel,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-    Qwen3Config,
-    Qwen3ForCausalLM,
-)
 
+from backend.decoder.stack import Stack, is_wired_alike
 from backend.training import llama, packing
-from backend.training.shared_base import Shape, SharedBase
-from tests.backend.training import tiny
+from backend.training.shared_base import SharedBase
+from tests.backend.training import tiny, wired
 
 PROMPTS = [[2, 9, 10, 11, 3], [2, 12, 3], [4, 7, 2, 8, 9, 13, 3]]
 ANSWERS = torch.tensor([[7, 8, 9], [10, 1, 0], [5, 5, 6], [9, 9, 9], [8, 7, 1], [6, 10, 11]])  # two to each prompt
 
-SHAPE: dict[str, Any] = {
-    "vocab_size": len(tiny.WORDS), "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 96, "eos_token_id": 1,
-    "initializer_range": 0.2, "pad_token_id": 0, "bos_token_id": None,
-}  # fmt: skip
 
-
-def models() -> Iterator[PreTrainedModel]:
-    torch.manual_seed(0)
-    yield tiny.causal()
-    yield Qwen2ForCausalLM(Qwen2Config(**SHAPE))
-    yield Qwen3ForCausalLM(Qwen3Config(**SHAPE, head_dim=8))
-    yield MistralForCausalLM(MistralConfig(**SHAPE, sliding_window=None))
-
-
-def bases() -> Iterator[SharedBase]:
-    """With an adapter "policy" as if trained, and norms that are not all ones."""
-    for causal in models():
-        for place, (name, weight) in enumerate(causal.named_parameters()):
-            if "norm" in name:
-                weight.data.add_(0.3 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(place)))
-        base = SharedBase(causal, tiny.tokenizer())
-        base.add("policy", Shape(4, 8), seed=1)
-        for i, weight in enumerate(base.weights("policy")):
-            weight.data.add_(0.1 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(i)))
-        yield base
-
-
-def prefilled(base: SharedBase) -> tuple[DynamicCache, Tensor]:
-    width = max(len(prompt) for prompt in PROMPTS)
-    tokens = torch.tensor([[0] * (width - len(prompt)) + prompt for prompt in PROMPTS])
-    is_real = torch.tensor([[False] * (width - len(prompt)) + [True] * len(prompt) for prompt in PROMPTS])
-    cache = DynamicCache(config=base.causal.config)
-    base.backbone(
-        input_ids=tokens,
-        attention_mask=is_real.long(),
-        past_key_values=cache,
-        use_cache=True,
-        **base.positions(is_real),
-    )
-    return cache, is_real
+def decoder_of(base: SharedBase, length: int) -> llama.Decoder:
+    """Two answers to each prompt, under the open scope."""
+    assert base.stack is not None
+    return llama.Decoder(base.stack, base.stack.adapters(["policy"]), PROMPTS, 2, length)
 
 
 def whole(base: SharedBase, prompt: list[int], answer: list[int]) -> Tensor:
@@ -74,10 +26,15 @@ def whole(base: SharedBase, prompt: list[int], answer: list[int]) -> Tensor:
 
 @torch.no_grad()
 def test_decoding_gives_the_states_of_reading_at_once() -> None:
-    for base in bases():
-        assert llama.is_wired_alike(base.backbone)
+    for base in wired.bases():
+        assert isinstance(base.stack, Stack)
         with base.scope("policy"):
-            decoder = llama.Decoder(base.backbone, *prefilled(base), 2, 4)
+            decoder = decoder_of(base, 4)
+            for row in range(6):
+                prompt = PROMPTS[row // 2]
+                torch.testing.assert_close(
+                    decoder.states[row], whole(base, prompt[:-1], prompt[-1:])[0], rtol=1e-4, atol=1e-5
+                )
             found = torch.stack([decoder.step(ANSWERS[:, t]) for t in range(3)], 1)  # (6, 3, D)
             for row, answer in enumerate(ANSWERS.tolist()):
                 expected = whole(base, PROMPTS[row // 2], answer)
@@ -86,9 +43,9 @@ def test_decoding_gives_the_states_of_reading_at_once() -> None:
 
 @torch.no_grad()
 def test_answers_go_on_after_others_have_left() -> None:
-    for base in bases():
+    for base in wired.bases():
         with base.scope("policy"):
-            decoder = llama.Decoder(base.backbone, *prefilled(base), 2, 3)
+            decoder = decoder_of(base, 3)
             decoder.step(ANSWERS[:, 0])
             decoder.keep(torch.tensor([0, 2]))
             stay = torch.tensor([0, 1, 4, 5])
@@ -104,7 +61,7 @@ def test_the_last_layer_of_wanted_columns_is_that_of_all() -> None:
     columns = torch.tensor([2, 5, 7, 8])
     tokens = torch.tensor([[2, 9, 10, 11, 3, 7, 8, 9, 1]])
     positions = torch.tensor([[0, 1, 2, 3, 4, 5, 3, 4, 5]])
-    for base in bases():
+    for base in wired.untouched():
         layer = base.backbone.layers[-1]  # type: ignore[index, union-attr]
         layer.__dict__.pop("forward")  # as the family made it
         found = []
@@ -131,7 +88,7 @@ def test_the_last_layer_of_wanted_columns_is_that_of_all() -> None:
 
 @torch.no_grad()
 def test_a_trimmed_layer_still_reads_rows() -> None:
-    for base in bases():
+    for base in wired.untouched():
         llama.trim_last_layer(base.backbone)
         tokens = torch.tensor([PROMPTS[0]])
         with base.scope("policy"):
@@ -140,4 +97,4 @@ def test_a_trimmed_layer_still_reads_rows() -> None:
 
 
 def test_other_families_are_not_taken_for_it() -> None:
-    assert not llama.is_wired_alike(tiny.base("gpt2").backbone)
+    assert not is_wired_alike(tiny.base("gpt2").backbone)

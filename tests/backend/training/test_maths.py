@@ -83,9 +83,25 @@ def test_token_logp_is_minus_cross_entropy() -> None:
 
 
 def test_entropy_is_that_of_the_distribution() -> None:
-    logits = random(B, R, V)
-    close(maths.entropy(logits), torch.distributions.Categorical(logits=logits).entropy())
-    close(maths.entropy(torch.zeros(1, 1, V)), torch.tensor([[math.log(V)]]))
+    logits, tokens = random(B, R, V), torch.randint(V, (B, R), generator=torch.Generator().manual_seed(0))
+    said = maths.token_logp_and_entropy(logits, tokens)
+    close(said.entropy, torch.distributions.Categorical(logits=logits).entropy())
+    close(said.logp, maths.token_logp(logits, tokens))
+    close(maths.token_logp_and_entropy(torch.zeros(1, 1, V), tokens[:1, :1]).entropy, torch.tensor([[math.log(V)]]))
+
+
+def test_the_gradient_of_token_logp_is_that_of_cross_entropy() -> None:
+    tokens = torch.randint(V, (B, R), generator=torch.Generator().manual_seed(0))
+    weight, gradients = random(B, R, seed=3), []
+    for is_plain in (True, False):
+        logits = random(B, R, V).requires_grad_(True)
+        if is_plain:
+            found = -cross_entropy(logits.transpose(1, 2), tokens, reduction="none")
+        else:
+            found = maths.token_logp_and_entropy(logits, tokens).logp
+        torch.autograd.backward((found * weight).sum())
+        gradients.append(logits.grad)
+    close(gradients[1], gradients[0])
 
 
 def test_k1_and_k3_average_to_the_exact_divergence() -> None:

@@ -1,0 +1,139 @@
+"""Linear layers that read the same input, as one product, with the LoRA parts of any number of adapters beside it.
+
+y = x W^T + b + sum over adapters k of s_k (x A_k^T) B_k^T, Hu et al. 2021 (arXiv:2106.09685) eq. 3. The A of all adapters and
+of all layers joined stand below one another, and so do the outputs; a row that belongs to one adapter has the inner values of
+the others set to 0. So a batch of rows of several adapters reads the base's weights once, and needs three products where
+layer by layer and adapter by adapter there are dozens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import torch
+from peft.tuners.lora import Linear as LoraLinear
+from torch import Tensor, nn
+
+
+class Weights(NamedTuple):
+    """What the base says: the layers' weights below one another. They are views of this storage themselves."""
+
+    weight: Tensor  # (O, I)
+    bias: Tensor | None  # (O,)
+    packed: Tensor | None = None  # the weight in the order in which a processor reads it for a few rows
+
+
+class Adapted(NamedTuple):
+    """The LoRA parts of the adapters that some row uses, side by side."""
+
+    a: Tensor  # (M, I); M sums the ranks over adapters and layers
+    b: Tensor  # (M, O), scaled: an adapter's rows are zero outside its own layer's outputs
+    owner: Tensor  # (M,) which of the adapters each inner value belongs to
+
+
+def plain(layer: nn.Module) -> nn.Module:
+    """The base's own layer beneath whatever PEFT has put around it."""
+    found: nn.Module = layer.base_layer if isinstance(layer, LoraLinear) else layer
+    return found
+
+
+def can_join(layers: Sequence[nn.Module]) -> bool:
+    """Whether these are ordinary linear layers of one number format; quantised ones are not."""
+    inner = [plain(layer) for layer in layers]
+    return all(type(layer) is nn.Linear for layer in inner) and len({layer.weight.dtype for layer in inner}) == 1
+
+
+@torch.no_grad()
+def join(layers: Sequence[nn.Module]) -> Weights:
+    """Put the layers' weights into one storage; each layer keeps its own as a view of it, so nothing is held twice."""
+    inner: list[Any] = [plain(layer) for layer in layers]
+    if len(inner) == 1:
+        return Weights(inner[0].weight.data, None if inner[0].bias is None else inner[0].bias.data)
+    whole = torch.cat([layer.weight.data for layer in inner])
+    start = 0
+    for layer in inner:
+        layer.weight.data = whole[start : start + layer.out_features]
+        start += layer.out_features
+    if all(layer.bias is None for layer in inner):
+        return Weights(whole, None)
+    return Weights(whole, torch.cat([_bias(layer) for layer in inner]))
+
+
+@torch.no_grad()
+def adapted(layers: Sequence[nn.Module], adapters: Sequence[str], dtype: torch.dtype | None = None) -> Adapted | None:
+    """The adapters' parts of these layers as they are now, in the base's number format or this; None where there is none.
+
+    An adapter without a part of some layer leaves that layer alone.
+    """
+    weight: Tensor = plain(layers[0]).weight  # type: ignore[assignment]
+    outputs = [int(plain(layer).out_features) for layer in layers]  # type: ignore[arg-type]
+    parts = [
+        (owner, sum(outputs[:place]), outputs[place], layer, name)
+        for owner, name in enumerate(adapters)
+        for place, layer in enumerate(layers)
+        if isinstance(layer, LoraLinear) and name in layer.lora_A
+    ]
+    if not parts:
+        return None
+    below = [layer.lora_A[name].weight for _, _, _, layer, name in parts]
+    ranks = [len(a) for a in below]
+    b = weight.new_zeros(sum(ranks), sum(outputs), dtype=dtype or weight.dtype)
+    row = 0
+    for rank, (_, start, size, layer, name) in zip(ranks, parts, strict=True):
+        b[row : row + rank, start : start + size] = layer.lora_B[name].weight.t() * layer.scaling[name]
+        row += rank
+    owners = [part[0] for part, rank in zip(parts, ranks, strict=True) for _ in range(rank)]
+    return Adapted(torch.cat(below).to(b.dtype), b, torch.tensor(owners, device=weight.device))
+
+
+@lru_cache(maxsize=4)
+def can_pack(dtype: torch.dtype, device: str) -> bool:
+    """Whether this build of torch has oneDNN's products for this number format on this processor."""
+    if device != "cpu" or dtype not in (torch.float32, torch.bfloat16):
+        return False
+    try:
+        eye = torch.eye(16, dtype=dtype)
+        return bool(torch.equal(product(eye, packed(Weights(eye, None), 16), None, None), eye))
+    except (AttributeError, RuntimeError):
+        return False
+
+
+@torch.no_grad()
+def packed(weights: Weights, rows: int, lora: Adapted | None = None) -> Weights:
+    """With a copy in the blocks that oneDNN wants for about so many rows: a product with few rows takes half the time then.
+
+    ``lora`` in float32 is added in: W + s B A, rounded to the base's number format as a whole.
+    """
+    weight = weights.weight
+    if lora is not None:
+        weight = torch.addmm(weight.float(), lora.b.t(), lora.a).to(weight.dtype)
+    return weights._replace(packed=torch.ops.mkldnn._reorder_linear_weight(weight, rows))
+
+
+def product(x: Tensor, weights: Weights, lora: Adapted | None, mask: Tensor | None) -> Tensor:
+    """Outputs of all the layers side by side. x (R, I) -> (R, O)
+
+    ``mask`` (R, adapters) says whose each row is, as 0 and 1; None: there is one adapter and every row is its.
+    """
+    out = _of_base(x, weights)
+    if lora is None:
+        return out
+    inner = torch.mm(x, lora.a.t())  # (R, M)
+    if mask is not None:
+        inner.mul_(mask[:, lora.owner])
+    return out.addmm_(inner, lora.b)
+
+
+def _of_base(x: Tensor, weights: Weights) -> Tensor:
+    weight, bias, blocks = weights
+    if blocks is not None:
+        out: Tensor = torch.ops.mkldnn._linear_pointwise(x, blocks, bias, "none", [], "")
+        return out
+    return torch.mm(x, weight.t()) if bias is None else torch.addmm(bias, x, weight.t())
+
+
+def _bias(layer: Any) -> Tensor:
+    found: Tensor = layer.weight.new_zeros(layer.out_features) if layer.bias is None else layer.bias.data
+    return found
