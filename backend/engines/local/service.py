@@ -1,0 +1,140 @@
+"""From a parsed body to a request for the scheduler: names, tokens and limits are checked here."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi.responses import Response
+from starlette.concurrency import run_in_threadpool
+
+from . import scheduler as work
+from . import wire
+from .model import Base, ModelProblem
+from .reply import Reply
+from .resolver import Resolved, Resolver
+from .sampling import Sampling
+from .wire import ApiProblem
+
+
+class Service:
+    """From a parsed body to a request for the scheduler, and from its events to an answer."""
+
+    def __init__(self, base: Base, scheduler: work.Scheduler, resolver: Resolver) -> None:
+        self._base = base
+        self._scheduler = scheduler
+        self._resolver = resolver
+
+    async def resolve(self, name: str) -> Resolved:
+        found = await run_in_threadpool(self._resolver.resolve, name)
+        if found is None:
+            raise ApiProblem(404, f"There is no model named {name!r} here.", "model_not_found", param="model")
+        return found
+
+    async def tokenize(self, body: wire.TokenizeBody) -> dict[str, Any]:
+        await self.resolve(body.model)
+        if (body.messages is None) == (body.prompt is None):
+            raise ApiProblem(400, "Give either messages or prompt.", "invalid_value", param="messages")
+        if body.messages is not None:
+            tokens = self._chat_tokens(body.messages, body.add_generation_prompt)
+        else:
+            tokens = self._base.text_tokens(body.prompt or "")
+        names = self._base.tokenizer.convert_ids_to_tokens(tokens)
+        return {"count": len(tokens), "max_model_len": self._base.context, "tokens": tokens, "token_strs": names}
+
+    async def chat(self, body: wire.ChatBody) -> Response:
+        model = await self.resolve(body.model)
+        tokens = self._chat_tokens(body.messages)
+        if body.top_logprobs and not body.logprobs:
+            raise ApiProblem(400, "top_logprobs needs logprobs: true.", "invalid_value", param="top_logprobs")
+        asked = body.max_completion_tokens or body.max_tokens
+        if body.max_tokens == 0:
+            raise ApiProblem(
+                400, "max_tokens: a chat answer needs at least 1 token.", "invalid_value", param="max_tokens"
+            )
+        top = (body.top_logprobs or 0) if body.logprobs else None
+        request = self._request(body, model, [tokens], asked, top, wants_prompt_scores=False)
+        return Reply(self._base, self._scheduler, request, body, is_chat=True, echo=None)
+
+    async def complete(self, body: wire.CompletionBody) -> Response:
+        model = await self.resolve(body.model)
+        prompts = self._prompt_tokens(body.prompt)
+        echo = (
+            [_decoded(self._base, tokens, body.prompt, at) for at, tokens in enumerate(prompts)] if body.echo else None
+        )
+        if body.echo and body.stream:
+            raise ApiProblem(400, "echo is answered whole; leave stream out.", "invalid_value", param="echo")
+        asked = 16 if body.max_tokens is None else body.max_tokens
+        scores = bool(body.echo) and body.logprobs is not None
+        request = self._request(body, model, prompts, asked, body.logprobs, wants_prompt_scores=scores)
+        return Reply(self._base, self._scheduler, request, body, is_chat=False, echo=echo)
+
+    def _request(
+        self,
+        body: wire.ChatBody | wire.CompletionBody,
+        model: Resolved,
+        prompts: list[list[int]],
+        asked: int | None,
+        top_logps: int | None,
+        *,
+        wants_prompt_scores: bool,
+    ) -> work.Request:
+        longest = max(len(tokens) for tokens in prompts)
+        context = self._base.context
+        max_tokens = context - longest if asked is None else asked
+        if longest + max_tokens > context or (asked is None and max_tokens < 1):
+            wish = f"{longest} prompt tokens" + (f" and {asked} new ones" if asked else " and at least 1 new one")
+            message = (
+                f"This model's context holds {context} tokens; the request needs {wish}. "
+                "Shorten the prompt or lower max_tokens."
+            )
+            param = "messages" if isinstance(body, wire.ChatBody) else "prompt"
+            raise ApiProblem(400, message, "context_length_exceeded", param=param)
+        if (body.n or 1) > self._scheduler.row_limit:
+            message = f"n: this engine answers with at most {self._scheduler.row_limit} samples at once."
+            raise ApiProblem(400, message, "invalid_value", param="n")
+        return work.Request(
+            model=model,
+            prompts=prompts,
+            max_tokens=max_tokens,
+            seed=body.seed if body.seed is not None else secrets.randbits(62),
+            n=body.n or 1,
+            sampling=Sampling(
+                temperature=1.0 if body.temperature is None else body.temperature,
+                top_p=1.0 if body.top_p is None else body.top_p,
+                top_k=max(0, body.top_k or 0),
+            ),
+            stop=body.stops,
+            top_logps=top_logps,
+            wants_prompt_scores=wants_prompt_scores,
+            is_streamed=bool(body.stream),
+        )
+
+    def _chat_tokens(self, messages: Sequence[wire.Message], add_generation_prompt: bool = True) -> list[int]:
+        try:
+            return self._base.chat_tokens(
+                [message.plain() for message in messages], add_generation_prompt=add_generation_prompt
+            )
+        except ModelProblem as problem:
+            raise ApiProblem(400, str(problem), "invalid_messages", param="messages") from problem
+
+    def _prompt_tokens(self, prompt: str | list[str] | list[int] | list[list[int]]) -> list[list[int]]:
+        if isinstance(prompt, str):
+            rows = [self._base.text_tokens(prompt)]
+        elif isinstance(prompt[0], int):
+            rows = [prompt]
+        else:
+            rows = [self._base.text_tokens(item) if isinstance(item, str) else item for item in prompt]
+        if not all(rows):
+            raise ApiProblem(400, "An empty prompt has no tokens to go on from.", "invalid_value", param="prompt")
+        if not all(0 <= token < self._base.vocabulary for row in rows for token in row):
+            raise ApiProblem(
+                400, f"Token ids go from 0 to {self._base.vocabulary - 1}.", "invalid_value", param="prompt"
+            )
+        return rows
+
+
+def _decoded(base: Base, tokens: list[int], prompt: Any, at: int) -> str:
+    given = prompt if isinstance(prompt, str) else prompt[at]
+    return given if isinstance(given, str) else base.tokenizer.decode(tokens)
