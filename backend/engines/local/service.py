@@ -104,6 +104,8 @@ class Service:
                 temperature=1.0 if body.temperature is None else body.temperature,
                 top_p=1.0 if body.top_p is None else body.top_p,
                 top_k=max(0, body.top_k or 0),
+                min_p=body.min_p or 0.0,
+                repetition_penalty=body.repetition_penalty or 1.0,
             ),
             stop=body.stops,
             top_logps=top_logps,

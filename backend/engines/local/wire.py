@@ -74,6 +74,8 @@ class _Generation(_Strict):
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=-1)] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
     max_tokens: Annotated[int, Field(ge=0)] | None = None
     stop: Stop = None
     stream: bool | None = None

@@ -153,6 +153,8 @@ def test_errors_have_the_kind_the_openai_client_expects(api: openai.OpenAI, engi
         ({"temperature": -1}, "temperature"),
         ({"temperature": "hot"}, "temperature"),
         ({"top_p": 0}, "top_p"),
+        ({"min_p": 1.5}, "min_p"),
+        ({"repetition_penalty": 0}, "repetition_penalty"),
         ({"n": 0}, "n"),
         ({"n": 17}, "n"),
         ({"messages": []}, "messages"),
