@@ -22,7 +22,7 @@ import torch
 from .model import Base, ModelProblem
 from .resolver import Resolved
 from .rows import FixedRows, PaddedRows, can_be_fixed
-from .sampling import Sampling, choose, settings_of, uniforms
+from .sampling import Sampling, Seen, choose, penalised, seen_of, settings_of, uniforms
 from .text import TextStream
 
 log = logging.getLogger(__name__)
@@ -114,6 +114,7 @@ class _Row:
     sample: int
     text: TextStream
     uniform: Iterator[float]
+    seen: Seen | None  # only where tokens that were there already are to be less likely
     tokens: int = 0
     unsent: list[TokenLogp] = field(default_factory=list)
     first_token_seconds: float = 0.0
@@ -311,7 +312,8 @@ class Scheduler:
     def _row(self, job: _Job, sample: int) -> _Row:
         request = job.ticket.request
         text = TextStream(self.base.tokenizer, job.tokens, request.stop)
-        return _Row(job.ticket, job.prompt * request.n + sample, text, uniforms(request.seed, sample))
+        seen = seen_of(request.sampling, job.tokens, self.base.vocabulary, self.base.device)
+        return _Row(job.ticket, job.prompt * request.n + sample, text, uniforms(request.seed, sample), seen)
 
     def _step(self, group: _Group) -> None:
         group.keep([at for at, row in enumerate(group.rows) if not row.ticket.is_cancelled])
@@ -328,7 +330,8 @@ class Scheduler:
         """Choose each row's next token, hand it on, and let the rows go that have ended."""
         requests = [row.ticket.request for row in group.rows]
         settings = settings_of([request.sampling for request in requests], logits.shape[1], logits.device)
-        tokens = choose(logits, settings, [next(row.uniform) for row in group.rows])
+        wished = penalised(logits, [row.seen for row in group.rows])
+        tokens = choose(wished, settings, [next(row.uniform) for row in group.rows])
         wanted = [request.top_logps for request in requests if request.top_logps is not None]
         listed = _token_logps(logits.log_softmax(-1), tokens, max(wanted)) if wanted else itertools.repeat(None)
         for row, token, logp in zip(group.rows, tokens.tolist(), listed, strict=False):
@@ -339,6 +342,8 @@ class Scheduler:
     def _hand_on(self, row: _Row, token: int, logp: TokenLogp | None) -> None:
         request = row.ticket.request
         row.tokens += 1
+        if row.seen is not None:
+            row.seen.add(token)
         if row.tokens == 1:
             row.first_token_seconds = time.monotonic() - row.ticket.arrived
         if logp is not None and request.top_logps is not None:
