@@ -14,6 +14,8 @@ from . import wire
 from .model import Base
 from .wire import ApiProblem
 
+TOLD_EVERY_SECONDS = 1.0  # how often a stream that waits is told its place; our choice
+
 
 class Reply(Response):
     """Runs the request while it answers, whole or as a stream; a client that hangs up frees its rows at once."""
@@ -32,21 +34,24 @@ class Reply(Response):
         self._base = base
         self._request = request
         self._echo = echo
-        self._envelope = wire.Envelope(is_chat=is_chat, model=request.model.name, digest=request.model.digest)
+        self._envelope = wire.Envelope(is_chat=is_chat, model=request.model, base_digest=base.digest)
         self._wants_usage = bool(body.stream_options and body.stream_options.include_usage)
         self._prompt_tokens = sum(len(tokens) for tokens in request.prompts)
         self._events: asyncio.Queue[work.Event | None] = asyncio.Queue()
-        self._ticket = self._submit(scheduler)
+        self._has_news = asyncio.Event()
+        self._scheduler = scheduler
+        self._ticket = self._submit()
+        self._own_headers = {"X-Queue-Position": str(scheduler.place(self._ticket))}
 
-    def _submit(self, scheduler: work.Scheduler) -> work.Ticket:
+    def _submit(self) -> work.Ticket:
         loop = asyncio.get_running_loop()
 
         def emit(event: work.Event) -> None:
             if not loop.is_closed():
-                loop.call_soon_threadsafe(self._events.put_nowait, event)
+                loop.call_soon_threadsafe(self._hear, event)
 
         try:
-            return scheduler.submit(self._request, emit)
+            return self._scheduler.submit(self._request, emit)
         except work.QueueFull as full:
             raise ApiProblem(
                 429, str(full), "queue_full", headers={"Retry-After": str(full.retry_after_seconds)}
@@ -62,11 +67,15 @@ class Reply(Response):
             self._ticket.cancel()
             watch.cancel()
 
+    def _hear(self, event: work.Event | None) -> None:
+        self._events.put_nowait(event)
+        self._has_news.set()
+
     async def _watch(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
         self._ticket.cancel()
-        self._events.put_nowait(None)
+        self._hear(None)
 
     async def _next(self) -> work.Piece | work.PromptScores:
         event = await self._events.get()
@@ -82,9 +91,9 @@ class Reply(Response):
 
     async def _send_whole(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            response = JSONResponse(await self._whole())
+            response = JSONResponse(await self._whole(), headers=self._own_headers)
         except ApiProblem as problem:
-            response = JSONResponse(problem.body, problem.status)
+            response = JSONResponse(problem.body, problem.status, self._own_headers)
         await response(scope, receive, send)
 
     async def _whole(self) -> dict[str, Any]:
@@ -121,7 +130,8 @@ class Reply(Response):
     async def _send_stream(self, send: Send) -> None:
         wanted = len(self._request.prompts) * self._request.n
         ended, tokens, offsets = 0, 0, [0] * wanted
-        has_begun = False
+        has_begun = await self._tell_place(send)
+        has_roles = not self._envelope.is_chat
         try:
             while ended < wanted:
                 piece = await self._next()
@@ -129,8 +139,10 @@ class Reply(Response):
                     continue
                 if not has_begun:
                     has_begun = True
-                    await _begin(send)
-                    for at in range(wanted) if self._envelope.is_chat else ():
+                    await self._begin(send)
+                if not has_roles:
+                    has_roles = True
+                    for at in range(wanted):
                         await _say(send, self._envelope.chunk([_delta(at, {"role": "assistant", "content": ""})]))
                 await _say(send, self._envelope.chunk([self._part(piece, offsets[piece.sample])]))
                 offsets[piece.sample] += len(piece.text)
@@ -138,7 +150,7 @@ class Reply(Response):
                     ended, tokens = ended + 1, tokens + piece.tokens_so_far
         except ApiProblem as problem:
             if not has_begun:
-                await _begin(send, problem.status, "application/json")
+                await self._begin(send, problem.status, "application/json")
                 await send({"type": "http.response.body", "body": json.dumps(problem.body).encode()})
                 return
             await _say(send, problem.body)
@@ -147,6 +159,30 @@ class Reply(Response):
                 await _say(send, self._envelope.chunk([], wire.usage_of(self._prompt_tokens, tokens)))
         await _say(send, "[DONE]")
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _tell_place(self, send: Send) -> bool:
+        """While the request waits for room, comments of the stream say its place; True if the stream was begun for that.
+
+        Until then an error can still be an answer of its own, with its status.
+        """
+        has_begun = False
+        while not self._has_news.is_set():
+            try:
+                await asyncio.wait_for(self._has_news.wait(), TOLD_EVERY_SECONDS)
+            except TimeoutError:
+                place = self._scheduler.place(self._ticket)
+                if place and not has_begun:
+                    has_begun = True
+                    await self._begin(send)
+                if place:
+                    comment = f": queue position {place}\n\n".encode()
+                    await send({"type": "http.response.body", "body": comment, "more_body": True})
+        return has_begun
+
+    async def _begin(self, send: Send, status: int = 200, kind: str = "text/event-stream; charset=utf-8") -> None:
+        headers = {"content-type": kind, "cache-control": "no-store", **self._own_headers}
+        raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+        await send({"type": "http.response.start", "status": status, "headers": raw})
 
     def _part(self, piece: work.Piece, offset: int) -> dict[str, Any]:
         if self._envelope.is_chat:
@@ -163,11 +199,6 @@ class _HungUp(Exception):
 
 def _delta(index: int, delta: dict[str, str]) -> dict[str, Any]:
     return {"index": index, "delta": delta, "finish_reason": None, "logprobs": None}
-
-
-async def _begin(send: Send, status: int = 200, kind: str = "text/event-stream; charset=utf-8") -> None:
-    headers = [(b"content-type", kind.encode()), (b"cache-control", b"no-store")]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
 
 
 async def _say(send: Send, data: dict[str, Any] | str) -> None:

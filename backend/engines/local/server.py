@@ -31,11 +31,12 @@ def build_app(base: Base, scheduler: Scheduler, resolver: Resolver, key: str) ->
     @app.get("/v1/models")
     async def list_models() -> dict[str, Any]:
         names = await run_in_threadpool(resolver.names)
-        return {"object": "list", "data": [_model_card(name) for name in names]}
+        return {"object": "list", "data": [wire.model_card(name) for name in names]}
 
     @app.get("/v1/models/{name}")
     async def one_model(name: str) -> dict[str, Any]:
-        return _model_card((await service.resolve(name)).name)
+        model = await service.resolve(name)
+        return wire.model_card(model.name) | wire.digests_of(model, base.digest)
 
     @app.post("/tokenize")
     async def tokenize(request: Request) -> dict[str, Any]:
@@ -66,7 +67,3 @@ def build_app(base: Base, scheduler: Scheduler, resolver: Resolver, key: str) ->
         return JSONResponse(wire.error_body(500, message, "internal_error"), 500)
 
     return Door(app, key)
-
-
-def _model_card(name: str) -> dict[str, Any]:
-    return {"id": name, "object": "model", "created": 0, "owned_by": "whetstone"}

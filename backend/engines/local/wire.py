@@ -10,6 +10,7 @@ from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from .resolver import Resolved
 from .scheduler import Piece, TokenLogp
 from .text import token_bytes, token_text
 
@@ -135,13 +136,13 @@ def parse(kind: type[Body], raw: bytes) -> Body:
 class Envelope:
     """What every chunk and answer of one request carries."""
 
-    def __init__(self, *, is_chat: bool, model: str, digest: str) -> None:
+    def __init__(self, *, is_chat: bool, model: Resolved, base_digest: str) -> None:
         self.is_chat = is_chat
         self._head = {
             "id": f"{'chatcmpl' if is_chat else 'cmpl'}-{uuid4().hex}",
             "created": int(time.time()),
-            "model": model,
-            "system_fingerprint": digest,
+            "model": model.name,
+            **digests_of(model, base_digest),
         }
 
     def answer(self, choices: list[dict[str, Any]], usage: dict[str, int]) -> dict[str, Any]:
@@ -151,6 +152,16 @@ class Envelope:
     def chunk(self, choices: list[dict[str, Any]], usage: dict[str, int] | None = None) -> dict[str, Any]:
         kind = "chat.completion.chunk" if self.is_chat else "text_completion"
         return {**self._head, "object": kind, "choices": choices, "usage": usage}
+
+
+def digests_of(model: Resolved, base_digest: str) -> dict[str, str | None]:
+    """Exactly which model: OpenAI's field, and the two digests it is made of (an addition to OpenAI's shape)."""
+    adapter = model.digest if model.adapter is not None else None
+    return {"system_fingerprint": model.digest, "adapter_digest": adapter, "base_digest": base_digest}
+
+
+def model_card(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "whetstone"}
 
 
 def usage_of(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
