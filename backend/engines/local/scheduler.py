@@ -180,6 +180,12 @@ class Scheduler:
             self._changed.notify()
         return ticket
 
+    def place(self, ticket: Ticket) -> int:
+        """Where a request stands in the queue: 1 is next; 0 has begun, or is over."""
+        with self._changed:
+            waiting = [job.ticket for job in self._waiting if not job.ticket.is_cancelled]
+        return next((at for at, other in enumerate(waiting, 1) if other is ticket), 0)
+
     def health(self) -> dict[str, Any]:
         steps = list(self._steps)
         seconds = sum(step[1] for step in steps)
