@@ -55,13 +55,26 @@ def stopped(engine: Served, monkeypatch: pytest.MonkeyPatch) -> Iterator[threadi
 # OpenAI's client
 
 
-def test_a_stream_that_the_openai_client_cuts_off_midway_frees_its_rows(api: openai.OpenAI, engine: Served):
-    stream = api.chat.completions.create(model="base", messages=HELLO, n=4, max_tokens=220, seed=1, stream=True)
+def test_a_stream_that_the_openai_client_cuts_off_midway_frees_its_rows(
+    api: openai.OpenAI, engine: Served, monkeypatch: pytest.MonkeyPatch
+):
+    asked: dict[str, Any] = {"model": "base", "messages": HELLO, "n": 4, "max_tokens": 200, "seed": 1}
+    all_tokens = api.chat.completions.create(**asked).usage.completion_tokens
+    steps: list[int] = []
+    step = engine.scheduler._step
+
+    def slow(group: Any) -> None:
+        steps.append(len(group.rows))
+        time.sleep(0.005)
+        step(group)
+
+    monkeypatch.setattr(engine.scheduler, "_step", slow)
+    stream = api.chat.completions.create(**asked, stream=True)
     heard = [next(iter(stream)) for _ in range(6)]
     assert heard[0].choices[0].delta.role == "assistant"
-    assert engine.scheduler.health()["active"] > 0
     stream.close()
-    wait_until(lambda: engine.scheduler.health()["active"] == 0, 5)
+    wait_until(lambda: engine.scheduler.health()["active"] == 0, 10)
+    assert sum(steps) < all_tokens / 2
     assert api.chat.completions.create(model="base", messages=HELLO, max_tokens=3).choices
 
 
