@@ -53,9 +53,7 @@ class Reply(Response):
         try:
             return self._scheduler.submit(self._request, emit)
         except work.QueueFull as full:
-            raise ApiProblem(
-                429, str(full), "queue_full", headers={"Retry-After": str(full.retry_after_seconds)}
-            ) from full
+            raise full_problem(full) from full
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         watch = asyncio.create_task(self._watch(receive))
@@ -191,6 +189,10 @@ class Reply(Response):
             choice = {"index": piece.sample, "text": piece.text}
         choice |= {"finish_reason": piece.finish_reason, "logprobs": self._logprobs(piece.tokens, offset)}
         return choice | wire.timing_of(piece) if piece.finish_reason else choice
+
+
+def full_problem(full: work.QueueFull) -> ApiProblem:
+    return ApiProblem(429, str(full), "queue_full", headers={"Retry-After": str(full.retry_after_seconds)})
 
 
 class _HungUp(Exception):

@@ -50,6 +50,14 @@ def build_app(base: Base, scheduler: Scheduler, resolver: Resolver, key: str) ->
     async def completions(request: Request) -> Response:
         return await service.complete(wire.parse(wire.CompletionBody, await request.body()))
 
+    @app.post("/v1/rewards")
+    async def rewards(request: Request) -> dict[str, Any]:
+        return await service.rewards(wire.parse(wire.RewardBody, await request.body()))
+
+    @app.post("/v1/embeddings")
+    async def embeddings(request: Request) -> dict[str, Any]:
+        return await service.embeddings(wire.parse(wire.EmbeddingBody, await request.body()))
+
     @app.exception_handler(ApiProblem)
     async def answer_problem(_: Request, problem: ApiProblem) -> Response:
         return JSONResponse(problem.body, problem.status, problem.headers)

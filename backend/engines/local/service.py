@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import Any
 
 from fastapi.responses import Response
@@ -12,7 +14,8 @@ from starlette.concurrency import run_in_threadpool
 from . import scheduler as work
 from . import wire
 from .model import Base, ModelProblem
-from .reply import Reply
+from .reading import Asked, Reader, Reward, parts
+from .reply import Reply, full_problem
 from .resolver import Resolved, Resolver
 from .sampling import Sampling
 from .wire import ApiProblem
@@ -25,6 +28,7 @@ class Service:
         self._base = base
         self._scheduler = scheduler
         self._resolver = resolver
+        self._reader = Reader(base)
 
     async def resolve(self, name: str) -> Resolved:
         found = await run_in_threadpool(self._resolver.resolve, name)
@@ -69,6 +73,58 @@ class Service:
         scores = bool(body.echo) and body.logprobs is not None
         request = self._request(body, model, prompts, asked, body.logprobs, wants_prompt_scores=scores)
         return Reply(self._base, self._scheduler, request, body, is_chat=False, echo=echo)
+
+    async def rewards(self, body: wire.RewardBody) -> dict[str, Any]:
+        found = await run_in_threadpool(self._resolver.resolve_reward, body.model)
+        if found is None:
+            raise ApiProblem(
+                404, f"There is no reward model named {body.model!r} here.", "model_not_found", param="model"
+            )
+        answers, messages = body.answers, [message.plain() for message in body.messages]
+        model = await self._do(lambda _: self._reader.open(found))
+        try:
+            asked = self._reader.ask(model, messages, answers)
+        except ModelProblem as problem:
+            raise ApiProblem(400, str(problem), "invalid_messages", param="messages") from problem
+        rewards: dict[int, Reward] = {}
+        for part in parts([len(sequence) for sequence in asked.sequences]):
+            some = Asked([asked.sequences[at] for at in part], [asked.answer_tokens[at] for at in part], 0)
+            scored = await self._do(partial(self._reader.rewards, model, some))
+            rewards.update(zip(part, scored, strict=True))
+        data = []
+        for at in range(len(answers)):
+            own = asked.sequences[at][-asked.answer_tokens[at] :]
+            credit = list(zip(own, rewards[at].values, strict=True)) if body.credit else None
+            data.append(wire.reward_data(self._base.tokenizer, at, rewards[at].score, rewards[at].members, credit))
+        head = wire.listed(found, self._base.digest, data, sum(map(len, asked.sequences)))
+        return {**head, "cut_tokens": asked.cut_tokens}
+
+    async def embeddings(self, body: wire.EmbeddingBody) -> dict[str, Any]:
+        model = await self.resolve(body.model)
+        if model.adapter is not None:
+            raise ApiProblem(
+                400, "Embeddings are made by the bare base: ask for the model base.", "invalid_value", param="model"
+            )
+        rows = self._prompt_tokens(body.input, "input")
+        longest = max(map(len, rows))
+        if longest > self._base.context:
+            message = f"This model's context holds {self._base.context} tokens; a text has {longest}. Shorten it."
+            raise ApiProblem(400, message, "context_length_exceeded", param="input")
+        found: dict[int, list[float]] = {}
+        for part in parts([len(row) for row in rows]):
+            read = await self._do(partial(self._reader.embeddings, [rows[at] for at in part]))
+            found.update(zip(part, read, strict=True))
+        data = [wire.embedding_data(at, found[at], body.encoding_format) for at in range(len(rows))]
+        return wire.listed(model, self._base.digest, data, sum(map(len, rows)))
+
+    async def _do(self, act: Callable[[Collection[str]], Any]) -> Any:
+        """Done by the model's thread between two steps."""
+        try:
+            return await asyncio.wrap_future(self._scheduler.do(act))
+        except work.QueueFull as full:
+            raise full_problem(full) from full
+        except ModelProblem as problem:
+            raise ApiProblem(500, str(problem), "model_unusable", param="model") from problem
 
     def _request(
         self,
@@ -121,7 +177,9 @@ class Service:
         except ModelProblem as problem:
             raise ApiProblem(400, str(problem), "invalid_messages", param="messages") from problem
 
-    def _prompt_tokens(self, prompt: str | list[str] | list[int] | list[list[int]]) -> list[list[int]]:
+    def _prompt_tokens(
+        self, prompt: str | list[str] | list[int] | list[list[int]], param: str = "prompt"
+    ) -> list[list[int]]:
         if isinstance(prompt, str):
             rows = [self._base.text_tokens(prompt)]
         elif isinstance(prompt[0], int):
@@ -129,11 +187,9 @@ class Service:
         else:
             rows = [self._base.text_tokens(item) if isinstance(item, str) else item for item in prompt]
         if not all(rows):
-            raise ApiProblem(400, "An empty prompt has no tokens to go on from.", "invalid_value", param="prompt")
+            raise ApiProblem(400, f"{param}: an empty text has no tokens to go on from.", "invalid_value", param=param)
         if not all(0 <= token < self._base.vocabulary for row in rows for token in row):
-            raise ApiProblem(
-                400, f"Token ids go from 0 to {self._base.vocabulary - 1}.", "invalid_value", param="prompt"
-            )
+            raise ApiProblem(400, f"Token ids go from 0 to {self._base.vocabulary - 1}.", "invalid_value", param=param)
         return rows
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import struct
 import time
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
@@ -114,6 +116,34 @@ class TokenizeBody(_Strict):
     add_generation_prompt: bool = True
 
 
+class RewardBody(_Strict):
+    """An addition to OpenAI's protocol: a conversation and one or more answers to be scored by a reward model."""
+
+    model: str
+    messages: Annotated[list[Message], Field(min_length=1)]
+    answer: str | Annotated[list[str], Field(min_length=1, max_length=64)]
+    has_ended: bool | list[bool] = True
+    credit: bool = False
+
+    @property
+    def answers(self) -> list[tuple[str, bool]]:
+        """Each answer with whether its end token was written. Raises ApiProblem."""
+        texts = [self.answer] if isinstance(self.answer, str) else self.answer
+        ended = [self.has_ended] * len(texts) if isinstance(self.has_ended, bool) else self.has_ended
+        if len(ended) != len(texts):
+            raise ApiProblem(
+                400, f"has_ended: {len(ended)} values for {len(texts)} answers.", "invalid_value", param="has_ended"
+            )
+        return list(zip(texts, ended, strict=True))
+
+
+class EmbeddingBody(_Strict):
+    model: str
+    input: str | Annotated[list[str] | list[int] | list[list[int]], Field(min_length=1, max_length=256)]
+    encoding_format: Literal["float", "base64"] = "float"
+    user: str | None = None
+
+
 def parse(kind: type[Body], raw: bytes) -> Body:
     try:
         return kind.model_validate_json(raw)
@@ -170,6 +200,33 @@ def usage_of(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
         "completion_tokens": completion_tokens,
         "total_tokens": prompt_tokens + completion_tokens,
     }
+
+
+def listed(model: Resolved, base_digest: str, data: list[dict[str, Any]], tokens: int) -> dict[str, Any]:
+    """A list of what was read, and which model read it."""
+    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+    return {"object": "list", "model": model.name, **digests_of(model, base_digest), "data": data, "usage": usage}
+
+
+def reward_data(
+    tokenizer: Any, index: int, score: float, members: list[float], credit: list[tuple[int, float]] | None
+) -> dict[str, Any]:
+    """One answer's score; an ensemble adds its members, credit the head's value at every token of the answer."""
+    data: dict[str, Any] = {"object": "reward", "index": index, "score": score}
+    if len(members) > 1:
+        data["members"] = members
+    if credit is not None:
+        data["credit"] = [
+            {"token": token_text(tokenizer, token), "bytes": list(token_bytes(tokenizer, token)), "value": value}
+            for token, value in credit
+        ]
+    return data
+
+
+def embedding_data(index: int, embedding: list[float], encoding_format: str) -> dict[str, Any]:
+    """As OpenAI's: numbers, or their 32-bit floats in little-endian order as base64."""
+    packed = base64.b64encode(struct.pack(f"<{len(embedding)}f", *embedding)).decode("ascii")
+    return {"object": "embedding", "index": index, "embedding": packed if encoding_format == "base64" else embedding}
 
 
 def timing_of(piece: Piece) -> dict[str, float]:

@@ -77,9 +77,13 @@ class TableResolver:
     def __init__(self, base: Base, adapters: dict[str, Resolved]) -> None:
         self.table = {"base": Resolved("base", None, base.digest), **adapters}
         self.table["live"] = self.table["base"]
+        self.rewards: dict[str, Resolved] = {}
 
     def resolve(self, name: str) -> Resolved | None:
         return self.table.get(name)
+
+    def resolve_reward(self, name: str) -> Resolved | None:
+        return self.rewards.get(name)
 
     def names(self) -> list[str]:
         return list(self.table)
