@@ -12,7 +12,8 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
@@ -161,6 +162,7 @@ class Scheduler:
         self._can_be_fixed = can_be_fixed(base)
         self._waiting: deque[_Job] = deque()
         self._groups: list[_Group] = []
+        self._errands: deque[tuple[Callable[[Collection[str]], Any], Future[Any]]] = deque()
         self._changed = threading.Condition()
         self._is_closed = False
         self._steps: deque[tuple[int, float]] = deque(maxlen=200)  # (tokens, seconds)
@@ -179,6 +181,19 @@ class Scheduler:
             self._waiting.extend(_Job(ticket, at) for at in range(len(request.prompts)))
             self._changed.notify()
         return ticket
+
+    def do(self, act: Callable[[Collection[str]], Any]) -> Future[Any]:
+        """Have the model's thread do something short between two steps. `act` is given the adapters that are in use.
+
+        Raises QueueFull.
+        """
+        future: Future[Any] = Future()
+        with self._changed:
+            if self._is_closed or len(self._errands) >= self.waiting_limit:
+                raise QueueFull(len(self._errands), self._seconds_until_free())
+            self._errands.append((act, future))
+            self._changed.notify()
+        return future
 
     def place(self, ticket: Ticket) -> int:
         """Where a request stands in the queue: 1 is next; 0 has begun, or is over."""
@@ -215,17 +230,30 @@ class Scheduler:
         torch.set_grad_enabled(False)
         while True:
             with self._changed:
-                while not (self._waiting or self._groups or self._is_closed):
+                while not (self._waiting or self._groups or self._errands or self._is_closed):
                     self._changed.wait()
                 if self._is_closed:
                     break
                 starting = self._take_waiting()
+                errand = self._errands.popleft() if self._errands else None
+            if errand:
+                self._run_errand(*errand)
             if starting:
                 self._guarded(partial(self._start, starting), [job.ticket for job in starting])
             for group in list(self._groups):
                 self._guarded(partial(self._step, group), [row.ticket for row in group.rows])
             self._groups = [group for group in self._groups if any(not row.ticket.is_cancelled for row in group.rows)]
         self._fail_all("The engine is stopping.")
+
+    def _run_errand(self, act: Callable[[Collection[str]], Any], future: Future[Any]) -> None:
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            future.set_result(act({group.model.digest for group in self._groups}))
+        except Exception as problem:
+            if not isinstance(problem, ModelProblem):
+                log.exception("an errand failed")
+            future.set_exception(problem)
 
     def _guarded(self, act: Callable[[], None], tickets: list[Ticket]) -> None:
         """A failure ends the requests it struck and no others."""
@@ -245,6 +273,8 @@ class Scheduler:
     def _fail_all(self, message: str) -> None:
         tickets = [job.ticket for job in self._waiting] + [row.ticket for group in self._groups for row in group.rows]
         self._fail(tickets, Failed(message, is_fault_of_model=False))
+        for _, future in self._errands:
+            future.cancel()
 
     def _take_waiting(self) -> list[_Job]:
         """The first in the queue and all of its model that fit with it. Nobody overtakes a first one that must wait."""
