@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from backend.engines.client import Answer, EngineClient
+from backend.engines.client import Answer, Client
 from backend.problem import Problem
 from backend.prompts.assemble import assemble
 from backend.prompts.digest import sampling_digest
@@ -43,7 +43,7 @@ def _check_range(name: str, value: float, low: float, high: float) -> None:
 
 
 def keep_prompt(
-    store: Store, client: EngineClient, template: Template, case: Case, answer_tokens: int, person_id: int | None
+    store: Store, client: Client, template: Template, case: Case, answer_tokens: int, person_id: int | None
 ) -> Prompt:
     """The stored prompt of a template and a case, with its demonstrations and its length in tokens."""
     assembled = assemble(
@@ -92,5 +92,7 @@ def keep_answer(
 
 
 def engine_name(model: Model) -> str:
-    """The name by which the engine knows a policy; never "live", which may change between two requests."""
+    """The name by which its engine knows a model; never "live", which may change between two requests."""
+    if model.engine_id is not None:
+        return model.base
     return f"model-{model.id}" if model.adapter else "base"

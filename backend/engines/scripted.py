@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 
+from feedback_db.types import Model
+
 from .client import Answer, EngineError, Messages, Piece, TokenCount
 
 Script = Callable[[Messages, str, int], str]  # conversation, model, seed of the sample -> answer
@@ -20,6 +22,10 @@ class ScriptedEngine:
 
     def client(self) -> ScriptedEngine:
         """Stands in for an EngineProcess as well."""
+        return self
+
+    def client_for(self, model: Model) -> ScriptedEngine:
+        """Answers for every model, as a remote engine would for its own."""
         return self
 
     def stop(self) -> None:

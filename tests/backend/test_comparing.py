@@ -7,6 +7,7 @@ import pytest
 from backend import comparing, starting
 from backend.access import Denied
 from backend.comparing import CannotCompare, Column
+from backend.engines.client import EngineError
 from backend.engines.scripted import ScriptedEngine
 from feedback_db import Store, comparisons, models, prompts
 from feedback_db.types import Case, Comparison, Completion, Model, Person, Project, Template
@@ -49,7 +50,7 @@ def test_columns_stream_and_are_stored_at_the_end(
 
 def test_a_failed_column_says_why_and_stores_nothing(store: Store, engineer: Person, project: Project) -> None:
     def fail(*_: object) -> str:
-        raise comparing.EngineError("The engine is out of breath.")
+        raise EngineError("The engine is out of breath.")
 
     template, case = service(store, project)
     column = Column(template_id=template.id or 0, model_id=live(store).id or 0)
