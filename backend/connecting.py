@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from backend import access
 from backend.engines import address, keys
@@ -37,6 +37,12 @@ def engines(store: Store, engines: Engines, person: Person) -> list[Connected]:
         Connected(engine, engine_table.models_of(store, engine.id or 0), _trouble(engines, engine))
         for engine in engine_table.active(store)
     ]
+
+
+def health(engines: Engines, person: Person) -> dict[str, Any] | None:
+    """What the engine of this machine says of itself; None when it does not run. It is not started for it."""
+    access.require(person, "administer")
+    return engines.health()
 
 
 def _trouble(engines: Engines, engine: RemoteEngine) -> Problem | None:

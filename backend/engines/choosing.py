@@ -6,6 +6,7 @@ import threading
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from backend.engines import keys
 from backend.engines.address import Refused, target_of
@@ -32,6 +33,10 @@ class Engines:
     @property
     def last_event(self) -> str | None:
         return self.local.last_event
+
+    def health(self) -> dict[str, Any] | None:
+        """What the engine process says of itself; None when it does not run. Starts nothing."""
+        return self.local.health()
 
     def client(self) -> EngineClient:
         """The engine process; it is started if it does not run. Raises EngineError."""

@@ -48,6 +48,13 @@ class EngineClient:
     def health(self) -> dict[str, Any]:
         return self._ask("GET", "/health")
 
+    def rest(self, pid: int) -> int:
+        """Have the engine let its GPU memory go until ``wake`` or the end of this process; returns the bytes it freed."""
+        return int(self._ask("POST", "/rest", {"pid": pid})["freed_bytes"])
+
+    def wake(self, pid: int) -> None:
+        self._ask("POST", "/wake", {"pid": pid})
+
     def models(self) -> list[str]:
         return [model["id"] for model in self._ask("GET", "/v1/models")["data"]]
 
@@ -147,4 +154,6 @@ def _unreachable(problem: httpx.HTTPError) -> EngineError:
         return EngineError(
             "The engine took too long to answer. Ask for fewer tokens, or try again when it is less busy."
         )
+    if isinstance(problem, httpx.ReadError | httpx.RemoteProtocolError):
+        return EngineError("The engine ended while it answered. It is started again when it is next asked: ask again.")
     return EngineError("The engine cannot be reached: it has stopped or is starting. Try again in a moment.")

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import psutil
 from filelock import FileLock, Timeout
@@ -67,6 +68,17 @@ class EngineProcess:
                 self._connect()
             assert self._client is not None
             return self._client
+
+    def health(self) -> dict[str, Any] | None:
+        """What the engine says of itself; None when none runs. Starts nothing."""
+        with self._lock:
+            client = self._client if self._is_alive() else None
+        if client is None:
+            return None
+        try:
+            return client.health()
+        except EngineError:
+            return None
 
     def is_running(self) -> bool:
         with self._lock:

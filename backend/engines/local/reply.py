@@ -15,6 +15,7 @@ from .model import Base
 from .wire import ApiProblem
 
 TOLD_EVERY_SECONDS = 1.0  # how often a stream that waits is told its place; our choice
+REST_RETRY_SECONDS = 30  # a training takes minutes; our choice
 
 
 class Reply(Response):
@@ -52,8 +53,8 @@ class Reply(Response):
 
         try:
             return self._scheduler.submit(self._request, emit)
-        except work.QueueFull as full:
-            raise full_problem(full) from full
+        except (work.QueueFull, work.Resting) as refusal:
+            raise refusal_problem(refusal) from refusal
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         watch = asyncio.create_task(self._watch(receive))
@@ -191,8 +192,11 @@ class Reply(Response):
         return choice | wire.timing_of(piece) if piece.finish_reason else choice
 
 
-def full_problem(full: work.QueueFull) -> ApiProblem:
-    return ApiProblem(429, str(full), "queue_full", headers={"Retry-After": str(full.retry_after_seconds)})
+def refusal_problem(refusal: work.QueueFull | work.Resting) -> ApiProblem:
+    """Why the request was not taken, and when to come again."""
+    if isinstance(refusal, work.Resting):
+        return ApiProblem(503, str(refusal), "resting", headers={"Retry-After": str(REST_RETRY_SECONDS)})
+    return ApiProblem(429, str(refusal), "queue_full", headers={"Retry-After": str(refusal.retry_after_seconds)})
 
 
 class _HungUp(Exception):

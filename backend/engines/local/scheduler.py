@@ -40,6 +40,10 @@ class QueueFull(Exception):
         self.retry_after_seconds = retry_after_seconds
 
 
+class Resting(Exception):
+    """No request is taken for a while; the message says why."""
+
+
 class TokenLogp(NamedTuple):
     token: int
     logp: float | None  # None: the first token of a prompt has no log-probability
@@ -165,6 +169,7 @@ class Scheduler:
         self._errands: deque[tuple[Callable[[Collection[str]], Any], Future[Any]]] = deque()
         self._changed = threading.Condition()
         self._is_closed = False
+        self._refusal: str | None = None
         self._steps: deque[tuple[int, float]] = deque(maxlen=200)  # (tokens, seconds)
         self._thread = threading.Thread(target=self._run, name="engine-model", daemon=True)
         self._thread.start()
@@ -176,24 +181,42 @@ class Scheduler:
         with self._changed:
             if self._is_closed:
                 raise QueueFull(0, 1)
+            if self._refusal:
+                raise Resting(self._refusal)
             if self._waiting and len(self._waiting) + len(request.prompts) > self.waiting_limit:
                 raise QueueFull(len(self._waiting), self._seconds_until_free())
             self._waiting.extend(_Job(ticket, at) for at in range(len(request.prompts)))
             self._changed.notify()
         return ticket
 
-    def do(self, act: Callable[[Collection[str]], Any]) -> Future[Any]:
+    def do(self, act: Callable[[Collection[str]], Any], *, is_own: bool = False) -> Future[Any]:
         """Have the model's thread do something short between two steps. `act` is given the adapters that are in use.
 
-        Raises QueueFull.
+        `is_own`: the engine's own errand, also while requests are refused. Raises QueueFull, Resting.
         """
         future: Future[Any] = Future()
         with self._changed:
+            if self._refusal and not is_own:
+                raise Resting(self._refusal)
             if self._is_closed or len(self._errands) >= self.waiting_limit:
                 raise QueueFull(len(self._errands), self._seconds_until_free())
             self._errands.append((act, future))
             self._changed.notify()
         return future
+
+    def refuse(self, reason: str | None) -> None:
+        """Take no request from now on, for this reason; None takes them again."""
+        with self._changed:
+            self._refusal = reason
+
+    def wait_until_idle(self, seconds: float) -> bool:
+        """Whether everything under way came to its end in this time."""
+        until = time.monotonic() + seconds
+        while self._waiting or self._groups or self._errands:
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.02)
+        return True
 
     def place(self, ticket: Ticket) -> int:
         """Where a request stands in the queue: 1 is next; 0 has begun, or is over."""
@@ -243,7 +266,7 @@ class Scheduler:
             for group in list(self._groups):
                 self._guarded(partial(self._step, group), [row.ticket for row in group.rows])
             self._groups = [group for group in self._groups if any(not row.ticket.is_cancelled for row in group.rows)]
-        self._fail_all("The engine is stopping.")
+        self.end_all("The engine is stopping.")
 
     def _run_errand(self, act: Callable[[Collection[str]], Any], future: Future[Any]) -> None:
         if not future.set_running_or_notify_cancel():
@@ -270,7 +293,8 @@ class Scheduler:
             ticket.cancel()
             ticket.emit(failed)
 
-    def _fail_all(self, message: str) -> None:
+    def end_all(self, message: str) -> None:
+        """Fail everything that waits or runs. Only on the model's thread."""
         tickets = [job.ticket for job in self._waiting] + [row.ticket for group in self._groups for row in group.rows]
         self._fail(tickets, Failed(message, is_fault_of_model=False))
         for _, future in self._errands:

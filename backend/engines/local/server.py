@@ -14,6 +14,7 @@ from . import wire
 from .door import Door
 from .model import Base
 from .resolver import Resolver
+from .resting import CannotRest, Rest, UnknownProcess
 from .scheduler import Scheduler
 from .service import Service
 from .wire import ApiProblem
@@ -23,10 +24,26 @@ def build_app(base: Base, scheduler: Scheduler, resolver: Resolver, key: str) ->
     """The whole server as one ASGI application."""
     app = FastAPI(title="Whetstone engine", openapi_url=None, docs_url=None, redoc_url=None)
     service = Service(base, scheduler, resolver)
+    rest = Rest(base, scheduler)
 
     @app.get("/health")
     async def health() -> dict[str, Any]:
-        return scheduler.health()
+        return {**scheduler.health(), **rest.health()}
+
+    @app.post("/rest")
+    async def begin_rest(request: Request) -> dict[str, Any]:
+        body = wire.parse(wire.RestBody, await request.body())
+        try:
+            return {"freed_bytes": await run_in_threadpool(rest.begin, body.pid)}
+        except UnknownProcess as problem:
+            raise ApiProblem(400, str(problem), "invalid_value", param="pid") from problem
+        except CannotRest as problem:
+            raise ApiProblem(500, str(problem), "internal_error") from problem
+
+    @app.post("/wake")
+    async def end_rest(request: Request) -> dict[str, Any]:
+        await run_in_threadpool(rest.end, wire.parse(wire.RestBody, await request.body()).pid)
+        return rest.health()
 
     @app.get("/v1/models")
     async def list_models() -> dict[str, Any]:

@@ -15,7 +15,7 @@ from . import scheduler as work
 from . import wire
 from .model import Base, ModelProblem
 from .reading import Asked, Reader, Reward, parts
-from .reply import Reply, full_problem
+from .reply import Reply, refusal_problem
 from .resolver import Resolved, Resolver
 from .sampling import Sampling
 from .wire import ApiProblem
@@ -121,8 +121,8 @@ class Service:
         """Done by the model's thread between two steps."""
         try:
             return await asyncio.wrap_future(self._scheduler.do(act))
-        except work.QueueFull as full:
-            raise full_problem(full) from full
+        except (work.QueueFull, work.Resting) as refusal:
+            raise refusal_problem(refusal) from refusal
         except ModelProblem as problem:
             raise ApiProblem(500, str(problem), "model_unusable", param="model") from problem
 

@@ -109,6 +109,10 @@ class CompletionBody(_Generation):
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
 
 
+class RestBody(_Strict):
+    pid: Annotated[int, Field(ge=1)]  # the process that needs the memory
+
+
 class TokenizeBody(_Strict):
     model: str
     messages: Annotated[list[Message], Field(min_length=1)] | None = None
