@@ -90,6 +90,8 @@ def test_the_model_comes_back_when_the_last_job_has_said_so(engine: Engine):
     engine.client.wake(os.getpid())
     engine.client.wake(os.getpid())
     assert engine.client.health()["resting"]
+    with pytest.raises(EngineError, match="rests"):
+        engine.client.complete(HELLO, model="base", max_tokens=3)
     other.kill()
     other.wait()
     wait_until(lambda: not engine.client.health()["resting"], 10)
