@@ -184,9 +184,21 @@ def lines_of(response: httpx.Response) -> Iterator[str]:
 def raise_for(response: httpx.Response) -> None:
     if response.status_code == 200:
         return
-    try:
-        error = response.json()["error"]
-        message, code = str(error["message"]), error.get("code")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        message, code = f"The engine answered with status {response.status_code}.", None
+    message, code = _told(response)
     raise EngineError(message, status=response.status_code, code=code)
+
+
+def _told(response: httpx.Response) -> tuple[str, str | None]:
+    """What an error's body says, and its code: OpenAI's shape, or that of other servers: a text, or the message alone."""
+    nothing = f"The engine answered with status {response.status_code}."
+    try:
+        body = response.json()
+    except (ValueError, RecursionError):
+        return nothing, None
+    error = body.get("error", body) if isinstance(body, dict) else None
+    if isinstance(error, str):
+        return error or nothing, None
+    if not isinstance(error, dict) or not isinstance(error.get("message"), str):
+        return nothing, None
+    code = error.get("code")
+    return error["message"] or nothing, code if isinstance(code, str) else None

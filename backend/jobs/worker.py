@@ -7,8 +7,9 @@ import signal
 import sys
 import time
 import traceback
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before transformers is imported: no job reaches the network
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -17,7 +18,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from backend.engines.lending import engine_at_rest
-from backend.jobs.folder import BadJob, read_job
+from backend.jobs.folder import BadJob, Job, read_job
 from backend.registry.artifacts import BadArtifact
 from backend.training.checkpoint import OtherRun
 from backend.training.data import BadRows
@@ -51,7 +52,7 @@ def main(folder: Path) -> int:
         run.event("started", pid=os.getpid())
         with run.heartbeat():
             job = read_job(folder)
-            with engine_at_rest(Path(job.models).parent) if is_short_of_memory() else nullcontext():
+            with room_for(job):
                 saved, report = TRAINERS[job.kind](job, folder, run)
         seconds = round(time.monotonic() - began, 3)
         run.event("done", artifact=saved.folder, digest=saved.digest, report=report, seconds=seconds)
@@ -65,6 +66,11 @@ def main(folder: Path) -> int:
     except Exception as failure:
         run.event("failed", error=sentence(failure), traceback=traceback.format_exc())
         return FAILED
+
+
+def room_for(job: Job) -> AbstractContextManager[Any]:
+    """Within: the engine of this data folder has let its GPU memory go, where a job computes on a GPU that is short of it."""
+    return engine_at_rest(Path(job.models).parent) if is_short_of_memory() else nullcontext()
 
 
 def sentence(failure: Exception) -> str:

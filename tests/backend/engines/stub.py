@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socketserver
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -73,7 +74,7 @@ def deltas(*texts: str, finish_reason: str | None = "stop") -> list[dict[str, An
 
 
 @contextmanager
-def stub(*script: Reaction) -> Iterator[Stub]:
+def stub(*script: Reaction, tls: ssl.SSLContext | None = None) -> Iterator[Stub]:
     made = Stub(script=list(script))
 
     class Handler(socketserver.StreamRequestHandler):
@@ -91,6 +92,10 @@ def stub(*script: Reaction) -> Iterator[Stub]:
     class Server(socketserver.ThreadingTCPServer):
         allow_reuse_address = True
         daemon_threads = True
+
+        def get_request(self) -> Any:
+            connection, client = super().get_request()
+            return (tls.wrap_socket(connection, server_side=True) if tls else connection), client
 
     server = Server(("127.0.0.1", 0), Handler)
     made.port = server.server_address[1]

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import gzip
 import logging
+import shutil
 import socket
+import ssl
+import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -126,6 +130,26 @@ def test_a_request_the_server_will_never_take_is_not_repeated(status: int):
         with pytest.raises(EngineError, match="No such model"):
             Calling(server).complete()
         assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ({"error": {"message": "Too long.", "code": 400}}, r"^Too long\.$"),
+        ({"error": "model 'big-1' not found"}, "^model 'big-1' not found$"),
+        ({"object": "error", "message": "The prompt is too long.", "code": 400}, r"^The prompt is too long\.$"),
+        ({"error": ""}, "answered with status 400"),
+        ({"error": {"message": ["a"]}}, "answered with status 400"),
+        ({"detail": "Not Found"}, "answered with status 400"),
+        ([], "answered with status 400"),
+        (b"<html>" * 1000, "answered with status 400"),
+        (b"[" * 100_000, "answered with status 400"),
+    ],
+)
+def test_errors_are_read_in_the_shapes_that_servers_use(body: Any, says: str):
+    with stub(reply(body, 400)) as server:
+        with pytest.raises(EngineError, match=says):
+            Calling(server).complete()
 
 
 def test_how_long_a_pause_is():
@@ -363,3 +387,50 @@ def test_a_transport_calls_its_own_target_only():
     for url in ("https://evil.org/x", "http://api.example.com/x", "https://api.example.com:444/x"):
         with pytest.raises(Refused, match="another server"):
             http.get(url)
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Key and certificate of box.example.com, signed by itself, in one file."""
+    if shutil.which("openssl") is None:
+        pytest.skip("there is no openssl to make a certificate with")
+    file = tmp_path_factory.mktemp("tls") / "box.pem"
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "2",
+        "-keyout",
+        f"{file}.key",
+        "-out",
+        file,
+    ]
+    names = ["-subj", "/CN=box.example.com", "-addext", "subjectAltName=DNS:box.example.com"]
+    subprocess.run([*command, *names], check=True, capture_output=True)
+    file.write_text(file.read_text() + Path(f"{file}.key").read_text())
+    return file
+
+
+@pytest.mark.parametrize(("name", "is_its_own"), [("box.example.com", True), ("other.example.com", False)])
+def test_tls_is_for_the_name_although_the_connection_is_to_an_address(certificate: Path, name: str, is_its_own: bool):
+    serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    serving.load_cert_chain(certificate)
+    trusting = ssl.create_default_context(cafile=str(certificate))
+    with stub(reply(chat()), tls=serving) as server:
+        target = target_of(f"https://{name}:{server.port}/v1", [f"{name}:{server.port}"])
+        transport = Guarded(
+            target,
+            lookup=lambda *_, **__: [(2, 1, 6, "", ("127.0.0.1", server.port))],
+            inner=httpx.HTTPTransport(verify=trusting, trust_env=False),
+        )
+        client = RemoteClient(client_of(target, transport), lambda: KEY, 8192, pause=lambda _: None)
+        if is_its_own:
+            assert client.complete(HELLO, model="big-1")[0].text == "It is on its way."
+            return
+        with pytest.raises(EngineError, match="cannot be reached"):
+            client.complete(HELLO, model="big-1")
+        assert server.requests == [], "the key never left"
