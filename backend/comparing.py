@@ -48,6 +48,7 @@ class Pane(NamedTuple):
     seconds: float = 0.0
     completion_id: int | None = None  # once it is stored
     problem: str = ""
+    place: int = 0  # in the engine's queue while it waits for room; 1 is next
 
 
 def policies(store: Store, person: Person) -> list[Model]:
@@ -117,10 +118,14 @@ class _Reader(threading.Thread):
                 if self.stopped.is_set():
                     self.pane = self.pane._replace(state="stopped")
                     return  # closes the stream, and with it the request
+                if piece.place:
+                    self.pane = self.pane._replace(place=piece.place)
+                    continue
                 self.answer = piece.answer or self.answer
                 self.pane = self.pane._replace(
                     text=self.pane.text + piece.text,
                     state="streaming",
+                    place=0,
                     tokens=self.answer.tokens if self.answer else self.pane.tokens + 1,
                     seconds=time.monotonic() - began,
                 )

@@ -39,11 +39,15 @@ class Answer:
 
 @dataclass(frozen=True)
 class Piece:
-    """New text of one answer of a stream; the last piece of each answer has no text and carries the whole Answer."""
+    """New text of one answer of a stream; the last piece of each answer has no text and carries the whole Answer.
+
+    While the request waits for room, pieces without text tell its place in the engine's queue; 1 is next.
+    """
 
     index: int
     text: str
     answer: Answer | None = None
+    place: int = 0
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,8 @@ from .answers import (
     raise_for,
 )
 
+PLACE = ": queue position "  # a comment of the stream, which other clients pass over
+
 __all__ = ["Answer", "Client", "EngineClient", "EngineError", "Messages", "Piece", "TokenCount"]
 
 
@@ -107,6 +109,9 @@ class EngineClient:
         growing: dict[int, Growing] = {}
         last: dict[str, Any] = {}
         for chunk in self._events("/v1/chat/completions", body):
+            if isinstance(chunk, int):
+                yield Piece(0, "", place=chunk)
+                continue
             last = {**last, **{key: value for key, value in chunk.items() if value is not None}}
             for choice in chunk.get("choices", []):
                 text = grow(growing.setdefault(choice["index"], Growing()), choice, time.monotonic() - started)
@@ -127,7 +132,8 @@ class EngineClient:
         except ValueError as problem:
             raise EngineError("The engine sent an answer that cannot be read.") from problem
 
-    def _events(self, path: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    def _events(self, path: str, body: dict[str, Any]) -> Iterator[dict[str, Any] | int]:
+        """Chunks of a stream; a number is the request's place in the queue."""
         try:
             with self._http.stream("POST", path, json=body) as response:
                 if response.status_code != 200:
@@ -135,6 +141,8 @@ class EngineClient:
                     raise_for(response)
                 for line in lines_of(response):
                     data = line.removeprefix("data:").strip()
+                    if line.startswith(PLACE) and line[len(PLACE) :].strip().isdigit():
+                        yield int(line[len(PLACE) :])
                     if not line.startswith("data:"):
                         continue
                     if data == "[DONE]":

@@ -45,7 +45,14 @@ def page(ui: Ui) -> None:
                         label("engines.model"), "engine-model", allow_custom_value=True, scale=3, min_width=220
                     )
                     take = gr.Button(label("engines.take"), size="sm", elem_id="take-model", interactive=False)
-                remove = gr.Button(label("engines.remove"), size="sm", elem_id="remove-engine", interactive=False)
+                remove = gr.Button(
+                    label("engines.remove"),
+                    size="sm",
+                    elem_id="remove-engine",
+                    interactive=False,
+                    scale=0,
+                    min_width=160,
+                )
                 status = drawn("engines-status")
             with gr.Column(scale=4, min_width=300, elem_classes="wh-panel"):
                 gr.Markdown(label("engines.add_title"))
@@ -98,21 +105,20 @@ def page(ui: Ui) -> None:
 
 def _form(ui: Ui) -> Form:
     label = ui.text.label
-    with gr.Group():
-        return Form(
-            gr.Textbox(label=label("engines.name"), elem_id="engine-name", max_lines=1),
-            gr.Textbox(
-                label=label("engines.base_url"), info=label("engines.base_url_hint"), elem_id="engine-url", max_lines=1
-            ),
-            gr.Textbox(label=label("engines.key"), info=label("engines.key_hint"), elem_id="engine-key", max_lines=1),
-            gr.Number(
-                value=CONTEXT_TOKENS,
-                precision=0,
-                label=label("engines.context"),
-                info=label("engines.context_hint"),
-                elem_id="engine-context",
-            ),
-        )
+    return Form(
+        gr.Textbox(label=label("engines.name"), elem_id="engine-name", max_lines=1),
+        gr.Textbox(
+            label=label("engines.base_url"), info=label("engines.base_url_hint"), elem_id="engine-url", max_lines=1
+        ),
+        gr.Textbox(label=label("engines.key"), info=label("engines.key_hint"), elem_id="engine-key", max_lines=1),
+        gr.Number(
+            value=CONTEXT_TOKENS,
+            precision=0,
+            label=label("engines.context"),
+            info=label("engines.context_hint"),
+            elem_id="engine-context",
+        ),
+    )
 
 
 def _health(ui: Ui) -> dict[str, Any]:

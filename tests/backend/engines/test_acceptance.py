@@ -15,6 +15,7 @@ import pytest
 from huggingface_hub import InferenceClient
 from huggingface_hub.errors import HfHubHTTPError
 
+from backend.engines.client import EngineClient
 from backend.engines.local import reply
 from tests.backend.engines.tiny import KEY, Served, wait_until
 
@@ -255,6 +256,24 @@ def test_the_openai_client_reads_a_stream_that_had_to_wait(
                 texts[choice.index] += choice.delta.content or ""
         running.result(60)
     assert texts == expected
+
+
+def test_our_client_hears_its_place_in_the_queue_before_the_first_word(
+    api: openai.OpenAI, engine: Served, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(reply, "TOLD_EVERY_SECONDS", 0.02)
+    client = EngineClient(engine.url, KEY)
+    expected = client.complete(HELLO, model="base", seed=3, max_tokens=9)[0].text
+    with ThreadPoolExecutor(1) as pool, stopped(engine, monkeypatch) as may_go_on:
+        running = pool.submit(api.chat.completions.create, model="base", messages=HELLO, n=16, max_tokens=3)
+        wait_until(lambda: engine.scheduler.health()["active"] == 16, 30)
+        stream = client.stream(HELLO, model="base", seed=3, max_tokens=9)
+        assert next(stream).place == 1
+        may_go_on.set()
+        pieces = [piece for piece in stream if not piece.place]
+        running.result(60)
+    client.close()
+    assert "".join(piece.text for piece in pieces) == expected == pieces[-1].answer.text
 
 
 # Hugging Face's client
