@@ -54,6 +54,7 @@ class Piece:
 class TokenCount:
     count: int
     max_model_len: int
+    is_estimate: bool = False
 
 
 @dataclass

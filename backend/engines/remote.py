@@ -76,7 +76,8 @@ class RemoteClient:
     def tokenize(self, messages: Messages, model: str) -> TokenCount:
         """An estimate on the safe side: few servers count tokens for others, and each counts in its own way."""
         size = sum(len(message["content"].encode()) for message in messages)
-        return TokenCount(-(-size // BYTES_PER_TOKEN) + TOKENS_PER_MESSAGE * len(messages), self._context_tokens)
+        count = -(-size // BYTES_PER_TOKEN) + TOKENS_PER_MESSAGE * len(messages)
+        return TokenCount(count, self._context_tokens, is_estimate=True)
 
     def complete(
         self,

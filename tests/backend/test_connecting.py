@@ -197,7 +197,9 @@ def test_a_remote_model_is_compared_side_by_side_with_our_own_and_sent_to_labell
     assert (kept.model_id, kept.seed, kept.finish_reason, kept.mean_logp) == (model.id, 3, "stop", None)
     asked = server.requests[-1].body
     assert asked["model"] == "big-1"
-    assert asked["messages"] == list(store.get(Prompt, kept.prompt_id).messages)
+    prompt = store.get(Prompt, kept.prompt_id)
+    assert asked["messages"] == list(prompt.messages)
+    assert prompt.tokens is not None, "our own engine counted it"
     made = comparing.send_to_labelling(store, engineer, [pane.completion_id for pane in panes])
     assert comparisons.open_count(store, project.id) == 1 and made.size == 2
 
@@ -213,6 +215,7 @@ def test_comparisons_are_made_of_two_answers_of_a_remote_model(
     made = comparing.make_comparisons(store, engines, engineer, requests=[(template.id, case.id)], model_id=model.id)
     assert len(made.comparisons) == 1
     assert {one.text for one in store.find(Completion, "model_id = ?", [model.id])} == {"one", "two"}
+    assert store.find(Prompt)[0].tokens is None, "an estimate is not kept as a count"
 
 
 def test_a_remote_engine_in_trouble_fails_its_own_column_only(
