@@ -11,6 +11,7 @@ from pathlib import Path
 from backend.problem import Problem
 
 REFERENCE = re.compile(r"env:[A-Z][A-Z0-9_]{0,60}_API_KEY|file:[A-Za-z0-9][A-Za-z0-9_-]{0,60}")
+SUFFIX = "_API_KEY"
 LONGEST = 4096  # bytes of a key file
 
 
@@ -43,6 +44,11 @@ def read(reference: str, secrets: Path, environment: Mapping[str, str] = os.envi
     if not (key.isascii() and key.isprintable() and " " not in key):
         raise NoKey(f"What {name} holds is no key: it has spaces or unusual characters.", "bad_key", name=name)
     return key
+
+
+def without_keys(environment: Mapping[str, str]) -> dict[str, str]:
+    """An environment for a process that calls no remote engine: none of the variables that may hold a key."""
+    return {name: value for name, value in environment.items() if not name.endswith(SUFFIX)}
 
 
 def _from_file(path: Path, name: str) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 from filelock import FileLock, Timeout
 
+from . import keys
 from .client import EngineClient, EngineError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -131,7 +132,13 @@ class EngineProcess:
         command += ["--base", self.base, "--parent", str(os.getpid()), *self._options]
         with _private_file(folder / "engine.log").open("wb") as log:
             self._child = subprocess.Popen(
-                command, cwd=REPOSITORY, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                command,
+                cwd=REPOSITORY,
+                env=keys.without_keys(os.environ),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
 
     def _wait_until_it_answers(self) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.engines.keys import NoKey, checked, read
+from backend.engines.keys import NoKey, checked, read, without_keys
 
 KEY = "sk-test-0123456789abcdef"
 
@@ -42,6 +42,11 @@ def test_a_key_file_that_others_may_read_or_that_is_a_link_is_refused(tmp_path: 
     (tmp_path / "folder").mkdir()
     with pytest.raises(NoKey):
         read("file:folder", tmp_path)
+
+
+def test_processes_that_call_no_remote_engine_are_given_no_key():
+    given = {"PATH": "/bin", "BIG_API_KEY": KEY, "A_API_KEY": KEY, "API_KEYS": "x"}
+    assert without_keys(given) == {"PATH": "/bin", "API_KEYS": "x"}
 
 
 @pytest.mark.parametrize("held", ["", "two words", "line\r\nHost: evil", "schlüssel"])

@@ -28,7 +28,10 @@ def engine(tmp_path: Path, base_folder: Path) -> Iterator[EngineProcess]:
     made.stop()
 
 
-def test_an_engine_lives_dies_and_comes_back(engine: EngineProcess, tmp_path: Path, base_folder: Path):
+def test_an_engine_lives_dies_and_comes_back(
+    engine: EngineProcess, tmp_path: Path, base_folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("BIG_API_KEY", "sk-test-0123456789abcdef")
     assert not engine.is_running()
     with ThreadPoolExecutor(4) as pool:
         clients = list(pool.map(lambda _: engine.client(), range(4)))
@@ -37,6 +40,9 @@ def test_an_engine_lives_dies_and_comes_back(engine: EngineProcess, tmp_path: Pa
     assert engine.last_event is None
 
     file = read_engine_file(tmp_path)
+    environment = Path(f"/proc/{file.pid}/environ")
+    if environment.exists():
+        assert b"PATH=" in environment.read_bytes() and b"_API_KEY" not in environment.read_bytes()
     assert (tmp_path / "engine" / "engine.json").stat().st_mode & 0o777 == 0o600
     assert engine.client().models() == ["base", "live"]
 
