@@ -12,6 +12,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from backend.engines.address import target_of
+from backend.engines.guarded import Guarded, client_of
+from backend.engines.remote import RemoteClient
+
+KEY = "sk-test-0123456789abcdef"
+HELLO = [{"role": "user", "content": "where is my parcel"}]
+
 Part = bytes | float  # bytes to send, or seconds to wait; the connection is closed after the last one
 Reaction = list[Part]
 
@@ -113,3 +120,21 @@ def _read(line: Callable[[], bytes], read: Callable[[int], bytes]) -> Recorded:
         headers[name.lower()] = value.strip()
     size = int(headers.get("content-length", "0"))
     return Recorded(first, headers, json.loads(read(size)) if size else None)
+
+
+class Calling:
+    """A client of the stub, and how long it paused between its tries."""
+
+    def __init__(self, server: Stub, **options: Any) -> None:
+        self.pauses: list[float] = []
+        self.transport = Guarded(
+            target_of(f"http://127.0.0.1:{server.port}/v1", [f"127.0.0.1:{server.port}"]), **options
+        )
+        self.http = client_of(self.transport._target, self.transport)
+        self.client = RemoteClient(self.http, lambda: KEY, 8192, pause=self.pauses.append)
+
+    def complete(self, **asked: Any) -> list[Any]:
+        return self.client.complete(HELLO, model="big-1", **asked)
+
+    def stream(self, **asked: Any) -> Iterator[Any]:
+        return self.client.stream(HELLO, model="big-1", **asked)
