@@ -122,8 +122,14 @@ class EngineClient:
         for index in sorted(growing):
             yield Piece(index, "", answer_grown(growing[index], last, len(growing)))
 
+    def _must_be_open(self) -> None:
+        """Somebody may have started the engine again, and closed the way to the dead one, while we held it."""
+        if self._http.is_closed:
+            raise EngineError("The engine was started again meanwhile. Ask again.")
+
     def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         try:
+            self._must_be_open()
             response = self._http.request(method, path, json=body)
             raise_for(response)
             return response.json()
@@ -135,6 +141,7 @@ class EngineClient:
     def _events(self, path: str, body: dict[str, Any]) -> Iterator[dict[str, Any] | int]:
         """Chunks of a stream; a number is the request's place in the queue."""
         try:
+            self._must_be_open()
             with self._http.stream("POST", path, json=body) as response:
                 if response.status_code != 200:
                     response.read()

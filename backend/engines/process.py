@@ -78,7 +78,7 @@ class EngineProcess:
             return None
         try:
             return client.health()
-        except EngineError:
+        except EngineError:  # it ended just now
             return None
 
     def is_running(self) -> bool:

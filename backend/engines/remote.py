@@ -191,6 +191,8 @@ class RemoteClient:
             tries += 1
             headers = {"Authorization": f"Bearer {key}"} if (key := self._key()) else {}
             request = self._http.build_request(method, path, json=self._taken(body), headers=headers)
+            if self._http.is_closed:
+                raise EngineError("This engine was removed meanwhile. Choose another model.")
             try:
                 response = self._http.send(request, stream=True)
             except (httpx.ConnectError, httpx.ConnectTimeout):

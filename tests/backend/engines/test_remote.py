@@ -135,6 +135,15 @@ def test_a_server_that_is_gone_is_told_after_a_few_tries():
     assert len(calling.pauses) == 2
 
 
+def test_a_client_whose_engine_was_removed_meanwhile_says_so():
+    with stub(reply(chat())) as server:
+        calling = Calling(server)
+        calling.client.close()
+        with pytest.raises(EngineError, match="removed meanwhile"):
+            calling.complete()
+    assert server.requests == [] and calling.pauses == []
+
+
 def test_what_a_server_refuses_by_name_is_left_out_from_then_on():
     refusals = [
         reply({"error": {"message": "logprobs is not supported with this model.", "param": "logprobs"}}, 400),

@@ -271,6 +271,15 @@ def test_errors_of_the_engine_are_sentences(client: EngineClient):
         EngineClient("http://127.0.0.1:9", "k").models()
 
 
+def test_a_client_that_was_closed_while_somebody_held_it_says_to_ask_again(engine: Served):
+    closed = EngineClient(engine.url, KEY)
+    closed.close()
+    with pytest.raises(EngineError, match="started again meanwhile"):
+        closed.complete(HELLO, model="base")
+    with pytest.raises(EngineError, match="started again meanwhile"):
+        next(closed.stream(HELLO, model="base"))
+
+
 def test_a_chinese_stream_never_holds_half_a_character(client: EngineClient, engine: Served, monkeypatch):
     tokens = [*engine.base.tokenizer.encode(CHINESE), engine.base.tokenizer.eos_token_id]
     script = iter(tokens)
