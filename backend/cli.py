@@ -81,6 +81,9 @@ def _serving_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, help="port to listen on (7860)")
     parser.add_argument("--allowed-hosts", dest="allowed_hosts", help="names this server is reached by, with commas")
     parser.add_argument(
+        "--engine-hosts", dest="engine_hosts", help="remote engines that may be called: host or host:port, with commas"
+    )
+    parser.add_argument(
         "--behind-proxy", dest="behind_proxy", action="store_const", const=True, help="a proxy does TLS"
     )
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
 from backend import access
-from backend.engines.client import Answer, EngineClient, EngineError
+from backend.engines.client import Answer, Client
 from backend.engines.kept import SamplingSettings, engine_name, keep_answer, keep_prompt, keep_sampling
 from backend.problem import Problem
 from backend.prompts.digest import digest_of
-from feedback_db import Store, audit, comparisons, models, prompts
+from feedback_db import Store, audit, comparisons, engines, models, prompts
 from feedback_db.types import Case, Comparison, Completion, Model, Person, Prompt, Sampling, Template
 
 LOOK_SECONDS = 0.05  # panes are redrawn at most twenty times a second
@@ -27,7 +27,7 @@ class CannotCompare(Problem):
 
 
 class Engine(Protocol):
-    def client(self) -> EngineClient: ...
+    def client_for(self, model: Model) -> Client: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,13 +48,15 @@ class Pane(NamedTuple):
     seconds: float = 0.0
     completion_id: int | None = None  # once it is stored
     problem: str = ""
+    place: int = 0  # in the engine's queue while it waits for room; 1 is next
 
 
 def policies(store: Store, person: Person) -> list[Model]:
-    """Models that can answer with the base that is served, newest first."""
+    """Models that can answer: policies on the base that is served, newest first, then those of remote engines."""
     access.require(person, "see_models")
     base = models.live(store, "policy")
-    return [m for m in models.policies(store) if base is None or m.base_fingerprint == base.base_fingerprint]
+    served = [m for m in models.policies(store) if base is None or m.base_fingerprint == base.base_fingerprint]
+    return served + engines.answering(store)
 
 
 def side_by_side(
@@ -67,8 +69,7 @@ def side_by_side(
     """
     access.require(person, "compare")
     case = store.get(Case, case_id)
-    client = engine.client()
-    readers = [_Reader(store, client, case, column, seed, person) for column in columns]
+    readers = [_Reader(store, engine, case, column, seed, person) for column in columns]
     try:
         for reader in readers:
             reader.start()
@@ -89,12 +90,13 @@ def side_by_side(
 class _Reader(threading.Thread):
     """Reads one stream; ``pane`` is replaced whole, so that it can be looked at from outside at any time."""
 
-    def __init__(self, store: Store, client: EngineClient, case: Case, column: Column, seed: int, person: Person):
+    def __init__(self, store: Store, engine: Engine, case: Case, column: Column, seed: int, person: Person):
         super().__init__(daemon=True, name=f"column-{column.template_id}-{column.model_id}")
-        self.store, self.client, self.column, self.seed = store, client, column, seed
+        self.store, self.column, self.seed = store, column, seed
         self.model = store.get(Model, column.model_id)
+        self.client = engine.client_for(self.model)
         self.prompt = keep_prompt(
-            store, client, store.get(Template, column.template_id), case, column.sampling.max_tokens, person.id
+            store, self.client, store.get(Template, column.template_id), case, column.sampling.max_tokens, person.id
         )
         self.stopped = threading.Event()
         self.pane = Pane()
@@ -116,15 +118,19 @@ class _Reader(threading.Thread):
                 if self.stopped.is_set():
                     self.pane = self.pane._replace(state="stopped")
                     return  # closes the stream, and with it the request
+                if piece.place:
+                    self.pane = self.pane._replace(place=piece.place)
+                    continue
                 self.answer = piece.answer or self.answer
                 self.pane = self.pane._replace(
                     text=self.pane.text + piece.text,
                     state="streaming",
+                    place=0,
                     tokens=self.answer.tokens if self.answer else self.pane.tokens + 1,
                     seconds=time.monotonic() - began,
                 )
             self.pane = self.pane._replace(state="done")
-        except EngineError as error:
+        except Problem as error:  # of the engine, its address or its key
             self.pane = self.pane._replace(state="failed", problem=str(error))
 
     def kept(self) -> Pane:
@@ -284,8 +290,8 @@ def _make(
     progress: Callable[[int, int], None],
     arm: Literal["random", "priority"] = "random",
 ) -> Made:
-    client = engine.client()
     model = store.get(Model, model_id)
+    client = engine.client_for(model)
     kept_sampling = keep_sampling(store, sampling)
     asked = _asked(store, client, requests, model_id, sampling.max_tokens, person_id)
 
@@ -319,7 +325,7 @@ def _make(
 
 def _asked(
     store: Store,
-    client: EngineClient,
+    client: Client,
     requests: list[tuple[int, int]],
     model_id: int,
     answer_tokens: int,

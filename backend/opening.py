@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from backend.engines.choosing import Engines
 from backend.engines.process import EngineProcess
 from backend.jobs.supervisor import Supervisor
 from backend.problem import Problem
@@ -35,7 +36,7 @@ class House:
     settings: Settings
     store: Store
     base: bases.Base
-    engine: EngineProcess
+    engine: Engines
     jobs: Supervisor
 
 
@@ -50,7 +51,8 @@ def opened(settings: Settings) -> Iterator[House]:
     store = Store(settings.database)
     try:
         register_base(store, base)
-        engine = EngineProcess(settings.data_dir, str(base.folder), device=settings.device, dtype=settings.dtype)
+        local = EngineProcess(settings.data_dir, str(base.folder), device=settings.device, dtype=settings.dtype)
+        engine = Engines(local, store, settings.data_dir, settings.engine_hosts)
         supervisor = Supervisor(
             store, runs_dir=settings.runs_dir, models_dir=settings.models_dir, base=str(base.folder)
         )

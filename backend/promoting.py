@@ -105,7 +105,8 @@ def promote(store: Store, models_dir: Path, person: Person, model_id: int, *, re
     model = store.get(Model, model_id)
     if model.kind == "external":
         raise CannotPromote(
-            "This model only stands for imported answers; there is nothing to put live.", "imported_model"
+            "This model stands for imported answers or for a remote engine; there is nothing here to put live.",
+            "imported_model",
         )
     _verify(models_dir, model)
     with store.write():

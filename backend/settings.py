@@ -31,6 +31,7 @@ class Settings:
     behind_proxy: bool = False
     device: str = "auto"
     dtype: str = "auto"
+    engine_hosts: tuple[str, ...] = ()  # remote engines that may be called, as host or host:port (engines/address.py)
     queue_target: int = 24  # open comparisons that are kept waiting for annotators
 
     @property

@@ -41,6 +41,17 @@ def resolve(store: Store, name: str) -> Model | None:
     return next(iter(store.find(Model, "kind = 'policy' and id = ?", [int(number)])), None)
 
 
+def resolve_reward(store: Store, name: str) -> Model | None:
+    """The reward model behind an engine's model name: ``model-<id>``, or ``live-<project id>``; None when there is none."""
+    kind, _, number = name.partition("-")
+    if not (number.isascii() and number.isdigit()):
+        return None
+    if kind == "live":
+        return live(store, "reward", int(number))
+    found = store.find(Model, "kind = 'reward' and id = ?", [int(number)]) if kind == "model" else []
+    return found[0] if found else None
+
+
 def base_with(store: Store, fingerprint: bytes) -> Model | None:
     """The row of a bare base, by the fingerprint of its weights."""
     return next(

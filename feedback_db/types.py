@@ -142,7 +142,10 @@ class Prompt:
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """A policy or a reward model: a base, and usually an adapter on it. ``adapter`` is a folder name under models/."""
+    """A policy or a reward model: a base, and usually an adapter on it. ``adapter`` is a folder name under models/.
+
+    An external one is a remote engine's, whose name for it is ``base``, or only stands for imported answers.
+    """
 
     id: int | None = None
     project_id: int | None = None
@@ -159,6 +162,21 @@ class Model:
     stage: Stage = "candidate"
     card: dict[str, Any] = field(default_factory=dict)
     created_at: int = 0
+    engine_id: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoteEngine:
+    """A server of others that answers in OpenAI's protocol. ``key_reference`` says where its key stands, never what it is."""
+
+    id: int | None = None
+    name: str
+    base_url: str
+    key_reference: str = ""  # env:NAME, file:name or nothing
+    context_tokens: int
+    person_id: int | None = None
+    created_at: int = 0
+    removed_at: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -386,6 +404,7 @@ TABLES: dict[type, str] = {
     Case: "cases",
     Prompt: "prompts",
     Model: "models",
+    RemoteEngine: "engines",
     Sampling: "samplings",
     Completion: "completions",
     Comparison: "comparisons",

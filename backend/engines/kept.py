@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from backend.engines.client import Answer, EngineClient
+from backend.engines.answers import Answer, Client, TokenCount
 from backend.problem import Problem
 from backend.prompts.assemble import assemble
 from backend.prompts.digest import sampling_digest
 from feedback_db import Store, comparisons, prompts
-from feedback_db.types import Case, Completion, Model, Prompt, Sampling, Template
+from feedback_db.types import Case, Completion, Message, Model, Prompt, Sampling, Template
 
 
 class BadSampling(Problem):
@@ -43,12 +44,17 @@ def _check_range(name: str, value: float, low: float, high: float) -> None:
 
 
 def keep_prompt(
-    store: Store, client: EngineClient, template: Template, case: Case, answer_tokens: int, person_id: int | None
+    store: Store, client: Client, template: Template, case: Case, answer_tokens: int, person_id: int | None
 ) -> Prompt:
-    """The stored prompt of a template and a case, with its demonstrations and its length in tokens."""
-    assembled = assemble(
-        store, template, case, tokenize=lambda m: client.tokenize(m, model="base"), answer_tokens=answer_tokens
-    )
+    """The stored prompt of a template and a case, with its demonstrations and, where it was counted, its length in tokens."""
+    estimates: set[bool] = set()
+
+    def tokenize(messages: Sequence[Message]) -> TokenCount:
+        counted = client.tokenize(messages, model="base")
+        estimates.add(counted.is_estimate)
+        return counted
+
+    assembled = assemble(store, template, case, tokenize=tokenize, answer_tokens=answer_tokens)
     assert case.id is not None
     prompt = Prompt(
         project_id=case.project_id,
@@ -56,7 +62,7 @@ def keep_prompt(
         case_id=case.id,
         messages=assembled.messages,
         dropped_ids=assembled.dropped_ids,
-        tokens=assembled.tokens,
+        tokens=None if True in estimates else assembled.tokens,
         digest=assembled.digest,
         person_id=person_id,
     )
@@ -92,5 +98,7 @@ def keep_answer(
 
 
 def engine_name(model: Model) -> str:
-    """The name by which the engine knows a policy; never "live", which may change between two requests."""
+    """The name by which its engine knows a model; never "live", which may change between two requests."""
+    if model.engine_id is not None:
+        return model.base
     return f"model-{model.id}" if model.adapter else "base"

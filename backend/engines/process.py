@@ -13,10 +13,12 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import psutil
 from filelock import FileLock, Timeout
 
+from . import keys
 from .client import EngineClient, EngineError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -67,6 +69,17 @@ class EngineProcess:
                 self._connect()
             assert self._client is not None
             return self._client
+
+    def health(self) -> dict[str, Any] | None:
+        """What the engine says of itself; None when none runs. Starts nothing."""
+        with self._lock:
+            client = self._client if self._is_alive() else None
+        if client is None:
+            return None
+        try:
+            return client.health()
+        except EngineError:  # it ended just now
+            return None
 
     def is_running(self) -> bool:
         with self._lock:
@@ -119,7 +132,13 @@ class EngineProcess:
         command += ["--base", self.base, "--parent", str(os.getpid()), *self._options]
         with _private_file(folder / "engine.log").open("wb") as log:
             self._child = subprocess.Popen(
-                command, cwd=REPOSITORY, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                command,
+                cwd=REPOSITORY,
+                env=keys.without_keys(os.environ),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
 
     def _wait_until_it_answers(self) -> None:

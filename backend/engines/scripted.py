@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from feedback_db.types import Model
 
 from .client import Answer, EngineError, Messages, Piece, TokenCount
 
@@ -21,6 +25,17 @@ class ScriptedEngine:
     def client(self) -> ScriptedEngine:
         """Stands in for an EngineProcess as well."""
         return self
+
+    def client_for(self, model: Model) -> ScriptedEngine:
+        """Answers for every model, as a remote engine would for its own."""
+        return self
+
+    def health(self) -> dict[str, Any] | None:
+        """Nothing runs that could say something."""
+        return None
+
+    allowed: tuple[str, ...] = ()  # no remote engine may be called
+    secrets = Path("nowhere")
 
     def stop(self) -> None:
         """Nothing runs."""

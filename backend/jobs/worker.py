@@ -7,7 +7,9 @@ import signal
 import sys
 import time
 import traceback
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before transformers is imported: no job reaches the network
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -15,10 +17,12 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # at once: 2.2 steps/s each against 1.1; alone 2.3 against 2.7.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from backend.jobs.folder import BadJob, read_job
+from backend.engines.lending import engine_at_rest
+from backend.jobs.folder import BadJob, Job, read_job
 from backend.registry.artifacts import BadArtifact
 from backend.training.checkpoint import OtherRun
 from backend.training.data import BadRows
+from backend.training.device import is_short_of_memory
 from backend.training.families import UnsupportedBase
 from backend.training.job import TRAINERS, NotTheSame
 from backend.training.run import GuardStop, Interrupted, NotFinite, Paused, Run, Stopped, TooFewRows
@@ -48,7 +52,8 @@ def main(folder: Path) -> int:
         run.event("started", pid=os.getpid())
         with run.heartbeat():
             job = read_job(folder)
-            saved, report = TRAINERS[job.kind](job, folder, run)
+            with room_for(job):
+                saved, report = TRAINERS[job.kind](job, folder, run)
         seconds = round(time.monotonic() - began, 3)
         run.event("done", artifact=saved.folder, digest=saved.digest, report=report, seconds=seconds)
         return DONE
@@ -61,6 +66,11 @@ def main(folder: Path) -> int:
     except Exception as failure:
         run.event("failed", error=sentence(failure), traceback=traceback.format_exc())
         return FAILED
+
+
+def room_for(job: Job) -> AbstractContextManager[Any]:
+    """Within: the engine of this data folder has let its GPU memory go, where a job computes on a GPU that is short of it."""
+    return engine_at_rest(Path(job.models).parent) if is_short_of_memory() else nullcontext()
 
 
 def sentence(failure: Exception) -> str:

@@ -7,7 +7,7 @@ the others' are adapter-2.safetensors, head-2.safetensors and so on, of the firs
 from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from safetensors import safe_open
@@ -63,6 +63,23 @@ class Judge(NamedTuple):
     """Who scores answers; several members see one base and disagree where the judgements say little."""
 
     members: tuple[Member, ...]
+
+
+class Base(Protocol):
+    """What a head must know of the base it reads."""
+
+    @property
+    def width(self) -> int: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+
+class Place(NamedTuple):
+    """Where a head is to be read, for who has no ``SharedBase``."""
+
+    width: int
+    device: torch.device
 
 
 class Norm(NamedTuple):
@@ -162,7 +179,7 @@ def members_in(folder: Path) -> int:
     return int(told)
 
 
-def load_head(base: SharedBase, folder: Path, file: str) -> Head:
+def load_head(base: Base, folder: Path, file: str) -> Head:
     state = load_file(folder / file)
     head = Head(base.width, models_ties="ties" in state)
     if {k: v.shape for k, v in state.items()} != {k: v.shape for k, v in head.state_dict().items()}:

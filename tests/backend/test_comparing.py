@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 
 from backend import comparing, starting
 from backend.access import Denied
 from backend.comparing import CannotCompare, Column
+from backend.engines.client import EngineError, Piece
 from backend.engines.scripted import ScriptedEngine
 from feedback_db import Store, comparisons, models, prompts
 from feedback_db.types import Case, Comparison, Completion, Model, Person, Project, Template
@@ -49,7 +54,7 @@ def test_columns_stream_and_are_stored_at_the_end(
 
 def test_a_failed_column_says_why_and_stores_nothing(store: Store, engineer: Person, project: Project) -> None:
     def fail(*_: object) -> str:
-        raise comparing.EngineError("The engine is out of breath.")
+        raise EngineError("The engine is out of breath.")
 
     template, case = service(store, project)
     column = Column(template_id=template.id or 0, model_id=live(store).id or 0)
@@ -127,3 +132,31 @@ def test_an_annotator_may_do_none_of_it(
     ):
         with pytest.raises(Denied):
             act()
+
+
+class Full(ScriptedEngine):
+    """Lets a request wait, and tells its place, until it may go on."""
+
+    may_go_on = threading.Event()
+
+    def stream(self, *args: Any, **settings: Any) -> Iterator[Piece]:
+        yield Piece(0, "", place=4)
+        yield Piece(0, "", place=2)
+        self.may_go_on.wait(20)
+        yield from super().stream(*args, **settings)
+
+
+def test_a_column_that_waits_shows_its_place_in_the_engines_queue(
+    store: Store, engineer: Person, project: Project
+) -> None:
+    template, case = service(store, project)
+    column = Column(template_id=template.id or 0, model_id=live(store).id or 0)
+    engine = Full(lambda *_: "It is on its way.")
+    shown = comparing.side_by_side(store, engine, engineer, case_id=case.id or 0, columns=[column], seed=0)
+    seen = []
+    for (pane,) in shown:
+        seen.append(pane)
+        if pane.place == 2:
+            engine.may_go_on.set()
+    assert [(pane.state, pane.place) for pane in seen if pane.place][-1] == ("waiting", 2)
+    assert (seen[-1].state, seen[-1].place, seen[-1].text) == ("done", 0, "It is on its way.")

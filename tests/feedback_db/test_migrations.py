@@ -10,7 +10,7 @@ import pytest
 from sqlite_utils import Database
 
 from feedback_db import Store, jobs, migrations, rounds
-from feedback_db.types import Document, Job, Model, Round, Snapshot
+from feedback_db.types import Document, Job, Model, RemoteEngine, Round, Snapshot
 
 
 def file_before(path: Path, step: str, version: int) -> None:
@@ -170,4 +170,32 @@ def test_snapshots_and_all_that_points_at_them_survive_the_step_that_brings_text
         store.add(Document(project_id=1, text="b", source="b.txt", split="val", digest=bytes(32)))
     with pytest.raises(sqlite3.IntegrityError, match="documents are not changed"):
         store.db.conn.execute("update documents set text = 'c' where id = ?", [kept.id])
+    store.close()
+
+
+def test_models_survive_the_step_that_brings_remote_engines_and_an_engine_never_changes(tmp_path: Path) -> None:
+    path = tmp_path / "feedback.db"
+    file_before(path, "m007_engines", 5)
+    store = Store(path)
+    assert store.rows("pragma foreign_key_check") == []
+    before = store.get(Model, 1)
+    assert (before.name, before.engine_id, before.job_id) == ("m", None, 7)
+    kept = store.add(
+        RemoteEngine(name="box", base_url="https://a.b/v1", key_reference="env:A_API_KEY", context_tokens=9)
+    )
+    assert store.get(RemoteEngine, kept.id or 0) == kept
+    with pytest.raises(sqlite3.IntegrityError, match="UNIQUE"):
+        store.add(RemoteEngine(name="box", base_url="https://c.d/v1", context_tokens=9))
+    with pytest.raises(sqlite3.IntegrityError, match="CHECK"):
+        store.add(RemoteEngine(name="leak", base_url="https://a.b/v1", key_reference="sk-123", context_tokens=9))
+    for change in ("base_url = 'https://evil.org'", "key_reference = ''", "context_tokens = 1", "name = 'x'"):
+        with pytest.raises(sqlite3.IntegrityError, match="an engine is not changed"):
+            store.db.conn.execute(f"update engines set removed_at = 1, {change} where id = ?", [kept.id])
+    with pytest.raises(sqlite3.IntegrityError, match="removed by its date"):
+        store.db.conn.execute("delete from engines")
+    store.db.conn.execute("update engines set removed_at = 5 where id = ?", [kept.id])
+    with pytest.raises(sqlite3.IntegrityError, match="an engine is not changed"):
+        store.db.conn.execute("update engines set removed_at = null where id = ?", [kept.id])
+    store.add(RemoteEngine(name="box", base_url="https://c.d/v1", context_tokens=9))
+    store.add(Model(name="box/m", kind="external", base="m", source="box", engine_id=kept.id))
     store.close()

@@ -16,6 +16,7 @@ PAGES = {
     "compare": "/studio/compare",
     "train": "/admin/train",
     "models": "/admin/models",
+    "engines": "/admin/engines",
     "people": "/admin/people",
 }
 LOOKS = [("en", "light"), ("en", "dark"), ("zh-CN", "light"), ("zh-CN", "dark")]

@@ -279,7 +279,6 @@ def _titles(ui: Ui, chosen: Sequence[Setting]) -> list[str]:
 
 
 def _panes(ui: Ui, titles: Sequence[str], now: Sequence[Pane]) -> dict[str, Any]:
-    say = ui.guard.say
     return drawing(
         panes(
             {
@@ -288,11 +287,17 @@ def _panes(ui: Ui, titles: Sequence[str], now: Sequence[Pane]) -> dict[str, Any]
                 "text": pane.text,
                 "state": pane.state,
                 "problem": pane.problem,
-                "foot": say(f"compare.pane.{pane.state}", tokens=pane.tokens, seconds=f"{pane.seconds:.1f}"),
+                "foot": _foot(ui, pane),
             }
             for at, pane in enumerate(now)
         )
     )
+
+
+def _foot(ui: Ui, pane: Pane) -> str:
+    if pane.state == "waiting" and pane.place:
+        return ui.guard.say("compare.pane.in_line", place=pane.place)
+    return ui.guard.say(f"compare.pane.{pane.state}", tokens=pane.tokens, seconds=f"{pane.seconds:.1f}")
 
 
 def _stopped(ui: Ui, value: dict[str, Any] | None) -> dict[str, Any]:

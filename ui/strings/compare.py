@@ -11,6 +11,7 @@ STRINGS = {
     "compare.top_p": ("Top-p", "Top-p"),
     "compare.max_tokens": ("Max tokens", "最多词元"),
     "compare.pane.waiting": ("waiting for the engine", "等待引擎"),
+    "compare.pane.in_line": ("the engine is full: place {place} in its queue", "引擎已满:排队第 {place} 位"),
     "compare.pane.streaming": ("{tokens} tokens · {seconds} s", "{tokens} 个词元 · {seconds} 秒"),
     "compare.pane.done": ("{tokens} tokens · {seconds} s · done", "{tokens} 个词元 · {seconds} 秒 · 完成"),
     "compare.pane.failed": ("failed", "失败"),

@@ -118,8 +118,8 @@ STRINGS = {
     "models.roll_back_yes": ("Yes, roll back", "确认回滚"),
     "models.cancel": ("Cancel", "取消"),
     "models.only_imported": (
-        "This model only stands for imported answers; it cannot go live.",
-        "该模型仅代表导入的回答,不能上线。",
+        "This model stands for imported answers or for a remote engine; it cannot go live.",
+        "该模型代表导入的回答或远程引擎,不能上线。",
     ),
     "models.can_promote": ("{name} can be put live. You can roll back afterwards.", "{name} 可以上线,之后可以回滚。"),
     "models.can_roll_back": (

@@ -17,6 +17,7 @@ STRINGS = {
     "nav.compare": ("Compare", "比较"),
     "nav.train": ("Train", "训练"),
     "nav.models": ("Models", "模型"),
+    "nav.engines": ("Engines", "引擎"),
     "nav.people": ("People", "人员"),
     "login.title": ("Sign in", "登录"),
     "login.name": ("Name", "姓名"),

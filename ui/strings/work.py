@@ -74,8 +74,8 @@ STRINGS = {
         "还没有基座模型。请先启动一次应用以登记基座。",
     ),
     "problem.imported_model": (
-        "This model only stands for imported answers; there is nothing to put live.",
-        "该模型仅代表导入的回答,无法上线。",
+        "This model stands for imported answers or for a remote engine; there is nothing here to put live.",
+        "该模型代表导入的回答或远程引擎,此处没有可上线的内容。",
     ),
     "problem.live_already": ("This model is live already.", "该模型已上线。"),
     "problem.not_live": ("Only the live model can be rolled back.", "只有已上线的模型可以回滚。"),

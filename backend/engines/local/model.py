@@ -25,6 +25,7 @@ from backend.registry import artifacts
 log = logging.getLogger(__name__)
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+ADAPTER_FILE = "adapter_model.safetensors"
 ALIGNED = (
     16  # tokens of a scored text are padded to a multiple: its numbers do not depend on its company then (rows.py)
 )
@@ -75,7 +76,7 @@ class Base:
                 f"The model {self.name} has no chat template, so it cannot answer a conversation. "
                 "Choose an instruct model, add a chat_template.jinja to its folder, or pass --chat-template FILE."
             )
-        self._refuse_control_tokens(messages)
+        self.refuse_control_tokens(messages)
         try:
             text = self.tokenizer.apply_chat_template(
                 list(messages), tokenize=False, add_generation_prompt=add_generation_prompt
@@ -90,7 +91,8 @@ class Base:
         first = self.tokenizer.bos_token_id
         return tokens[1:] if first is not None and tokens[:2] == [first, first] else tokens
 
-    def _refuse_control_tokens(self, messages: Sequence[Mapping[str, str]]) -> None:
+    def refuse_control_tokens(self, messages: Sequence[Mapping[str, str]]) -> None:
+        """Raise ModelProblem where a text holds one: it could end a turn, or begin another."""
         for message in messages:
             found = next((token for token in self.tokenizer.all_special_tokens if token in message["content"]), None)
             if found is not None:
@@ -124,10 +126,15 @@ class Base:
     def adapters(self) -> list[str]:
         return list(self._adapters)
 
-    def ensure_adapter(self, name: str, folder: Path, *, keep: Collection[str] = ()) -> None:
-        """Have the adapter with this digest in memory. The one not asked for longest and not in `keep` makes room."""
+    def ensure_adapter(
+        self, name: str, folder: Path, *, keep: Collection[str] = (), file: str = ADAPTER_FILE, digest: str = ""
+    ) -> None:
+        """Have the adapter with this digest in memory. The one not asked for longest and not in `keep` makes room.
+
+        `file` and `digest` are for a folder of several adapters, where the name is not the folder's digest.
+        """
         if name not in self._adapters:
-            self._load_adapter(name, folder)
+            self._load_adapter(name, folder, file, digest or name)
         self._adapters[name] = None
         self._adapters.move_to_end(name)
         for other in [other for other in self._adapters if other != name and other not in keep]:
@@ -150,13 +157,13 @@ class Base:
             self._active = name
         yield
 
-    def _load_adapter(self, name: str, folder: Path) -> None:
-        _verify(folder, name, self.digest)
+    def _load_adapter(self, name: str, folder: Path, file: str, digest: str) -> None:
+        verify_adapter(folder, digest, self.digest)
         config = _lora_config(folder)
         try:
-            weights = load_file(folder / "adapter_model.safetensors")
+            weights = load_file(folder / file)
         except (OSError, SafetensorError) as problem:
-            raise ModelProblem(f"The adapter {folder.name} has no readable adapter_model.safetensors.") from problem
+            raise ModelProblem(f"The adapter {folder.name} has no readable {file}.") from problem
         if not all(bool(torch.isfinite(tensor).all()) for tensor in weights.values()):
             raise ModelProblem(f"The adapter {folder.name} holds weights that are not numbers. Train it again.")
         try:
@@ -295,8 +302,11 @@ def _with_first_adapter(model: Any, config: LoraConfig, name: str) -> PeftModel:
         return PeftModel(model, config, adapter_name=name)
 
 
-def _verify(folder: Path, digest: str, base_digest: str) -> None:
-    """The files are those of the manifest, the manifest is the registered one, and it was trained on this base."""
+def verify_adapter(folder: Path, digest: str, base_digest: str) -> Mapping[str, Any]:
+    """The files are those of the manifest, the manifest is the registered one, and it was trained on this base.
+
+    Returns the manifest's facts. Raises ModelProblem.
+    """
     try:
         manifest = artifacts.verify(folder)
     except artifacts.BadArtifact as problem:
@@ -305,6 +315,7 @@ def _verify(folder: Path, digest: str, base_digest: str) -> None:
         raise ModelProblem(f"The model {folder.name} is not the one that was registered. Restore it from a backup.")
     if manifest.facts.get("base_fingerprint", base_digest) != base_digest:
         raise ModelProblem(f"The model {folder.name} was trained on another base than the one that is served.")
+    return manifest.facts
 
 
 def _lora_config(folder: Path) -> LoraConfig:

@@ -16,9 +16,14 @@ class Resolved(NamedTuple):
 
 
 class Resolver(Protocol):
-    """Names are "base", "live" and "model-<id>"; "live" resolves to the name of the policy that is live now."""
+    """Names are "base", "live" and "model-<id>"; "live" resolves to the name of the policy that is live now.
+
+    A reward model is "model-<id>" too, or "live-<project id>": the one that is live in that project now.
+    """
 
     def resolve(self, name: str) -> Resolved | None: ...
+
+    def resolve_reward(self, name: str) -> Resolved | None: ...
 
     def names(self) -> list[str]: ...
 
@@ -38,10 +43,13 @@ class StoreResolver:
         model = self._ask("resolve", name)
         if model is None:
             return self._base if name == LIVE else None
-        if model.kind != "policy":
-            return None
-        if model.adapter is None:
-            return self._base
+        return self._base if model.adapter is None else self._resolved(model)
+
+    def resolve_reward(self, name: str) -> Resolved | None:
+        model = self._ask("resolve_reward", name)
+        return None if model is None or model.adapter is None else self._resolved(model)
+
+    def _resolved(self, model: Any) -> Resolved | None:
         if Path(model.adapter).name != model.adapter:
             raise ValueError(f"model {model.id} names a folder outside the models folder")
         if model.digest is None:

@@ -12,7 +12,8 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
@@ -22,7 +23,7 @@ import torch
 from .model import Base, ModelProblem
 from .resolver import Resolved
 from .rows import FixedRows, PaddedRows, can_be_fixed
-from .sampling import Sampling, choose, settings_of, uniforms
+from .sampling import Sampling, Seen, choose, penalised, seen_of, settings_of, uniforms
 from .text import TextStream
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,10 @@ class QueueFull(Exception):
     def __init__(self, waiting: int, retry_after_seconds: int) -> None:
         super().__init__(f"{waiting} prompts are waiting already. Try again in {retry_after_seconds} s.")
         self.retry_after_seconds = retry_after_seconds
+
+
+class Resting(Exception):
+    """No request is taken for a while; the message says why."""
 
 
 class TokenLogp(NamedTuple):
@@ -114,6 +119,7 @@ class _Row:
     sample: int
     text: TextStream
     uniform: Iterator[float]
+    seen: Seen | None  # only where tokens that were there already are to be less likely
     tokens: int = 0
     unsent: list[TokenLogp] = field(default_factory=list)
     first_token_seconds: float = 0.0
@@ -160,8 +166,10 @@ class Scheduler:
         self._can_be_fixed = can_be_fixed(base)
         self._waiting: deque[_Job] = deque()
         self._groups: list[_Group] = []
+        self._errands: deque[tuple[Callable[[Collection[str]], Any], Future[Any]]] = deque()
         self._changed = threading.Condition()
         self._is_closed = False
+        self._refusal: str | None = None
         self._steps: deque[tuple[int, float]] = deque(maxlen=200)  # (tokens, seconds)
         self._thread = threading.Thread(target=self._run, name="engine-model", daemon=True)
         self._thread.start()
@@ -173,11 +181,48 @@ class Scheduler:
         with self._changed:
             if self._is_closed:
                 raise QueueFull(0, 1)
+            if self._refusal:
+                raise Resting(self._refusal)
             if self._waiting and len(self._waiting) + len(request.prompts) > self.waiting_limit:
                 raise QueueFull(len(self._waiting), self._seconds_until_free())
             self._waiting.extend(_Job(ticket, at) for at in range(len(request.prompts)))
             self._changed.notify()
         return ticket
+
+    def do(self, act: Callable[[Collection[str]], Any], *, is_own: bool = False) -> Future[Any]:
+        """Have the model's thread do something short between two steps. `act` is given the adapters that are in use.
+
+        `is_own`: the engine's own errand, also while requests are refused. Raises QueueFull, Resting.
+        """
+        future: Future[Any] = Future()
+        with self._changed:
+            if self._refusal and not is_own:
+                raise Resting(self._refusal)
+            if self._is_closed or len(self._errands) >= self.waiting_limit:
+                raise QueueFull(len(self._errands), self._seconds_until_free())
+            self._errands.append((act, future))
+            self._changed.notify()
+        return future
+
+    def refuse(self, reason: str | None) -> None:
+        """Take no request from now on, for this reason; None takes them again."""
+        with self._changed:
+            self._refusal = reason
+
+    def wait_until_idle(self, seconds: float) -> bool:
+        """Whether everything under way came to its end in this time."""
+        until = time.monotonic() + seconds
+        while self._waiting or self._groups or self._errands:
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.02)
+        return True
+
+    def place(self, ticket: Ticket) -> int:
+        """Where a request stands in the queue: 1 is next; 0 has begun, or is over."""
+        with self._changed:
+            waiting = [job.ticket for job in self._waiting if not job.ticket.is_cancelled]
+        return next((at for at, other in enumerate(waiting, 1) if other is ticket), 0)
 
     def health(self) -> dict[str, Any]:
         steps = list(self._steps)
@@ -208,17 +253,30 @@ class Scheduler:
         torch.set_grad_enabled(False)
         while True:
             with self._changed:
-                while not (self._waiting or self._groups or self._is_closed):
+                while not (self._waiting or self._groups or self._errands or self._is_closed):
                     self._changed.wait()
                 if self._is_closed:
                     break
                 starting = self._take_waiting()
+                errand = self._errands.popleft() if self._errands else None
+            if errand:
+                self._run_errand(*errand)
             if starting:
                 self._guarded(partial(self._start, starting), [job.ticket for job in starting])
             for group in list(self._groups):
                 self._guarded(partial(self._step, group), [row.ticket for row in group.rows])
             self._groups = [group for group in self._groups if any(not row.ticket.is_cancelled for row in group.rows)]
-        self._fail_all("The engine is stopping.")
+        self.end_all("The engine is stopping.")
+
+    def _run_errand(self, act: Callable[[Collection[str]], Any], future: Future[Any]) -> None:
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            future.set_result(act({group.model.digest for group in self._groups}))
+        except Exception as problem:
+            if not isinstance(problem, ModelProblem):
+                log.exception("an errand failed")
+            future.set_exception(problem)
 
     def _guarded(self, act: Callable[[], None], tickets: list[Ticket]) -> None:
         """A failure ends the requests it struck and no others."""
@@ -235,9 +293,12 @@ class Scheduler:
             ticket.cancel()
             ticket.emit(failed)
 
-    def _fail_all(self, message: str) -> None:
+    def end_all(self, message: str) -> None:
+        """Fail everything that waits or runs. Only on the model's thread."""
         tickets = [job.ticket for job in self._waiting] + [row.ticket for group in self._groups for row in group.rows]
         self._fail(tickets, Failed(message, is_fault_of_model=False))
+        for _, future in self._errands:
+            future.cancel()
 
     def _take_waiting(self) -> list[_Job]:
         """The first in the queue and all of its model that fit with it. Nobody overtakes a first one that must wait."""
@@ -311,7 +372,8 @@ class Scheduler:
     def _row(self, job: _Job, sample: int) -> _Row:
         request = job.ticket.request
         text = TextStream(self.base.tokenizer, job.tokens, request.stop)
-        return _Row(job.ticket, job.prompt * request.n + sample, text, uniforms(request.seed, sample))
+        seen = seen_of(request.sampling, job.tokens, self.base.vocabulary, self.base.device)
+        return _Row(job.ticket, job.prompt * request.n + sample, text, uniforms(request.seed, sample), seen)
 
     def _step(self, group: _Group) -> None:
         group.keep([at for at, row in enumerate(group.rows) if not row.ticket.is_cancelled])
@@ -328,7 +390,8 @@ class Scheduler:
         """Choose each row's next token, hand it on, and let the rows go that have ended."""
         requests = [row.ticket.request for row in group.rows]
         settings = settings_of([request.sampling for request in requests], logits.shape[1], logits.device)
-        tokens = choose(logits, settings, [next(row.uniform) for row in group.rows])
+        wished = penalised(logits, [row.seen for row in group.rows])
+        tokens = choose(wished, settings, [next(row.uniform) for row in group.rows])
         wanted = [request.top_logps for request in requests if request.top_logps is not None]
         listed = _token_logps(logits.log_softmax(-1), tokens, max(wanted)) if wanted else itertools.repeat(None)
         for row, token, logp in zip(group.rows, tokens.tolist(), listed, strict=False):
@@ -339,6 +402,8 @@ class Scheduler:
     def _hand_on(self, row: _Row, token: int, logp: TokenLogp | None) -> None:
         request = row.ticket.request
         row.tokens += 1
+        if row.seen is not None:
+            row.seen.add(token)
         if row.tokens == 1:
             row.first_token_seconds = time.monotonic() - row.ticket.arrived
         if logp is not None and request.top_logps is not None:

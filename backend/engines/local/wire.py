@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import struct
 import time
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
@@ -10,6 +12,7 @@ from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from .resolver import Resolved
 from .scheduler import Piece, TokenLogp
 from .text import token_bytes, token_text
 
@@ -74,6 +77,8 @@ class _Generation(_Strict):
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=-1)] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
     max_tokens: Annotated[int, Field(ge=0)] | None = None
     stop: Stop = None
     stream: bool | None = None
@@ -104,11 +109,43 @@ class CompletionBody(_Generation):
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
 
 
+class RestBody(_Strict):
+    pid: Annotated[int, Field(ge=1)]  # the process that needs the memory
+
+
 class TokenizeBody(_Strict):
     model: str
     messages: Annotated[list[Message], Field(min_length=1)] | None = None
     prompt: str | None = None
     add_generation_prompt: bool = True
+
+
+class RewardBody(_Strict):
+    """An addition to OpenAI's protocol: a conversation and one or more answers to be scored by a reward model."""
+
+    model: str
+    messages: Annotated[list[Message], Field(min_length=1)]
+    answer: str | Annotated[list[str], Field(min_length=1, max_length=64)]
+    has_ended: bool | list[bool] = True
+    credit: bool = False
+
+    @property
+    def answers(self) -> list[tuple[str, bool]]:
+        """Each answer with whether its end token was written. Raises ApiProblem."""
+        texts = [self.answer] if isinstance(self.answer, str) else self.answer
+        ended = [self.has_ended] * len(texts) if isinstance(self.has_ended, bool) else self.has_ended
+        if len(ended) != len(texts):
+            raise ApiProblem(
+                400, f"has_ended: {len(ended)} values for {len(texts)} answers.", "invalid_value", param="has_ended"
+            )
+        return list(zip(texts, ended, strict=True))
+
+
+class EmbeddingBody(_Strict):
+    model: str
+    input: str | Annotated[list[str] | list[int] | list[list[int]], Field(min_length=1, max_length=256)]
+    encoding_format: Literal["float", "base64"] = "float"
+    user: str | None = None
 
 
 def parse(kind: type[Body], raw: bytes) -> Body:
@@ -133,13 +170,13 @@ def parse(kind: type[Body], raw: bytes) -> Body:
 class Envelope:
     """What every chunk and answer of one request carries."""
 
-    def __init__(self, *, is_chat: bool, model: str, digest: str) -> None:
+    def __init__(self, *, is_chat: bool, model: Resolved, base_digest: str) -> None:
         self.is_chat = is_chat
         self._head = {
             "id": f"{'chatcmpl' if is_chat else 'cmpl'}-{uuid4().hex}",
             "created": int(time.time()),
-            "model": model,
-            "system_fingerprint": digest,
+            "model": model.name,
+            **digests_of(model, base_digest),
         }
 
     def answer(self, choices: list[dict[str, Any]], usage: dict[str, int]) -> dict[str, Any]:
@@ -151,12 +188,49 @@ class Envelope:
         return {**self._head, "object": kind, "choices": choices, "usage": usage}
 
 
+def digests_of(model: Resolved, base_digest: str) -> dict[str, str | None]:
+    """Exactly which model: OpenAI's field, and the two digests it is made of (an addition to OpenAI's shape)."""
+    adapter = model.digest if model.adapter is not None else None
+    return {"system_fingerprint": model.digest, "adapter_digest": adapter, "base_digest": base_digest}
+
+
+def model_card(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "whetstone"}
+
+
 def usage_of(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
     return {
         "prompt_tokens": prompt_tokens,
         "completion_tokens": completion_tokens,
         "total_tokens": prompt_tokens + completion_tokens,
     }
+
+
+def listed(model: Resolved, base_digest: str, data: list[dict[str, Any]], tokens: int) -> dict[str, Any]:
+    """A list of what was read, and which model read it."""
+    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+    return {"object": "list", "model": model.name, **digests_of(model, base_digest), "data": data, "usage": usage}
+
+
+def reward_data(
+    tokenizer: Any, index: int, score: float, members: list[float], credit: list[tuple[int, float]] | None
+) -> dict[str, Any]:
+    """One answer's score; an ensemble adds its members, credit the head's value at every token of the answer."""
+    data: dict[str, Any] = {"object": "reward", "index": index, "score": score}
+    if len(members) > 1:
+        data["members"] = members
+    if credit is not None:
+        data["credit"] = [
+            {"token": token_text(tokenizer, token), "bytes": list(token_bytes(tokenizer, token)), "value": value}
+            for token, value in credit
+        ]
+    return data
+
+
+def embedding_data(index: int, embedding: list[float], encoding_format: str) -> dict[str, Any]:
+    """As OpenAI's: numbers, or their 32-bit floats in little-endian order as base64."""
+    packed = base64.b64encode(struct.pack(f"<{len(embedding)}f", *embedding)).decode("ascii")
+    return {"object": "embedding", "index": index, "embedding": packed if encoding_format == "base64" else embedding}
 
 
 def timing_of(piece: Piece) -> dict[str, float]:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
-import uvicorn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from backend.engines.local.model import Base, load_base
 from backend.engines.local.resolver import Resolved
 from backend.engines.local.scheduler import Scheduler
-from backend.engines.local.server import build_app
-from tests.backend.engines.tiny import KEY, Served, TableResolver, make_tokenizer, save_adapter, wait_until
+from tests.backend.engines.tiny import Served, TableResolver, make_tokenizer, save_adapter, served
 
 
 @pytest.fixture(scope="session")
@@ -63,13 +60,6 @@ def engine(base_folder: Path, adapters: dict[str, Resolved]) -> Iterator[Served]
     base = load_base(str(base_folder), device="cpu")
     scheduler = Scheduler(base, row_limit=16, waiting_limit=4)
     resolver = TableResolver(base, adapters)
-    app = build_app(base, scheduler, resolver, KEY)
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", access_log=False, lifespan="off"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    wait_until(lambda: server.started)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    yield Served(f"http://127.0.0.1:{port}", base, scheduler, resolver)
-    server.should_exit = True
-    thread.join(5)
+    with served(base, scheduler, resolver) as url:
+        yield Served(url, base, scheduler, resolver)
     scheduler.close()

@@ -6,12 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from backend.engines import lending
 from backend.engines.client import EngineError
 from backend.engines.process import EngineProcess, process_started_at, read_engine_file
 from tests.backend.engines.tiny import wait_until
@@ -26,7 +28,10 @@ def engine(tmp_path: Path, base_folder: Path) -> Iterator[EngineProcess]:
     made.stop()
 
 
-def test_an_engine_lives_dies_and_comes_back(engine: EngineProcess, tmp_path: Path, base_folder: Path):
+def test_an_engine_lives_dies_and_comes_back(
+    engine: EngineProcess, tmp_path: Path, base_folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("BIG_API_KEY", "sk-test-0123456789abcdef")
     assert not engine.is_running()
     with ThreadPoolExecutor(4) as pool:
         clients = list(pool.map(lambda _: engine.client(), range(4)))
@@ -35,6 +40,9 @@ def test_an_engine_lives_dies_and_comes_back(engine: EngineProcess, tmp_path: Pa
     assert engine.last_event is None
 
     file = read_engine_file(tmp_path)
+    environment = Path(f"/proc/{file.pid}/environ")
+    if environment.exists():
+        assert b"PATH=" in environment.read_bytes() and b"_API_KEY" not in environment.read_bytes()
     assert (tmp_path / "engine" / "engine.json").stat().st_mode & 0o777 == 0o600
     assert engine.client().models() == ["base", "live"]
 
@@ -55,6 +63,57 @@ def test_an_engine_lives_dies_and_comes_back(engine: EngineProcess, tmp_path: Pa
     assert read_engine_file(tmp_path) is None
     log = (tmp_path / "engine" / "engine.log").read_text()
     assert "Traceback" not in log
+
+
+def test_requests_under_way_when_the_engine_is_killed_fail_at_once_with_what_to_do(
+    engine: EngineProcess, tmp_path: Path
+):
+    client = engine.client()
+    pid = read_engine_file(tmp_path).pid
+    expected = client.complete(HELLO, model="live", seed=5, max_tokens=20)
+    long = {"model": "live", "n": 16, "max_tokens": 230}
+    stream = client.stream(HELLO, seed=1, **long)
+    next(stream)
+    with ThreadPoolExecutor(4) as pool:
+        whole = [pool.submit(client.complete, HELLO, seed=seed, **long) for seed in range(4)]
+        wait_until(lambda: client.health()["waiting"] + client.health()["active"] > 48)
+        os.kill(pid, signal.SIGKILL)
+        killed = time.monotonic()
+        for one in whole:
+            with pytest.raises(EngineError, match="ended while it answered.*ask again"):
+                one.result(10)
+        with pytest.raises(EngineError, match="ended while it answered.*ask again"):
+            list(stream)
+    assert time.monotonic() - killed < 3
+    assert engine.health() is None, "it is asked, and not started for that"
+    again = engine.client().complete(HELLO, model="live", seed=5, max_tokens=20)
+    assert [answer.text for answer in again] == [answer.text for answer in expected]
+    assert engine.health()["loaded"] is True
+
+
+def test_a_job_has_the_engine_at_rest_and_a_killed_job_does_not_keep_it_so(engine: EngineProcess, tmp_path: Path):
+    with lending.engine_at_rest(tmp_path) as is_at_rest:
+        assert not is_at_rest, "no engine runs"
+    client = engine.client()
+    before = client.complete(HELLO, model="live", seed=5, max_tokens=20)
+    with lending.engine_at_rest(tmp_path) as is_at_rest:
+        assert is_at_rest and client.health()["resting"]
+        with pytest.raises(EngineError, match="rests while a model is trained") as refused:
+            client.complete(HELLO, model="live", max_tokens=5)
+        assert (refused.value.status, refused.value.code) == (503, "resting")
+    assert not client.health()["resting"]
+    assert client.complete(HELLO, model="live", seed=5, max_tokens=20)[0].text == before[0].text
+    code = (
+        "import sys, time; from pathlib import Path; from backend.engines.lending import engine_at_rest\n"
+        "with engine_at_rest(Path(sys.argv[1])) as is_at_rest: print(is_at_rest, flush=True); time.sleep(60)"
+    )
+    job = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE)
+    assert job.stdout.readline().strip() == b"True"
+    assert client.health()["resting"]
+    job.kill()
+    job.communicate()
+    wait_until(lambda: not client.health()["resting"], 10)
+    assert client.complete(HELLO, model="live", seed=5, max_tokens=20)[0].text == before[0].text
 
 
 def test_an_engine_that_cannot_start_says_why(tmp_path: Path):
@@ -94,6 +153,7 @@ def test_a_process_that_only_has_the_same_id_is_not_taken_for_the_engine(tmp_pat
 def test_the_client_and_the_process_import_no_torch():
     code = (
         "import sys, backend.engines.client, backend.engines.process, backend.engines.scripted\n"
+        "import backend.engines.choosing, backend.engines.lending\n"
         "sys.exit(bool({'torch', 'transformers', 'peft'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -7,8 +7,16 @@ import random
 
 import pytest
 import torch
+from transformers import (
+    LogitsProcessorList,
+    MinPLogitsWarper,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
 
-from backend.engines.local.sampling import Sampling, choose, settings_of, uniforms
+from backend.engines.local.sampling import Sampling, choose, distribution, penalised, seen_of, settings_of, uniforms
 from backend.engines.local.text import TextStream, token_bytes, token_text
 from tests.backend.engines.tiny import CHINESE
 
@@ -45,9 +53,59 @@ def test_top_k_and_top_p_leave_only_the_most_likely_tokens():
     assert counts(Sampling(top_p=1e-6), LOGITS).nonzero().flatten().tolist() == [0]
 
 
+def test_min_p_leaves_the_tokens_that_are_not_much_less_likely_than_the_best():
+    shares = LOGITS.softmax(-1)
+    ratio = float(shares[2] / shares[0])
+    assert counts(Sampling(min_p=ratio - 0.01), LOGITS).nonzero().flatten().tolist() == [0, 2, 4]
+    assert counts(Sampling(min_p=ratio + 0.01), LOGITS).nonzero().flatten().tolist() == [0, 4]
+    assert counts(Sampling(min_p=1.0), LOGITS).nonzero().flatten().tolist() == [0]
+
+
 def test_each_row_keeps_its_own_settings():
-    rows = settings_of([Sampling(top_k=1), Sampling(top_p=1e-6), Sampling(), Sampling(temperature=0)], 5, CPU)
-    assert choose(LOGITS.expand(4, -1), rows, [0.999] * 4).tolist() == [0, 0, 4, 0]
+    listed = [Sampling(top_k=1), Sampling(top_p=1e-6), Sampling(min_p=1.0), Sampling(), Sampling(temperature=0)]
+    rows = settings_of(listed, 5, CPU)
+    assert choose(LOGITS.expand(5, -1), rows, [0.999] * 5).tolist() == [0, 0, 0, 4, 0]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_distribution_is_that_of_transformers_own_processors(seed: int):
+    draw, vocabulary = random.Random(seed), 40
+    torch.manual_seed(seed)
+    logits, rows, expected, prompts = 3 * torch.randn(6, vocabulary), [], [], []
+    for own in logits:
+        sampling = Sampling(
+            temperature=draw.choice([0.3, 1.0, 1.7]),
+            top_p=draw.choice([1.0, 0.9, 0.5]),
+            top_k=draw.choice([0, 3, 10]),
+            min_p=draw.choice([0.0, 0.05, 0.5]),
+            repetition_penalty=draw.choice([1.0, 1.3, 0.8]),
+        )
+        tokens = [draw.randrange(vocabulary) for _ in range(8)]
+        processors = [RepetitionPenaltyLogitsProcessor(sampling.repetition_penalty)]
+        processors += [TemperatureLogitsWarper(sampling.temperature)]
+        processors += [TopKLogitsWarper(sampling.top_k)] if sampling.top_k else []
+        processors += [TopPLogitsWarper(sampling.top_p)] if sampling.top_p < 1 else []
+        processors += [MinPLogitsWarper(sampling.min_p)] if sampling.min_p else []
+        theirs = LogitsProcessorList(processors)(torch.tensor([tokens]), own.unsqueeze(0).clone())
+        expected.append(theirs[0].softmax(-1))
+        rows.append(sampling)
+        prompts.append(tokens)
+    seen = []
+    for sampling, tokens in zip(rows, prompts, strict=True):
+        one = seen_of(sampling, tokens[:4], vocabulary, CPU)
+        for token in tokens[4:] if one else ():
+            one.add(token)
+        seen.append(one)
+    before = logits.clone()
+    ours = distribution(penalised(logits, seen), settings_of(rows, vocabulary, CPU))
+    assert torch.equal(logits, before)
+    assert torch.allclose(ours / ours.sum(-1, keepdim=True), torch.stack(expected), atol=1e-6)
+
+
+def test_greedy_rows_feel_the_repetition_penalty_too():
+    seen = [seen_of(Sampling(repetition_penalty=5.0), [0], 5, CPU), None]
+    rows = settings_of([Sampling(temperature=0)] * 2, 5, CPU)
+    assert choose(penalised(LOGITS.expand(2, -1), seen), rows, [0.5] * 2).tolist() == [4, 0]
 
 
 def test_the_random_numbers_of_a_sample_depend_on_seed_and_index_alone():

@@ -80,20 +80,77 @@ def test_greedy_equals_generate_token_for_token(scheduler: Scheduler, base_folde
         assert got[at] == expected[0, len(prompt) :].tolist()
 
 
+def test_greedy_with_a_repetition_penalty_equals_generate_token_for_token(scheduler: Scheduler, base_folder):
+    reference = AutoModelForCausalLM.from_pretrained(base_folder, dtype=torch.float32)
+    draw = random.Random(7)
+    for penalty in (1.2, 2.0):
+        prompt = draw_prompt(draw)
+        sampling = Sampling(temperature=0, repetition_penalty=penalty)
+        asked = Asked(
+            scheduler, request(scheduler.base, prompt, sampling=sampling, max_tokens=40, top_logps=0, n=2, seed=0)
+        )
+        tokens = torch.tensor([prompt])
+        expected = reference.generate(
+            tokens,
+            attention_mask=torch.ones_like(tokens),
+            do_sample=False,
+            max_new_tokens=40,
+            repetition_penalty=penalty,
+            eos_token_id=1,
+        )
+        for piece in asked.pieces():
+            assert [item.token for item in piece.tokens] == expected[0, len(prompt) :].tolist()
+
+
+SAMPLINGS = (
+    Sampling(),
+    GREEDY,
+    Sampling(temperature=0.7, top_p=0.9),
+    Sampling(top_k=5, min_p=0.1),
+    Sampling(min_p=0.05, repetition_penalty=1.3),
+    Sampling(temperature=0, repetition_penalty=1.5),
+)
+STOPS = ((), ("e",), ("th", "zz"))
+
+
+def told(asked: Asked) -> list[tuple[str, str | None, list[int], list[float]]]:
+    """Of each sample: text, why it ended, tokens, their log-probabilities."""
+    found = sorted(asked.pieces(), key=lambda piece: piece.sample)
+    return [
+        (piece.text, piece.finish_reason, [t.token for t in piece.tokens], [t.logp for t in piece.tokens])
+        for piece in found
+    ]
+
+
 def test_a_seed_gives_the_same_text_whatever_else_is_in_the_batch(scheduler: Scheduler, adapters: dict[str, Resolved]):
     base, draw = scheduler.base, random.Random(1)
     models = [None, adapters["model-1"], adapters["model-2"]]
     requests = [
-        request(base, draw_prompt(draw), models[at % 3], seed=at, n=1 + at % 3, top_logps=0) for at in range(50)
+        request(
+            base,
+            draw_prompt(draw),
+            models[at % 3],
+            seed=at,
+            n=1 + at % 4,
+            top_logps=at % 3,
+            sampling=SAMPLINGS[at % len(SAMPLINGS)],
+            stop=draw.choice(STOPS),
+            max_tokens=draw.choice([1, 8, 20, 30]),
+        )
+        for at in range(50)
     ]
-    alone = [Asked(scheduler, item).texts() for item in requests]
-    assert len({text for texts in alone for text in texts}) > 12
+    alone = [told(Asked(scheduler, item)) for item in requests]
+    assert len({text for answers in alone for text, *_ in answers}) > 12
+    assert {reason for answers in alone for _, reason, *_ in answers} == {"stop", "length"}
     scheduler.waiting_limit = 100
     order = list(range(50))
     for _ in range(2):
         draw.shuffle(order)
         together = {at: Asked(scheduler, requests[at]) for at in order}
-        assert {at: asked.texts() for at, asked in together.items()} == {at: alone[at] for at in order}
+        for at, asked in together.items():
+            for one, other in zip(told(asked), alone[at], strict=True):
+                assert one[:3] == other[:3]
+                assert one[3] == pytest.approx(other[3], abs=1e-4)
 
 
 def test_one_sample_of_many_equals_the_same_sample_of_fewer(scheduler: Scheduler):

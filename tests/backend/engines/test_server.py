@@ -153,6 +153,8 @@ def test_errors_have_the_kind_the_openai_client_expects(api: openai.OpenAI, engi
         ({"temperature": -1}, "temperature"),
         ({"temperature": "hot"}, "temperature"),
         ({"top_p": 0}, "top_p"),
+        ({"min_p": 1.5}, "min_p"),
+        ({"repetition_penalty": 0}, "repetition_penalty"),
         ({"n": 0}, "n"),
         ({"n": 17}, "n"),
         ({"messages": []}, "messages"),
@@ -179,7 +181,10 @@ def test_a_bad_request_is_answered_with_its_reason(raw: httpx.Client, extra: dic
 
 def test_health_needs_no_key_and_tells_no_names(engine: Served):
     health = httpx.get(f"{engine.url}/health", trust_env=False).json()
-    assert set(health) == {"loaded", "adapters", "tokens_per_second", "waiting", "active"}
+    own = {"resting", "device", "dtype", "memory_bytes", "gpu_bytes"}
+    assert set(health) == {"loaded", "adapters", "tokens_per_second", "waiting", "active", *own}
+    assert health["memory_bytes"] > 50_000_000
+    assert (health["resting"], health["device"], health["dtype"]) == (False, "cpu", "float32")
 
 
 def test_the_door_refuses_foreign_hosts_huge_bodies_and_missing_keys(raw: httpx.Client, engine: Served):
@@ -264,6 +269,15 @@ def test_errors_of_the_engine_are_sentences(client: EngineClient):
         next(client.stream(HELLO, model="model-99"))
     with pytest.raises(EngineError, match="cannot be reached"):
         EngineClient("http://127.0.0.1:9", "k").models()
+
+
+def test_a_client_that_was_closed_while_somebody_held_it_says_to_ask_again(engine: Served):
+    closed = EngineClient(engine.url, KEY)
+    closed.close()
+    with pytest.raises(EngineError, match="started again meanwhile"):
+        closed.complete(HELLO, model="base")
+    with pytest.raises(EngineError, match="started again meanwhile"):
+        next(closed.stream(HELLO, model="base"))
 
 
 def test_a_chinese_stream_never_holds_half_a_character(client: EngineClient, engine: Served, monkeypatch):

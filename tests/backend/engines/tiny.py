@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+import uvicorn
 from peft import LoraConfig, PeftModel, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from backend.engines.local.model import Base
-from backend.engines.local.resolver import Resolved
+from backend.engines.local.resolver import Resolved, Resolver
 from backend.engines.local.scheduler import Scheduler
+from backend.engines.local.server import build_app
 from backend.registry import artifacts
 
 KEY = "a-key-for-tests"
@@ -73,9 +77,13 @@ class TableResolver:
     def __init__(self, base: Base, adapters: dict[str, Resolved]) -> None:
         self.table = {"base": Resolved("base", None, base.digest), **adapters}
         self.table["live"] = self.table["base"]
+        self.rewards: dict[str, Resolved] = {}
 
     def resolve(self, name: str) -> Resolved | None:
         return self.table.get(name)
+
+    def resolve_reward(self, name: str) -> Resolved | None:
+        return self.rewards.get(name)
 
     def names(self) -> list[str]:
         return list(self.table)
@@ -86,6 +94,19 @@ class Served(NamedTuple):
     base: Base
     scheduler: Scheduler
     resolver: TableResolver
+
+
+@contextmanager
+def served(base: Base, scheduler: Scheduler, resolver: Resolver) -> Iterator[str]:
+    """The engine's server in a thread; gives its address."""
+    app = build_app(base, scheduler, resolver, KEY)
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", access_log=False, lifespan="off"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    wait_until(lambda: server.started)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    thread.join(5)
 
 
 def wait_until(is_so: Callable[[], object], seconds: float = 10.0) -> None:

@@ -17,6 +17,7 @@ PAGES = {
     "/studio/compare": "#many-model input",
     "/admin/train?job=2": "#samples .vw-message",
     "/admin/models": "#detail .vw-facts",
+    "/admin/engines": "#engines .vw-note",
 }
 pytestmark = pytest.mark.browser
 Open = Callable[..., Page]

@@ -1,0 +1,198 @@
+"""From a parsed body to a request for the scheduler: names, tokens and limits are checked here."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from typing import Any
+
+from fastapi.responses import Response
+from starlette.concurrency import run_in_threadpool
+
+from . import scheduler as work
+from . import wire
+from .model import Base, ModelProblem
+from .reading import Asked, Reader, Reward, parts
+from .reply import Reply, refusal_problem
+from .resolver import Resolved, Resolver
+from .sampling import Sampling
+from .wire import ApiProblem
+
+
+class Service:
+    """From a parsed body to a request for the scheduler, and from its events to an answer."""
+
+    def __init__(self, base: Base, scheduler: work.Scheduler, resolver: Resolver) -> None:
+        self._base = base
+        self._scheduler = scheduler
+        self._resolver = resolver
+        self._reader = Reader(base)
+
+    async def resolve(self, name: str) -> Resolved:
+        found = await run_in_threadpool(self._resolver.resolve, name)
+        if found is None:
+            raise ApiProblem(404, f"There is no model named {name!r} here.", "model_not_found", param="model")
+        return found
+
+    async def tokenize(self, body: wire.TokenizeBody) -> dict[str, Any]:
+        await self.resolve(body.model)
+        if (body.messages is None) == (body.prompt is None):
+            raise ApiProblem(400, "Give either messages or prompt.", "invalid_value", param="messages")
+        if body.messages is not None:
+            tokens = self._chat_tokens(body.messages, body.add_generation_prompt)
+        else:
+            tokens = self._base.text_tokens(body.prompt or "")
+        names = self._base.tokenizer.convert_ids_to_tokens(tokens)
+        return {"count": len(tokens), "max_model_len": self._base.context, "tokens": tokens, "token_strs": names}
+
+    async def chat(self, body: wire.ChatBody) -> Response:
+        model = await self.resolve(body.model)
+        tokens = self._chat_tokens(body.messages)
+        if body.top_logprobs and not body.logprobs:
+            raise ApiProblem(400, "top_logprobs needs logprobs: true.", "invalid_value", param="top_logprobs")
+        asked = body.max_completion_tokens or body.max_tokens
+        if body.max_tokens == 0:
+            raise ApiProblem(
+                400, "max_tokens: a chat answer needs at least 1 token.", "invalid_value", param="max_tokens"
+            )
+        top = (body.top_logprobs or 0) if body.logprobs else None
+        request = self._request(body, model, [tokens], asked, top, wants_prompt_scores=False)
+        return Reply(self._base, self._scheduler, request, body, is_chat=True, echo=None)
+
+    async def complete(self, body: wire.CompletionBody) -> Response:
+        model = await self.resolve(body.model)
+        prompts = self._prompt_tokens(body.prompt)
+        echo = (
+            [_decoded(self._base, tokens, body.prompt, at) for at, tokens in enumerate(prompts)] if body.echo else None
+        )
+        if body.echo and body.stream:
+            raise ApiProblem(400, "echo is answered whole; leave stream out.", "invalid_value", param="echo")
+        asked = 16 if body.max_tokens is None else body.max_tokens
+        scores = bool(body.echo) and body.logprobs is not None
+        request = self._request(body, model, prompts, asked, body.logprobs, wants_prompt_scores=scores)
+        return Reply(self._base, self._scheduler, request, body, is_chat=False, echo=echo)
+
+    async def rewards(self, body: wire.RewardBody) -> dict[str, Any]:
+        found = await run_in_threadpool(self._resolver.resolve_reward, body.model)
+        if found is None:
+            raise ApiProblem(
+                404, f"There is no reward model named {body.model!r} here.", "model_not_found", param="model"
+            )
+        answers, messages = body.answers, [message.plain() for message in body.messages]
+        model = await self._do(lambda _: self._reader.open(found))
+        try:
+            asked = self._reader.ask(model, messages, answers)
+        except ModelProblem as problem:
+            raise ApiProblem(400, str(problem), "invalid_messages", param="messages") from problem
+        rewards: dict[int, Reward] = {}
+        for part in parts([len(sequence) for sequence in asked.sequences]):
+            some = Asked([asked.sequences[at] for at in part], [asked.answer_tokens[at] for at in part], 0)
+            scored = await self._do(partial(self._reader.rewards, model, some))
+            rewards.update(zip(part, scored, strict=True))
+        data = []
+        for at in range(len(answers)):
+            own = asked.sequences[at][-asked.answer_tokens[at] :]
+            credit = list(zip(own, rewards[at].values, strict=True)) if body.credit else None
+            data.append(wire.reward_data(self._base.tokenizer, at, rewards[at].score, rewards[at].members, credit))
+        head = wire.listed(found, self._base.digest, data, sum(map(len, asked.sequences)))
+        return {**head, "cut_tokens": asked.cut_tokens}
+
+    async def embeddings(self, body: wire.EmbeddingBody) -> dict[str, Any]:
+        model = await self.resolve(body.model)
+        if model.adapter is not None:
+            raise ApiProblem(
+                400, "Embeddings are made by the bare base: ask for the model base.", "invalid_value", param="model"
+            )
+        rows = self._prompt_tokens(body.input, "input")
+        longest = max(map(len, rows))
+        if longest > self._base.context:
+            message = f"This model's context holds {self._base.context} tokens; a text has {longest}. Shorten it."
+            raise ApiProblem(400, message, "context_length_exceeded", param="input")
+        found: dict[int, list[float]] = {}
+        for part in parts([len(row) for row in rows]):
+            read = await self._do(partial(self._reader.embeddings, [rows[at] for at in part]))
+            found.update(zip(part, read, strict=True))
+        data = [wire.embedding_data(at, found[at], body.encoding_format) for at in range(len(rows))]
+        return wire.listed(model, self._base.digest, data, sum(map(len, rows)))
+
+    async def _do(self, act: Callable[[Collection[str]], Any]) -> Any:
+        """Done by the model's thread between two steps."""
+        try:
+            return await asyncio.wrap_future(self._scheduler.do(act))
+        except (work.QueueFull, work.Resting) as refusal:
+            raise refusal_problem(refusal) from refusal
+        except ModelProblem as problem:
+            raise ApiProblem(500, str(problem), "model_unusable", param="model") from problem
+
+    def _request(
+        self,
+        body: wire.ChatBody | wire.CompletionBody,
+        model: Resolved,
+        prompts: list[list[int]],
+        asked: int | None,
+        top_logps: int | None,
+        *,
+        wants_prompt_scores: bool,
+    ) -> work.Request:
+        longest = max(len(tokens) for tokens in prompts)
+        context = self._base.context
+        max_tokens = context - longest if asked is None else asked
+        if longest + max_tokens > context or (asked is None and max_tokens < 1):
+            wish = f"{longest} prompt tokens" + (f" and {asked} new ones" if asked else " and at least 1 new one")
+            message = (
+                f"This model's context holds {context} tokens; the request needs {wish}. "
+                "Shorten the prompt or lower max_tokens."
+            )
+            param = "messages" if isinstance(body, wire.ChatBody) else "prompt"
+            raise ApiProblem(400, message, "context_length_exceeded", param=param)
+        if (body.n or 1) > self._scheduler.row_limit:
+            message = f"n: this engine answers with at most {self._scheduler.row_limit} samples at once."
+            raise ApiProblem(400, message, "invalid_value", param="n")
+        return work.Request(
+            model=model,
+            prompts=prompts,
+            max_tokens=max_tokens,
+            seed=body.seed if body.seed is not None else secrets.randbits(62),
+            n=body.n or 1,
+            sampling=Sampling(
+                temperature=1.0 if body.temperature is None else body.temperature,
+                top_p=1.0 if body.top_p is None else body.top_p,
+                top_k=max(0, body.top_k or 0),
+                min_p=body.min_p or 0.0,
+                repetition_penalty=body.repetition_penalty or 1.0,
+            ),
+            stop=body.stops,
+            top_logps=top_logps,
+            wants_prompt_scores=wants_prompt_scores,
+            is_streamed=bool(body.stream),
+        )
+
+    def _chat_tokens(self, messages: Sequence[wire.Message], add_generation_prompt: bool = True) -> list[int]:
+        try:
+            return self._base.chat_tokens(
+                [message.plain() for message in messages], add_generation_prompt=add_generation_prompt
+            )
+        except ModelProblem as problem:
+            raise ApiProblem(400, str(problem), "invalid_messages", param="messages") from problem
+
+    def _prompt_tokens(
+        self, prompt: str | list[str] | list[int] | list[list[int]], param: str = "prompt"
+    ) -> list[list[int]]:
+        if isinstance(prompt, str):
+            rows = [self._base.text_tokens(prompt)]
+        elif isinstance(prompt[0], int):
+            rows = [prompt]
+        else:
+            rows = [self._base.text_tokens(item) if isinstance(item, str) else item for item in prompt]
+        if not all(rows):
+            raise ApiProblem(400, f"{param}: an empty text has no tokens to go on from.", "invalid_value", param=param)
+        if not all(0 <= token < self._base.vocabulary for row in rows for token in row):
+            raise ApiProblem(400, f"Token ids go from 0 to {self._base.vocabulary - 1}.", "invalid_value", param=param)
+        return rows
+
+
+def _decoded(base: Base, tokens: list[int], prompt: Any, at: int) -> str:
+    given = prompt if isinstance(prompt, str) else prompt[at]
+    return given if isinstance(given, str) else base.tokenizer.decode(tokens)
