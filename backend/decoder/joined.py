@@ -8,6 +8,7 @@ layer by layer and adapter by adapter there are dozens.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -15,6 +16,10 @@ from typing import Any, NamedTuple
 import torch
 from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
+
+# So that a row's sums do not depend on which other adapters are there (docs/decisions/008):
+COLUMNS = 64  # an inner value has the same bits wherever it stands if their number is a multiple
+ADDED_IN_ONE_GO = 192  # more inner values are added in parts, and where the border lies follows from their number
 
 
 class Weights(NamedTuple):
@@ -28,9 +33,10 @@ class Weights(NamedTuple):
 class Adapted(NamedTuple):
     """The LoRA parts of the adapters that some row uses, side by side."""
 
-    a: Tensor  # (M, I); M sums the ranks over adapters and layers
+    a: Tensor  # (M, I); M sums the ranks over adapters and layers, and is rounded up with zeros
     b: Tensor  # (M, O), scaled: an adapter's rows are zero outside its own layer's outputs
     owner: Tensor  # (M,) which of the adapters each inner value belongs to
+    groups: list[slice]  # of M: whole adapters that are added in one product
 
 
 def plain(layer: nn.Module) -> nn.Module:
@@ -79,13 +85,16 @@ def adapted(layers: Sequence[nn.Module], adapters: Sequence[str], dtype: torch.d
         return None
     below = [layer.lora_A[name].weight for _, _, _, layer, name in parts]
     ranks = [len(a) for a in below]
-    b = weight.new_zeros(sum(ranks), sum(outputs), dtype=dtype or weight.dtype)
+    spare = -sum(ranks) % COLUMNS
+    b = weight.new_zeros(sum(ranks) + spare, sum(outputs), dtype=dtype or weight.dtype)
     row = 0
     for rank, (_, start, size, layer, name) in zip(ranks, parts, strict=True):
         b[row : row + rank, start : start + size] = layer.lora_B[name].weight.t() * layer.scaling[name]
         row += rank
     owners = [part[0] for part, rank in zip(parts, ranks, strict=True) for _ in range(rank)]
-    return Adapted(torch.cat(below).to(b.dtype), b, torch.tensor(owners, device=weight.device))
+    a = torch.nn.functional.pad(torch.cat(below).to(b.dtype), (0, 0, 0, spare))
+    owner = torch.tensor([*owners, *[0] * spare], device=weight.device)
+    return Adapted(a, b, owner, _groups(owners, len(b)))
 
 
 @lru_cache(maxsize=4)
@@ -112,6 +121,15 @@ def packed(weights: Weights, rows: int, lora: Adapted | None = None) -> Weights:
     return weights._replace(packed=torch.ops.mkldnn._reorder_linear_weight(weight, rows))
 
 
+def drawn(inputs: int, outputs: int, dtype: torch.dtype, draw: torch.Generator) -> Adapted:
+    """An adapter of random numbers, on the CPU, to try products with."""
+    a, b = (
+        torch.randn(COLUMNS, inputs, generator=draw).to(dtype),
+        torch.randn(COLUMNS, outputs, generator=draw).to(dtype),
+    )
+    return Adapted(a, b, torch.zeros(COLUMNS, dtype=torch.long), [slice(0, COLUMNS)])
+
+
 def product(x: Tensor, weights: Weights, lora: Adapted | None, mask: Tensor | None) -> Tensor:
     """Outputs of all the layers side by side. x (R, I) -> (R, O)
 
@@ -123,7 +141,18 @@ def product(x: Tensor, weights: Weights, lora: Adapted | None, mask: Tensor | No
     inner = torch.mm(x, lora.a.t())  # (R, M)
     if mask is not None:
         inner.mul_(mask[:, lora.owner])
-    return out.addmm_(inner, lora.b)
+    for group in lora.groups:
+        out.addmm_(inner[:, group], lora.b[group])
+    return out
+
+
+def _groups(owners: Sequence[int], most: int) -> list[slice]:
+    """Whole adapters together as far as a product adds up in one go; the last group takes what is spare."""
+    starts = [0]
+    for place, (before, owner) in enumerate(itertools.pairwise(owners), 1):
+        if owner != before and owners.index(owner) + owners.count(owner) - starts[-1] > ADDED_IN_ONE_GO:
+            starts.append(place)
+    return [slice(start, end) for start, end in zip(starts, [*starts[1:], most], strict=True)]
 
 
 def _of_base(x: Tensor, weights: Weights) -> Tensor:

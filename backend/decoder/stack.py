@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -73,6 +74,39 @@ class Stack:
         self.queries = joined.plain(attention.q_proj).out_features // self.head_size  # type: ignore[operator]
         self._turns: tuple[Tensor, Tensor] | None = None  # cos and sin of all positions so far, (T, 1, head size)
 
+    @property
+    def linear_layers(self) -> list[nn.Module]:
+        """Every layer whose adapters a read adds in, as PEFT has wrapped it."""
+        return [linear for layer in self.backbone.layers for group in _groups(layer) for linear in group]
+
+    @property
+    def device(self) -> torch.device:
+        return self._head.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._head.weight.dtype
+
+    def first_products(self, rows: int) -> Iterator[tuple[Callable[[Tensor], Tensor], Tensor]]:
+        """The first layer's products, each with an adapter of random numbers, and rows to try them on, (rows, I)."""
+        draw = torch.Generator().manual_seed(0)
+        for weights in (self._packed or self._weights)[0]:
+            outputs, inputs = weights.weight.shape
+            lora = joined.drawn(inputs, outputs, self.dtype, draw)
+            x = torch.randn(rows, inputs, generator=draw).to(self.dtype)
+            yield partial(joined.product, weights=weights, lora=lora, mask=None), x
+
+    def room(self, slots: int, places: int) -> Tensor:
+        """Empty keys and values for so many rows and tokens, (layers, 2, slots, H, places, D)."""
+        shape = (len(self._weights), 2, slots, int(self.keys), places, self.head_size)
+        return torch.zeros(shape, dtype=self.dtype, device=self.device)
+
+    def pack(self, rows: int) -> None:
+        """Hold a copy of the weights in the order that about so many rows read quickest, for as long as the stack is there."""
+        if joined.can_pack(self.dtype, self.device.type):
+            self._packed = [[joined.packed(weights, rows) for weights in every] for every in self._weights]
+            self._packed_head = joined.packed(self._head, rows)
+
     def adapters(self, names: Sequence[str]) -> Adapters:
         """These adapters' weights as they are now."""
         return Adapters(
@@ -84,7 +118,7 @@ class Stack:
         """Within: what ``read`` is to be given for this adapter. On a processor it has a copy of the weights then, with the
         adapter added in and in the order that about so many rows read quickest."""
         names = [] if adapter is None else [adapter]
-        if not joined.can_pack(self._head.weight.dtype, self._head.weight.device.type):
+        if not joined.can_pack(self.dtype, self.device.type):
             yield self.adapters(names)
             return
         self._packed = [
@@ -132,6 +166,8 @@ class Stack:
             if wanted is not None and at == len(every) - 1:
                 query, x, mask = query[wanted], x[wanted], None if mask is None else mask[wanted]
             seen = attend(at, query, key, heads[:, self.queries + self.keys :])
+            if not len(x):  # nobody asks for the states, and the keys and values are kept
+                return x
             x = x + joined.product(seen, weights[1], lora[1], mask)
             gate, up = joined.product(_normed(layer.post_attention_layernorm, x), weights[2], lora[2], mask).chunk(
                 2, -1

@@ -12,19 +12,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from huggingface_hub import snapshot_download
 from peft import LoraConfig, PeftModel, set_peft_model_state_dict
+from peft.tuners.lora import Linear as LoraLinear
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, Cache, GenerationConfig
 
+from backend.decoder.stack import Stack, can_stack
 from backend.registry import artifacts
 
 log = logging.getLogger(__name__)
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+PACKED_FOR = 16  # rows; our choice
 ADAPTER_FILE = "adapter_model.safetensors"
 ALIGNED = (
     16  # tokens of a scored text are padded to a multiple: its numbers do not depend on its company then (rows.py)
@@ -61,6 +65,7 @@ class Base:
         accepted = inspect.signature(model.forward).parameters
         self.takes_position = "position_ids" in accepted
         self._takes_logits_to_keep = "logits_to_keep" in accepted
+        self.stack = _stack_of(model)
         self._adapter_limit = adapter_limit
         self._adapters: OrderedDict[str, None] = OrderedDict()
         self._peft: PeftModel | None = None
@@ -120,6 +125,18 @@ class Base:
         logits: torch.Tensor = self.model(input_ids=tokens.to(self.device), use_cache=False).logits
         return logits.float()
 
+    def free_memory(self) -> int:
+        """Bytes that may still be taken where the model is."""
+        if self.device.type == "cuda":
+            return int(torch.cuda.mem_get_info(self.device)[0])
+        return int(psutil.virtual_memory().available)
+
+    def move(self, device: torch.device | str) -> None:
+        """The model to another device and back; a stack is made anew, since it holds the weights where they were."""
+        self.model.to(device)
+        self.stack = None  # its memory goes before a new one takes any
+        self.stack = _stack_of(self.model)
+
     # adapters
 
     @property
@@ -141,6 +158,12 @@ class Base:
             if len(self._adapters) <= self._adapter_limit:
                 return
             self._drop_adapter(other)
+
+    def stands_beside(self, name: str) -> bool:
+        """Whether this adapter, which is in memory, is plain LoRA on the layers that a stack reads."""
+        holding = [layer for layer in self._layers if name in layer.lora_A or name in layer.lora_embedding_A]
+        read = set(self.stack.linear_layers) if self.stack is not None else set()
+        return all(layer in read and _is_plain(layer, name) for layer in holding)
 
     @contextmanager
     def scope(self, name: str | None) -> Iterator[None]:
@@ -231,6 +254,30 @@ def load_base(
     files = folder if is_folder else Path(snapshot_download(source, local_files_only=True))
     digest = artifacts.fingerprint(files)
     return Base(model, tokenizer, name, digest, adapter_limit=adapter_limit)
+
+
+def _stack_of(model: Any) -> Stack | None:
+    """The decoder read in the fewest products, where the model is wired for it. On a CPU with a packed copy of the weights,
+    as far as they take no more than a quarter of the memory that is free."""
+    backbone, head = getattr(model, str(model.base_model_prefix), None), model.get_output_embeddings()
+    if backbone is None or not can_stack(backbone, head) or not _has_plain_attention(model.config):
+        return None
+    stack = Stack(backbone, head)
+    weights = sum(weight.nbytes for weight in backbone.parameters())
+    if 4 * weights <= psutil.virtual_memory().available:
+        stack.pack(PACKED_FOR)
+    return stack
+
+
+def _has_plain_attention(config: Any) -> bool:
+    return getattr(config, "sliding_window", None) is None or not getattr(config, "use_sliding_window", True)
+
+
+def _is_plain(layer: BaseTunerLayer, name: str) -> bool:
+    """LoRA as in Hu et al. 2021; variants such as DoRA compute something else."""
+    variant = getattr(layer, "lora_variant", {})
+    has_bias = getattr(layer.lora_B[name], "bias", None) is not None if name in layer.lora_B else True
+    return isinstance(layer, LoraLinear) and name not in variant and not has_bias
 
 
 def _check_folder(folder: Path, name: str) -> None:

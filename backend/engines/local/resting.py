@@ -43,12 +43,13 @@ class Rest:
         self._scheduler = scheduler
         self._lock = threading.RLock()
         self._for: dict[int, float] = {}  # process id -> when it was started
+        self._is_resting = False  # until the model is back and requests are taken
 
     def health(self) -> dict[str, Any]:
         """Where the model is and what it takes: bytes of this process, and of the accelerator where there is one."""
         base, is_cuda = self._base, self._base.device.type == "cuda"
         return {
-            "resting": bool(self._for),
+            "resting": self._is_resting,
             "device": base.device.type,
             "dtype": str(base.dtype).removeprefix("torch."),
             "memory_bytes": psutil.Process().memory_info().rss,
@@ -69,6 +70,7 @@ class Rest:
             if not is_first:
                 return 0
             before = self.health()["gpu_bytes"]
+            self._is_resting = True
             try:
                 self._scheduler.refuse(REASON)
                 self._scheduler.wait_until_idle(DRAIN_SECONDS)
@@ -76,6 +78,7 @@ class Rest:
                 self._on_the_models_thread(self._let_go)
             except Exception as fault:
                 self._for.pop(pid)
+                self._is_resting = False
                 self._scheduler.refuse(None)
                 log.exception("the memory was not let go")
                 raise CannotRest("The engine could not let its memory go and answers on; its log says why.") from fault
@@ -89,12 +92,14 @@ class Rest:
         with self._lock:
             if self._for.pop(pid, None) is None or self._for:
                 return
-            self._on_the_models_thread(lambda: self._base.model.to(self._base.device))
+            self._on_the_models_thread(lambda: self._base.move(self._base.device))
             self._scheduler.refuse(None)
+            self._is_resting = False
         log.info("answering again")
 
     def _let_go(self) -> None:
-        self._base.model.to("cpu")
+        self._base.move("cpu")
+        self._scheduler.prefixes.clear()
         gc.collect()
         if self._base.device.type == "cuda":
             torch.cuda.empty_cache()

@@ -1,14 +1,16 @@
 """The one thread that owns the model: it gathers waiting requests into groups and moves every group one token per turn.
 
-A group is a batch of rows of one model. Requests of one model that wait together start together; a prompt is read once
-for all its samples, and for all requests that share it. Groups of different models take turns, one token each, so two
-models stream side by side. Rows that start while their model is running join its rows where its cache allows it (rows.py).
+Where the base can be read as a stack all rows are one batch, whatever their adapters (mixed.py). Elsewhere a group is a batch
+of rows of one model, and groups take turns, one token each, so two models stream side by side; rows that start while their
+model is running join its rows where its cache allows it (rows.py). Requests that wait together start together; a prompt is
+read once for all its samples, and for all requests that share it.
 """
 
 from __future__ import annotations
 
 import itertools
 import logging
+import statistics
 import threading
 import time
 from collections import deque
@@ -20,7 +22,9 @@ from typing import Any, NamedTuple
 
 import torch
 
+from .mixed import MixedRows, Prompt, fewest_rows
 from .model import Base, ModelProblem
+from .prefixes import Prefixes
 from .resolver import Resolved
 from .rows import FixedRows, PaddedRows, can_be_fixed
 from .sampling import Sampling, Seen, choose, penalised, seen_of, settings_of, uniforms
@@ -31,6 +35,7 @@ log = logging.getLogger(__name__)
 ROW_LIMIT = 64  # rows in the batch at one time
 WAITING_LIMIT = 256  # prompts that may wait
 PREFILL_TOKENS = 16_384  # padded prompt tokens read in one turn
+READ_BESIDE = 1_024  # prompt tokens read in one turn while rows are being written; our choice
 SCORED_LOGITS = 1 << 26  # float32 logits held at once while prompts are scored: 256 MB
 
 
@@ -133,11 +138,11 @@ class _Row:
 
 @dataclass(eq=False)
 class _Group:
-    """Rows of one model with what the model has read of them. `last` are the tokens that were chosen but not yet read."""
+    """Rows with what the model has read of them. `last` are the tokens that were chosen but not yet read."""
 
-    model: Resolved
+    model: Resolved | None  # of all rows; None: each row has its own
     rows: list[_Row]
-    held: FixedRows | PaddedRows
+    held: FixedRows | PaddedRows | MixedRows
     last: torch.Tensor  # (B,)
 
     def keep(self, kept: list[int]) -> None:
@@ -159,11 +164,17 @@ class Scheduler:
         *,
         row_limit: int = ROW_LIMIT,
         waiting_limit: int = WAITING_LIMIT,
+        memory_limit: int | None = None,
     ) -> None:
         self.base = base
         self.row_limit = row_limit
         self.waiting_limit = waiting_limit
         self._can_be_fixed = can_be_fixed(base)
+        self._mixes = base.stack is not None and self._can_be_fixed
+        self._fewest = fewest_rows(base.stack) if base.stack is not None else 1
+        self._place_bytes = base.stack.room(1, 1).nbytes if base.stack is not None else 0
+        self.memory_limit = memory_limit or base.free_memory() // 2  # bytes of keys and values
+        self.prefixes = Prefixes(self.memory_limit // 4)
         self._waiting: deque[_Job] = deque()
         self._groups: list[_Group] = []
         self._errands: deque[tuple[Callable[[Collection[str]], Any], Future[Any]]] = deque()
@@ -235,6 +246,8 @@ class Scheduler:
             "tokens_per_second": round(sum(step[0] for step in steps) / seconds, 1) if seconds else 0.0,
             "waiting": waiting,
             "active": sum(len(group.rows) for group in list(self._groups)),
+            "batch_fill": round(statistics.mean(step[0] for step in steps) / self.row_limit, 3) if steps else 0.0,
+            "cache_hits": round(self.prefixes.found_tokens / max(1, self.prefixes.asked_tokens), 3),
         }
 
     def close(self) -> None:
@@ -272,7 +285,7 @@ class Scheduler:
         if not future.set_running_or_notify_cancel():
             return
         try:
-            future.set_result(act({group.model.digest for group in self._groups}))
+            future.set_result(act(self._in_use()))
         except Exception as problem:
             if not isinstance(problem, ModelProblem):
                 log.exception("an errand failed")
@@ -301,38 +314,65 @@ class Scheduler:
             future.cancel()
 
     def _take_waiting(self) -> list[_Job]:
-        """The first in the queue and all of its model that fit with it. Nobody overtakes a first one that must wait."""
+        """The first in the queue and all that fit with it: of its model, where rows of several cannot share a step.
+        Nobody overtakes a first one that must wait."""
         self._waiting = deque(job for job in self._waiting if not job.ticket.is_cancelled)
-        free = self.row_limit - sum(len(group.rows) for group in self._groups)
+        running = [row.ticket.request for group in self._groups for row in group.rows]
+        free = self.row_limit - len(running)
+        places = max((longest_of(request) for request in running), default=0)
         taken: list[_Job] = []
         rest: deque[_Job] = deque()
         longest, is_full = 0, False
         for job in self._waiting:
-            fits_model = not taken or job.ticket.request.model.digest == taken[0].ticket.request.model.digest
-            longest_now = max(longest, len(job.tokens))
-            fits = job.ticket.request.n <= free and (not taken or longest_now * (len(taken) + 1) <= PREFILL_TOKENS)
+            request = job.ticket.request
+            fits_model = not taken or self._mixes or request.model.digest == taken[0].ticket.request.model.digest
+            longest_now, places_now = max(longest, len(job.tokens)), max(places, longest_of(request))
+            rows_now = self.row_limit - free + request.n
+            fits_memory = not rows_now > request.n or rows_now * places_now * self._place_bytes <= self.memory_limit
+            fits = request.n <= free and fits_memory and (not taken or longest_now * (len(taken) + 1) <= PREFILL_TOKENS)
             if fits_model and fits and not is_full:
                 taken.append(job)
-                longest, free = longest_now, free - job.ticket.request.n
+                longest, places, free = longest_now, places_now, free - request.n
                 continue
             is_full = is_full or fits_model
             rest.append(job)
         self._waiting = rest
         return taken
 
+    def _in_use(self) -> set[str]:
+        """Digests of the models of all rows."""
+        return {row.ticket.request.model.digest for group in self._groups for row in group.rows}
+
     def _start(self, jobs: list[_Job]) -> None:
+        """A model that cannot be had fails its own requests and no others."""
+        by_model: dict[str, list[_Job]] = {}
+        for job in jobs:
+            by_model.setdefault(job.ticket.request.model.digest, []).append(job)
+        keep = self._in_use() | set(by_model)
+        for own in by_model.values():
+            self._guarded(partial(self._open, own, keep), [job.ticket for job in own])
+        ready = [job for job in jobs if not job.ticket.is_cancelled and job.ticket.request.max_tokens > 0]
+        mixed = [job for job in ready if self._goes_beside(job.ticket.request.model)]
+        if mixed:
+            self._guarded(partial(self._prefill_mixed, mixed), [job.ticket for job in mixed])
+        for own in by_model.values():
+            alone = [job for job in own if job in ready and job not in mixed]
+            if alone:
+                self._guarded(partial(self._prefill_alone, alone), [job.ticket for job in alone])
+
+    def _open(self, jobs: list[_Job], keep: Collection[str]) -> None:
+        """Have the model in memory, score the prompts that want it, and answer what asks for no token."""
         model = jobs[0].ticket.request.model
         if model.adapter is not None:
-            in_use = {group.model.digest for group in self._groups}
-            self.base.ensure_adapter(model.digest, model.adapter, keep=in_use)
+            self.base.ensure_adapter(model.digest, model.adapter, keep=keep)
         with self.base.scope(model.digest if model.adapter else None):
             self._score([job for job in jobs if job.ticket.request.wants_prompt_scores])
-            generating = [job for job in jobs if job.ticket.request.max_tokens > 0]
-            for job in jobs:
-                if job.ticket.request.max_tokens == 0:
-                    self._emit_empty(job)
-            if generating:
-                self._prefill(model, generating)
+        for job in jobs:
+            if job.ticket.request.max_tokens == 0:
+                self._emit_empty(job)
+
+    def _goes_beside(self, model: Resolved) -> bool:
+        return self._mixes and (model.adapter is None or self.base.stands_beside(model.digest))
 
     def _emit_empty(self, job: _Job) -> None:
         seconds = time.monotonic() - job.ticket.arrived
@@ -352,22 +392,58 @@ class Scheduler:
                 listed = _token_logps(own[:-1], torch.tensor(job.tokens[1:], device=own.device), wanted)
                 job.ticket.emit(PromptScores(job.prompt, [TokenLogp(job.tokens[0], None, []), *listed]))
 
-    def _prefill(self, model: Resolved, jobs: list[_Job]) -> None:
-        """Read each prompt once; its rows join those of the same model, and the group's next step writes their first token."""
-        prompts = list(dict.fromkeys(tuple(job.tokens) for job in jobs))
-        rows = [self._row(job, sample) for job in jobs for sample in range(job.ticket.request.n)]
-        sources = [prompts.index(tuple(job.tokens)) for job in jobs for _ in range(job.ticket.request.n)]
-        if not self._can_be_fixed:
-            padded = PaddedRows(self.base, prompts, sources)
-            self._groups.append(_Group(model, rows, padded, padded.last))
+    def _prefill_mixed(self, jobs: list[_Job]) -> None:
+        """Read each prompt once under its own adapter; its rows join all others."""
+        assert self.base.stack is not None
+        group = next((group for group in self._groups if isinstance(group.held, MixedRows)), None)
+        held = group.held if group else MixedRows(self.base.stack, self.base.context, self.prefixes, self._fewest)
+        assert isinstance(held, MixedRows)
+        if group is not None:
+            jobs = self._read_ahead(held, jobs)
+        prompts = list(dict.fromkeys(_prompt_of(job) for job in jobs))
+        sources = [prompts.index(_prompt_of(job)) for job in jobs for _ in range(job.ticket.request.n)]
+        if not jobs:
             return
-        for group in self._groups:
-            if group.model.digest == model.digest and isinstance(group.held, FixedRows):
-                group.last = torch.cat([group.last, group.held.add(prompts, sources)])
-                group.rows = group.rows + rows
+        last, rows = held.add(prompts, sources), self._rows(jobs)
+        if group is None:
+            self._groups.append(_Group(None, rows, held, last))
+        else:
+            group.last, group.rows = torch.cat([group.last, last]), group.rows + rows
+
+    def _read_ahead(self, held: MixedRows, jobs: list[_Job]) -> list[_Job]:
+        """Beside rows that are written a long prompt is read a part at a time, and waits on; the jobs that can begin."""
+        ready: list[_Job] = []
+        left = READ_BESIDE
+        for job in jobs:
+            unread = held.unread(_prompt_of(job))
+            if unread <= left or (left == READ_BESIDE and not held.read_part(_prompt_of(job), READ_BESIDE)):
+                ready.append(job)
+            else:
+                self._waiting.appendleft(job)
+            left = max(0, left - unread)
+        return ready
+
+    def _prefill_alone(self, jobs: list[_Job]) -> None:
+        """Read each prompt once; its rows join those of the same model, and the group's next step writes their first token."""
+        model = jobs[0].ticket.request.model
+        prompts = list(dict.fromkeys(tuple(job.tokens) for job in jobs))
+        rows = self._rows(jobs)
+        sources = [prompts.index(tuple(job.tokens)) for job in jobs for _ in range(job.ticket.request.n)]
+        with self.base.scope(model.digest if model.adapter else None):
+            if not self._can_be_fixed:
+                padded = PaddedRows(self.base, prompts, sources)
+                self._groups.append(_Group(model, rows, padded, padded.last))
                 return
-        held = FixedRows(self.base)
-        self._groups.append(_Group(model, rows, held, held.add(prompts, sources)))
+            for group in self._groups:
+                if group.model is not None and group.model.digest == model.digest and isinstance(group.held, FixedRows):
+                    group.last = torch.cat([group.last, group.held.add(prompts, sources)])
+                    group.rows = group.rows + rows
+                    return
+            held = FixedRows(self.base)
+            self._groups.append(_Group(model, rows, held, held.add(prompts, sources)))
+
+    def _rows(self, jobs: list[_Job]) -> list[_Row]:
+        return [self._row(job, sample) for job in jobs for sample in range(job.ticket.request.n)]
 
     def _row(self, job: _Job, sample: int) -> _Row:
         request = job.ticket.request
@@ -380,8 +456,11 @@ class Scheduler:
         if not group.rows:
             return
         started = time.monotonic()
-        with self.base.scope(group.model.digest if group.model.adapter else None):
+        if group.model is None:
             logits = group.held.step(group.last)
+        else:
+            with self.base.scope(group.model.digest if group.model.adapter else None):
+                logits = group.held.step(group.last)
         rows = len(group.rows)
         self._advance(group, logits)
         self._steps.append((rows, time.monotonic() - started))
@@ -432,6 +511,16 @@ class Scheduler:
         seconds = time.monotonic() - row.ticket.arrived
         tokens, row.unsent = row.unsent, []
         row.ticket.emit(Piece(row.sample, text, tokens, reason, row.tokens, seconds, row.first_token_seconds))
+
+
+def longest_of(request: Request) -> int:
+    """Tokens that the longest of its rows may come to."""
+    return max(len(prompt) for prompt in request.prompts) + request.max_tokens
+
+
+def _prompt_of(job: _Job) -> Prompt:
+    model = job.ticket.request.model
+    return Prompt(tuple(job.tokens), model.digest if model.adapter else None, model.digest)
 
 
 def _token_logps(logps: torch.Tensor, tokens: torch.Tensor, top: int) -> list[TokenLogp]:

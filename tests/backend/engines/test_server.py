@@ -182,7 +182,16 @@ def test_a_bad_request_is_answered_with_its_reason(raw: httpx.Client, extra: dic
 def test_health_needs_no_key_and_tells_no_names(engine: Served):
     health = httpx.get(f"{engine.url}/health", trust_env=False).json()
     own = {"resting", "device", "dtype", "memory_bytes", "gpu_bytes"}
-    assert set(health) == {"loaded", "adapters", "tokens_per_second", "waiting", "active", *own}
+    assert set(health) == {
+        "loaded",
+        "adapters",
+        "tokens_per_second",
+        "waiting",
+        "active",
+        "batch_fill",
+        "cache_hits",
+        *own,
+    }
     assert health["memory_bytes"] > 50_000_000
     assert (health["resting"], health["device"], health["dtype"]) == (False, "cpu", "float32")
 
