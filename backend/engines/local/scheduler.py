@@ -310,8 +310,10 @@ class Scheduler:
         """Fail everything that waits or runs. Only on the model's thread."""
         tickets = [job.ticket for job in self._waiting] + [row.ticket for group in self._groups for row in group.rows]
         self._fail(tickets, Failed(message, is_fault_of_model=False))
-        for _, future in self._errands:
-            future.cancel()
+        while self._errands:
+            _, future = self._errands.popleft()
+            if future.set_running_or_notify_cancel():
+                future.set_exception(Resting(message))
 
     def _take_waiting(self) -> list[_Job]:
         """The first in the queue and all that fit with it: of its model, where rows of several cannot share a step.

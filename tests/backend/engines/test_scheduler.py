@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from backend.engines.local.model import Base
 from backend.engines.local.resolver import Resolved
 from backend.engines.local.sampling import Sampling
-from backend.engines.local.scheduler import Failed, Piece, PromptScores, QueueFull, Request, Scheduler, Ticket
+from backend.engines.local.scheduler import Failed, Piece, PromptScores, QueueFull, Request, Resting, Scheduler, Ticket
 from tests.backend.engines.tiny import wait_until
 
 GREEDY = Sampling(temperature=0)
@@ -256,3 +256,29 @@ def test_an_adapter_that_cannot_be_loaded_fails_its_own_request_only(
     assert "missing" in failed.message
     running.pieces()
     assert Asked(scheduler, request(scheduler.base, [5, 6], adapters["model-1"])).texts()
+
+
+def test_an_errand_is_done_between_two_steps_and_its_failure_is_its_own(scheduler: Scheduler):
+    running = Asked(scheduler, request(scheduler.base, [5, 6], max_tokens=100, is_streamed=True))
+    running.events.get(timeout=10)
+    assert scheduler.do(sorted).result(10) == [scheduler.base.digest]
+    with pytest.raises(ZeroDivisionError):
+        scheduler.do(lambda _: 1 // 0).result(10)
+    running.texts()
+
+
+def test_errands_are_refused_when_too_many_wait_and_told_when_the_engine_stops(scheduler: Scheduler):
+    may_go_on = threading.Event()
+    held = scheduler.do(lambda _: may_go_on.wait(20))
+    wait_until(held.running)
+    waiting = [scheduler.do(lambda _: 1) for _ in range(scheduler.waiting_limit)]
+    with pytest.raises(QueueFull):
+        scheduler.do(lambda _: 1)
+    closing = threading.Thread(target=scheduler.close)
+    closing.start()
+    wait_until(lambda: scheduler._is_closed)
+    may_go_on.set()
+    closing.join(10)
+    for future in waiting:
+        with pytest.raises(Resting, match="is stopping"):
+            future.result(10)
