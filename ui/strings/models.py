@@ -34,8 +34,10 @@ STRINGS = {
         "尚未证明优于猜测:区间触及基线。",
     ),
     "models.verdict.less_likely": (
-        "Held-out answers are told apart, but the desirable ones became less likely too: the policy moved to answers nobody "
-        "judged. Lower the learning rate, raise Beta, or give desirable answers more weight.",
+        (
+            "Held-out answers are told apart, but the desirable ones became less likely too: the policy moved to answers nobody "
+            "judged. Lower the learning rate, raise Beta, or give desirable answers more weight."
+        ),
         "留出的回答能够区分,但可取的回答也变得更不可能:策略移向了无人评判过的回答。请降低学习率、提高 Beta,或增加可取回答的权重。",
     ),
     "models.verdict.no_held_out": (

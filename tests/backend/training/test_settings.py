@@ -55,6 +55,7 @@ def test_settings_survive_the_stored_row_and_the_form() -> None:
         ("no_such", 1),
         ("learning_rate", "fast"),
         ("learning_rate", -1),
+        ("learning_rate", 1.5),
         ("learning_rate", float("nan")),
         ("batch_size", 2.5),
         ("batch_size", True),
