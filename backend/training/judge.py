@@ -20,7 +20,7 @@ from backend.training.shared_base import ADAPTER_WEIGHTS, SharedBase
 
 ADAPTER = "reward"
 HEAD = "head.safetensors"
-TIES_RATE = 10.0  # one number must keep up with scores that thousands move, and Adam moves all alike; our choice
+TIES_RATE = 10.0  # one number must keep up with scores that thousands move, and Adam moves all alike; docs/training-log.md
 MEMBERS = "members"  # in the metadata of HEAD where there are several
 
 

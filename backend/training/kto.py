@@ -319,7 +319,8 @@ def worth(training: Sequence[Item], held_out: Sequence[Item], rewards: Sequence[
     """How well held-out answers are told apart, and by how much, beside what answer length alone reaches.
 
     ``desirable_reward``: below 0 the good answers have become less likely too, which no figure on differences shows; the
-    verdict is then ``less_likely`` however well they are told apart, since the policy moved to answers nobody judged.
+    verdict is then ``less_likely`` however well they are told apart: the policy moved to answers nobody judged. These may
+    still be better, so it is a reason to read some, not to throw the policy away.
     """
     pairs, learnt = pairs_of(held_out), pairs_of(training)
     if not pairs.cases:

@@ -225,7 +225,7 @@ def test_a_rule_that_length_alone_follows_is_not_called_usable(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("shift", "verdict"), [(0.0, "usable"), (-0.9, "usable"), (-1.5, "less_likely"), (-9.0, "less_likely")]
 )
-def test_good_answers_that_became_less_likely_are_no_success_however_well_told_apart(
+def test_that_good_answers_became_less_likely_is_said_however_well_they_are_told_apart(
     shift: float, verdict: str
 ) -> None:
     """Good answers gain 1 less the shift give or take a half, bad ones two less; the interval must lie below 0."""
