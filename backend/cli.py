@@ -28,6 +28,9 @@ ROUND_JOBS = {
     "ift": IFTSettings,
 }  # whose settings a series of rounds takes, under their names
 
+# What stands before a verb holds: without this the verb's own options would put "not given" over it.
+KEPT: dict[str, Any] = {"argument_default": argparse.SUPPRESS}
+
 
 class NoSuch(Problem):
     """A name given on the command line is not known."""
@@ -53,8 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _serving_options(parser)
     verbs = parser.add_subparsers(title="verbs", metavar="VERB")
-    serve = verbs.add_parser("serve", help="serve the app (the same as no verb)")
-    _serving_options(serve)
+    _serving_options(verbs.add_parser("serve", help="serve the app (the same as no verb)", **KEPT))
     engine = _verb(verbs, "engine", _engine, "run only the engine: an OpenAI-compatible server on loopback")
     engine.add_argument("--port", dest="engine_port", type=int, default=0, help="0 takes a free one")
     demo = _verb(verbs, "demo", _demo, "run the whole loop with a scripted annotator and print its figures")
@@ -98,7 +100,7 @@ def _common_options(parser: argparse.ArgumentParser) -> None:
 def _verb(
     verbs: Any, name: str, run: Callable[[argparse.Namespace, Settings], int], help: str
 ) -> argparse.ArgumentParser:
-    parser = verbs.add_parser(name, help=help, description=help)
+    parser = verbs.add_parser(name, help=help, description=help, **KEPT)
     _common_options(parser)
     parser.set_defaults(run=run)
     return parser

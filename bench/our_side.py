@@ -198,9 +198,10 @@ def measure_probe(order: Order) -> Told:
     penalty = float(made["penalty"])
     watch = Watch()
     weight = probe.minimised(pairs, penalty).double()
+    told = watch.told(0.0, 1)  # as on the other side, the loss is no part of what is timed
     margins = x.double() @ weight * torch.where(won, 1.0, -1.0)
     loss = torch.nn.functional.softplus(-margins).sum() + penalty / 2 * weight.square().sum()
-    return watch.told(float(loss) / len(won), 1)
+    return told._replace(loss=float(loss) / len(won))
 
 
 def probe_pairs(order: Order) -> dict[str, Any]:

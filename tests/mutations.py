@@ -375,6 +375,26 @@ FUSED_FAULTS = [
 ]  # fmt: skip
 
 
+LBFGS_FAULTS = [
+    Fault("uphill", "_newton(gradient, moves).neg_()", "_newton(gradient, moves)"),
+    Fault("the first step is as long as the gradient", "1.0 / float(gradient.norm())", "1.0"),
+    Fault("every length is taken", "if after <= -OVERSHOOT * before:", "if True:"),
+    Fault("only a level end is taken", "if after <= -OVERSHOOT * before:", "if abs(after) <= -1e-3 * before:"),
+    Fault("a step is halved", "length *= before / (before - after)", "length *= 0.999"),
+    Fault("a bend that is none is kept", "if product > 0 else None", "if True else None"),
+    Fault("the last gradient is forgotten", "gradient + move.change", "move.change"),
+    Fault("ends by the mean of the slopes", "float(gradient.abs().max()) <= slope", "float(gradient.abs().mean()) <= slope"),
+    Fault("ends by the largest rise alone", "float(gradient.abs().max()) <= slope", "float(gradient.max()) <= slope"),
+    Fault("moves from the oldest on", "for move in reversed(moves):", "for move in moves:"),
+    Fault("shares in the wrong order", "zip(moves, reversed(shares), strict=True)", "zip(moves, shares, strict=True)"),
+    Fault("the bend upside down", "moves[-1].product / float(moves[-1].change @ moves[-1].change)", "float(moves[-1].change @ moves[-1].change) / moves[-1].product"),
+    Fault("the bend of the oldest move", "moves[-1].product / float(moves[-1].change @ moves[-1].change)", "moves[0].product / float(moves[0].change @ moves[0].change)"),
+    Fault("no bend at all", "found.mul_(moves[-1].product / float(moves[-1].change @ moves[-1].change))", "pass"),
+    Fault("the second half added in full", "share - float(move.change @ found) / move.product", "share"),
+    Fault("nothing is remembered", "deque(maxlen=REMEMBERED)", "deque(maxlen=0)"),
+]  # fmt: skip
+
+
 class Suite(NamedTuple):
     """A file of a room of backend, the file of tests beside it, and what is done to it. Its tests take no arguments."""
 
@@ -401,6 +421,7 @@ SUITES = [
     Suite("joined", JOINED_FAULTS, "decoder"),
     Suite("stack", STACK_FAULTS, "decoder"),
     Suite("fused", FUSED_FAULTS),
+    Suite("lbfgs", LBFGS_FAULTS),
 ]
 
 

@@ -20,7 +20,9 @@ from backend.training.shared_base import ADAPTER_WEIGHTS, SharedBase
 
 ADAPTER = "reward"
 HEAD = "head.safetensors"
-TIES_RATE = 10.0  # one number must keep up with scores that thousands move, and Adam moves all alike; our choice
+# One number must keep up with scores that thousands move, and Adam moves all alike. Our choice: it rests on two small sets
+# of judgements, where theta came nearer to the ties that were judged (docs/training-log.md).
+TIES_RATE = 10.0
 MEMBERS = "members"  # in the metadata of HEAD where there are several
 
 

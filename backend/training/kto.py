@@ -318,7 +318,9 @@ def separation(items: Sequence[Item], rewards: Sequence[float]) -> report.Interv
 def worth(training: Sequence[Item], held_out: Sequence[Item], rewards: Sequence[float], seed: int) -> dict[str, Any]:
     """How well held-out answers are told apart, and by how much, beside what answer length alone reaches.
 
-    ``desirable_reward``: below 0 the good answers have become less likely too, which no figure on differences shows.
+    ``desirable_reward``: below 0 the good answers have become less likely too, which no figure on differences shows; the
+    verdict is then ``less_likely`` however well they are told apart: the policy moved to answers nobody judged. These may
+    still be better, so it is a reason to read some, not to throw the policy away.
     """
     pairs, learnt = pairs_of(held_out), pairs_of(training)
     if not pairs.cases:
@@ -333,12 +335,14 @@ def worth(training: Sequence[Item], held_out: Sequence[Item], rewards: Sequence[
     length = report.fitted_baseline((lengths[0], won[0]), (lengths[1], won[1]), pairs.cases, names)
     by_case = report.by_group(differences(pairs, rewards), pairs.cases)
     good = [place for place, item in enumerate(held_out) if item.is_desirable]
-    liked = report.by_group([rewards[place] for place in good], [held_out[place].case for place in good])
+    by_case_of_good = report.by_group([rewards[place] for place in good], [held_out[place].case for place in good])
+    liked = report.paired_gain([0.0] * len(by_case_of_good), by_case_of_good, seed)
+    is_apart = found.low > max(0.5, length["value"])
     return {
         "n": len(pairs.cases),
         "accuracy": found.as_dict(),
         "margin": report.paired_gain([0.0] * len(by_case), by_case, seed).as_dict(),
-        "desirable_reward": report.paired_gain([0.0] * len(liked), liked, seed).as_dict(),
+        "desirable_reward": liked.as_dict(),
         "baselines": {"length": length},
-        "verdict": "usable" if found.low > max(0.5, length["value"]) else "near_chance",
+        "verdict": "near_chance" if not is_apart else "less_likely" if liked.high < 0 else "usable",
     }

@@ -10,9 +10,9 @@ class OnPolicySettings(CommonSettings):
     """What the methods share that sample answers and follow a reward model."""
 
     learning_rate: float = setting(
-        3e-3,
+        2e-3,
         "Learning rate",
-        "Step size of the adapter. 3e-3 suits the starter model; larger ones take 1e-5.",
+        "Step size of the adapter. 2e-3 suits the starter model; larger ones take 1e-5.",
         0.0,
         1.0,
     )

@@ -138,9 +138,9 @@ class DPOSettings(CommonSettings):
     """Direct preference optimisation: from judged pairs straight to a policy."""
 
     learning_rate: float = setting(
-        3e-3,
+        2e-3,
         "Learning rate",
-        "Step size of the adapter. 3e-3 suits the starter model; larger ones take 1e-5.",
+        "Step size of the adapter. 2e-3 suits the starter model; larger ones take 1e-5.",
         0.0,
         1.0,
     )

@@ -1,6 +1,6 @@
 # mypy: ignore-errors
 """scikit-learn's side of the probe: logistic regression on the differences. Runs in an environment of its own and imports no
-code of this project. Arguments: JSON with folder and amount. Prints one line of JSON."""
+code of this project. Arguments: JSON with folder, amount and threads. Prints one line of JSON."""
 
 import json
 import resource
@@ -10,10 +10,12 @@ from pathlib import Path
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
 
 asked = json.loads(sys.argv[1])
 made = np.load(Path(asked["folder"]) / f"probe-{asked['amount']}.npz")
 x, y, penalty = made["differences"], made["won"], float(made["penalty"])
+threadpool_limits(asked["threads"])
 wall, cpu = time.perf_counter(), time.process_time()
 fitted = LogisticRegression(C=1 / penalty, fit_intercept=False, max_iter=1000).fit(x, y)
 told = {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu, "units": 1}

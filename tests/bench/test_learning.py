@@ -2,6 +2,7 @@
 
 import math
 from itertools import combinations
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -168,8 +169,13 @@ def test_curves_are_averaged_as_far_as_all_of_them_came():
     assert lines[0].split() == ["0", "1.00", "+0.50", "1.50", "1.00", "2.00", "9.0"]
 
 
-def test_a_report_is_there_whole_or_not_at_all(tmp_path):
+def test_a_report_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
     target = tmp_path / "one.json"
+    with monkeypatch.context() as cut_off:
+        cut_off.setattr(Path, "replace", lambda self, other: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            gain.write(str(target), {"kl": 1.0})
+    assert not target.exists()
     with pytest.raises(TypeError):
         gain.write(str(target), {"no": object()})
     assert not target.exists()

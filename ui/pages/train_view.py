@@ -180,9 +180,12 @@ def samples_shown(ui: Ui, curves: Curves) -> dict[str, Any]:
 
 
 def groups_of(curves: Curves) -> list[str]:
-    """The pictures this job has points for."""
-    names = {point["name"] for point in curves.points}
-    return [group for group, members in GROUPS.items() if names & set(members)]
+    """The pictures this job has points for; those of a single step, of which no line can be drawn, come last."""
+    steps = {
+        group: {point["step"] for point in curves.points if point["name"] in members}
+        for group, members in GROUPS.items()
+    }
+    return sorted((group for group in GROUPS if steps[group]), key=lambda group: len(steps[group]) == 1)
 
 
 def points_of(curves: Curves, group: str | None) -> dict[str, list[Any]]:

@@ -33,6 +33,17 @@ STRINGS = {
         "Not shown to be better than guessing: the interval reaches a baseline.",
         "尚未证明优于猜测:区间触及基线。",
     ),
+    "models.verdict.less_likely": (
+        (
+            "Held-out answers are told apart, but the desirable ones became less likely too: the policy moved to answers nobody "
+            "judged, which may be better or worse. Read some before you promote it. A lower learning rate, a larger Beta or "
+            "more weight on desirable answers holds it nearer."
+        ),
+        (
+            "留出的回答能够区分,但可取的回答也变得更不可能:策略移向了无人评判过的回答,可能更好,也可能更差。上线前请先查看一些。"
+            "降低学习率、提高 Beta 或增加可取回答的权重可使其更接近起点。"
+        ),
+    ),
     "models.verdict.no_held_out": (
         "No held-out judgements: nothing is known about its accuracy.",
         "没有留出评判:准确率未知。",

@@ -5,8 +5,8 @@ from backend.training.settings import KINDS, RoundsSettings, options
 SETTINGS_ZH = {
     "reward.learning_rate": ("学习率", "适配器与输出头的步长。3e-3 适合内置模型,更大的模型用 1e-4。"),
     "ppo.learning_rate": ("学习率", "适配器与价值头的步长。3e-3 适合内置模型,更大的模型用 1e-5。"),
-    "ift.learning_rate": ("学习率", "适配器的步长。3e-3 适合内置模型,更大的模型用 1e-5。"),
-    "dpo.learning_rate": ("学习率", "适配器的步长。3e-3 适合内置模型,更大的模型用 1e-5。"),
+    "ift.learning_rate": ("学习率", "适配器的步长。2e-3 适合内置模型,更大的模型用 1e-5。"),
+    "dpo.learning_rate": ("学习率", "适配器的步长。2e-3 适合内置模型,更大的模型用 1e-5。"),
     "kto.learning_rate": ("学习率", "适配器的步长。3e-3 适合内置模型,更大的模型用 1e-5。"),
     "sft.learning_rate": ("学习率", "适配器的步长。3e-3 适合内置模型,更大的模型用 1e-4。"),
     "num_train_epochs": ("轮数", "遍历评判的次数;过多会过拟合。"),

@@ -315,6 +315,12 @@ def _why(problem: Exception, name: str, part: str) -> str:
         return f"The model {name} has no safetensors weights; other formats can hold code and are not read."
     if "not a local folder" in text or "not a valid model identifier" in text or "Repo id must" in text:
         return f"There is no folder and no model on the hub named {name}. Check the spelling, or download it first."
+    if "Unrecognized configuration class" in text:
+        return (
+            f"The engine writes with causal language models (Llama, GPT and their like), and {name} is none. Choose one to "
+            "write, compare and serve; other families, such as T5 and BERT, can be trained from the command line on what "
+            "was imported."
+        )
     first_line = text.strip().splitlines()[0] if text.strip() else type(problem).__name__
     return f"The {part} of the model {name} cannot be loaded: {first_line[:300]}"
 

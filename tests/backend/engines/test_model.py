@@ -138,6 +138,7 @@ def test_a_failed_load_leaves_the_base_and_the_other_adapters_as_they_were(
         (lambda folder: edit(folder / "config.json", auto_map={"AutoModelForCausalLM": "evil.Model"}), "own code"),
         (lambda folder: (folder / "config.json").write_text("{"), "not valid JSON"),
         (lambda folder: edit(folder / "config.json", model_type="unheard-of"), "cannot be loaded"),
+        (lambda folder: edit(folder / "config.json", model_type="t5"), "causal language models .* is none"),
     ],
 )
 def test_a_folder_that_is_no_model_is_refused_with_what_is_missing(

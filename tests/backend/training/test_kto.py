@@ -222,6 +222,27 @@ def test_a_rule_that_length_alone_follows_is_not_called_usable(tmp_path: Path) -
     assert report["verdict"] == "near_chance"
 
 
+@pytest.mark.parametrize(
+    ("shift", "verdict"), [(0.0, "usable"), (-0.9, "usable"), (-1.5, "less_likely"), (-9.0, "less_likely")]
+)
+def test_that_good_answers_became_less_likely_is_said_however_well_they_are_told_apart(
+    shift: float, verdict: str
+) -> None:
+    """Good answers gain 1 less the shift give or take a half, bad ones two less; the interval must lie below 0."""
+    training, held_out, rewards = [], [], []
+    for case in range(40):
+        for is_good in (True, False):
+            item = kto.Item(case, "val", is_good, 1.0, Written([1], [2]))
+            training.append(item._replace(split="train"))
+            held_out.append(item)
+            rewards.append((1.0 if is_good else -1.0) + shift + (0.5 if case % 2 else -0.5))
+    told = kto.worth(training, held_out, rewards, 0)
+    assert told["accuracy"]["value"] == 1.0 and told["verdict"] == verdict
+    assert told["desirable_reward"]["value"] == pytest.approx(1.0 + shift)
+    turned = kto.worth(training, held_out, [-reward for reward in rewards], 0)
+    assert turned["verdict"] == "near_chance"
+
+
 def test_the_same_seed_gives_the_same_weights(tmp_path: Path) -> None:
     torch.manual_seed(1)
     one, first = trained(tmp_path, num_train_epochs=1)

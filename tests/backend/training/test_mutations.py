@@ -12,6 +12,7 @@ FEWEST = {
     "fused": 8,
     "joined": 12,
     "stack": 18,
+    "lbfgs": 12,
 }
 
 

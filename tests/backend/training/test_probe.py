@@ -41,7 +41,24 @@ def test_a_fit_finds_what_a_slow_minimiser_finds(penalty: float) -> None:
         return total
 
     slow.step(loss)
-    assert torch.allclose(probe.minimised(pairs, penalty), weight.detach().float(), atol=1e-4)
+    assert torch.allclose(probe.minimised(pairs, penalty, 1e-7), weight.detach().float(), atol=1e-4)
+
+
+def test_a_fit_ends_where_the_mean_loss_is_level_to_what_was_asked() -> None:
+    pairs, _ = drawn(700, 12, noise=0.2, ties=0.2)
+    x, q, w = pairs.differences.double(), pairs.shares.double(), pairs.weights.double()
+    for slope in (1e-2, probe.SMALLEST_SLOPE, 1e-6):
+        weight = probe.minimised(pairs, 0.1, slope).double().requires_grad_()
+        loss = ((bradley_terry_loss(x @ weight, q) * w).sum() + 0.1 / 2 * weight.square().sum()) / w.sum()
+        steepest = torch.autograd.grad(loss, weight)[0].abs().max()
+        assert slope / 1000 < steepest < slope * 1.02
+
+
+def test_a_fit_from_where_another_ended_finds_the_same() -> None:
+    pairs, _ = drawn(400, 12, noise=0.2, ties=0.2)
+    there = probe.minimised(pairs, 1.0, 1e-7)
+    assert torch.allclose(probe.minimised(pairs, 1.0, 1e-7, probe.minimised(pairs, 100.0)), there, atol=1e-5)
+    assert torch.equal(probe.minimised(pairs, 1.0, 1e-4, there), there)
 
 
 def test_pairs_that_can_be_told_apart_are() -> None:

@@ -10,12 +10,14 @@ import gradio as gr
 import pytest
 
 from backend import cli
+from backend.retraining import Curves
 from backend.training.settings import KINDS, make, options
 from feedback_db.types import Job
 from tests.ui.house import token_for
 from tests.ui.pages.studio import HOSTILE, Studio, Tab, parts
 from ui.pages import train_form
 from ui.pages.train_form import changes, command_of
+from ui.pages.train_view import groups_of
 
 
 @pytest.fixture
@@ -139,3 +141,17 @@ def test_every_kind_says_what_it_learns_from_and_starts(tab: Tab, studio: Studio
     assert (job.reward_model_id is None) is (kind not in ("ppo", "ift"))
     tab.call("train_job", studio.project.id, event={"id": job.id})
     tab.call("stop_job", studio.project.id, job.id)
+
+
+def test_a_picture_of_one_step_comes_behind_those_that_show_a_line() -> None:
+    points = [
+        {"name": "held_out/accuracy", "step": 9, "value": 0.7, "at": ""},
+        *(
+            {"name": name, "step": step, "value": 0.5, "at": ""}
+            for name in ("loss", "rewards/margins")
+            for step in (1, 9)
+        ),
+    ]
+    found = Curves(job=None, points=points, events=[], seconds_left=None)  # type: ignore[arg-type]
+    assert groups_of(found) == ["loss", "margin", "accuracy"]
+    assert groups_of(found._replace(points=points[:1])) == ["accuracy"]
