@@ -26,7 +26,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("name", choices=sorted(MEASUREMENTS), help="what to measure")
     parser.add_argument("--quick", action="store_true", help="fewer repeats: a first look, with wide intervals")
     parser.add_argument("--pairs", type=Path, help="training: preference pairs, one {chosen, rejected} per line, gzip")
-    parser.add_argument("--size", choices=("6M", "90M"), help="training: models of one size only")
+    parser.add_argument("--size", choices=("6M", "90M", "500M"), help="training: models of one size only")
     args = parser.parse_args(argv)
     return report.publish(args.name, *MEASUREMENTS[args.name](args))
 

@@ -17,8 +17,11 @@ REPEATS, TRIES = 20, 5
 
 
 def peak() -> dict[str, float]:
-    """The most floating-point operations per second of processor time that one thread's matrix product reaches here."""
+    """The most floating-point operations per second of processor time that one thread's matrix product reaches here; of a
+    GPU, per second."""
     torch.set_num_threads(1)
+    if torch.cuda.is_available():
+        return {"bfloat16": _product_on_gpu()}
     return {name: _product(dtype) for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16))}
 
 
@@ -31,6 +34,19 @@ def _product(dtype: torch.dtype) -> float:
             a @ b
         seconds.append(time.process_time() - begun)
     return 2.0 * REPEATS * a.shape[0] * a.shape[1] * b.shape[1] / min(seconds[1:])
+
+
+def _product_on_gpu() -> float:
+    a = torch.randn(8192, 8192, device="cuda").to(torch.bfloat16)
+    seconds = []
+    for _ in range(TRIES + 1):
+        torch.cuda.synchronize()
+        begun = time.perf_counter()
+        for _ in range(REPEATS):
+            a @ a
+        torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - begun)
+    return 2.0 * REPEATS * 8192**3 / min(seconds[1:])
 
 
 def per_unit(method: str, size: str, rows: Sequence[dict[str, Any]], response: int, several: int) -> float:

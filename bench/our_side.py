@@ -53,6 +53,8 @@ class Watch:
         self._wall, self._cpu = time.perf_counter(), time.process_time()
 
     def told(self, loss: float, units: int, base: SharedBase | None = None) -> Told:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
         dtype = str(base.dtype if base else torch.float32).removeprefix("torch.")
         return Told(loss, time.perf_counter() - self._wall, time.process_time() - self._cpu, units, dtype)
 
@@ -232,6 +234,12 @@ METHODS: dict[str, Callable[[Order], Told]] = {
 if __name__ == "__main__":
     asked = Order(**json.loads(sys.argv[1]))
     job.set_threads(asked.threads)
+    if torch.cuda.is_available():  # loads its kernels on their first use
+        METHODS[asked.method](asked._replace(amount=min(32, asked.amount)))
+        torch.cuda.reset_peak_memory_stats()
     found = METHODS[asked.method](asked)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({**found._asdict(), "peak_mb": peak}), flush=True)
+    device = "cpu"
+    if torch.cuda.is_available():
+        device, peak = "cuda", torch.cuda.max_memory_allocated() / 2**20
+    print(json.dumps({**found._asdict(), "peak_mb": peak, "device": device}), flush=True)

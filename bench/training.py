@@ -2,16 +2,19 @@
 
 Both sides get the same models (Llama, random weights), the same rows as token ids, LoRA of rank 16 on every linear layer,
 and one thread each. They run in turn, each time in a process of their own, and the ratio is of work done per second of
-processor time, which a neighbour on the machine does not change; the seconds of the clock are kept beside it. Before
+processor time, which a neighbour on the machine does not change; the seconds of the clock are kept beside it, and taken where
+there is a GPU, which has the models of 500 million weights (``--size 500M``) and its own memory counted. Before
 anything is timed each side tells the loss of the first rows, and the measurement ends if the two differ.
 """
 
+import contextlib
 import json
 import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,13 +42,13 @@ class Work(NamedTuple):
 
 
 WORK = [
-    Work("reward", "default", "reward pairs/s", 4.0, {"6M": 32, "90M": 8}, 8),
-    Work("reward", "best", "reward pairs/s", 2.5, {"6M": 32, "90M": 8}, 8),
-    Work("sft", "default", "SFT tokens/s", 2.0, {"6M": 32, "90M": 8}, 8),
-    Work("sft", "best", "SFT tokens/s", 1.3, {"6M": 32, "90M": 8}, 8),
-    Work("dpo", "default", "DPO pairs/s", 5.0, {"6M": 32, "90M": 8}, 8),
-    Work("dpo", "best", "DPO pairs/s", 2.5, {"6M": 32, "90M": 8}, 8),
-    Work("ift", "default", "IFT answers/s", 4.0, {"6M": 64, "90M": 16}, 8),
+    Work("reward", "default", "reward pairs/s", 4.0, {"6M": 32, "90M": 8, "500M": 256}, 8),
+    Work("reward", "best", "reward pairs/s", 2.5, {"6M": 32, "90M": 8, "500M": 256}, 8),
+    Work("sft", "default", "SFT tokens/s", 2.0, {"6M": 32, "90M": 8, "500M": 256}, 8),
+    Work("sft", "best", "SFT tokens/s", 1.3, {"6M": 32, "90M": 8, "500M": 256}, 8),
+    Work("dpo", "default", "DPO pairs/s", 5.0, {"6M": 32, "90M": 8, "500M": 256}, 8),
+    Work("dpo", "best", "DPO pairs/s", 2.5, {"6M": 32, "90M": 8, "500M": 256}, 8),
+    Work("ift", "default", "IFT answers/s", 4.0, {"6M": 64, "90M": 16, "500M": 256}, 8),
     Work("ppo", "default", "PPO episodes/s", 4.0, {"6M": 32, "90M": 16}, 16),
     Work("ppo_value", "default", "PPO episodes/s, value adapter", 2.5, {"6M": 32, "90M": 16}, 16),
 ]
@@ -67,7 +70,7 @@ def measure(quick: bool, pairs: Path | None = None, only: str | None = None) -> 
     text = "real pairs" if given else "made-up pairs"
     rows, runs, peak = [], [], flops.peak()
     for size in sizes:
-        for work in [*WORK, PROBE] if size == "6M" else WORK:
+        for work in [work for work in [*WORK, PROBE] if size in work.amount]:
             found = repeats(work, size, folder, 1 if quick else REPEATS)
             rows += rows_of(work, f"{size}, {text}", *found)
             runs.append(about(work, size, folder, peak, *found))
@@ -96,9 +99,13 @@ def about(
         method = THEIR_METHODS.get(work.method, work.method)
         each = flops.per_unit(method, size, workload.rows(folder, work.amount[size]), RESPONSE, SEVERAL)
         for name in ("ours", "theirs"):
-            speed = statistics.median(told[f"{name}_per_cpu_second"])
+            speed = statistics.median(told[f"{name}_per_second" if on_gpu(ours) else f"{name}_per_cpu_second"])
             told[f"{name}_mfu"] = round(speed * each / max(peak.values()), 4)
     return told
+
+
+def on_gpu(side: Sequence[dict[str, Any]]) -> bool:
+    return side[0].get("device") == "cuda"
 
 
 def rows_of(
@@ -107,7 +114,8 @@ def rows_of(
     settings = "at its defaults" if work.setting == "default" else "at its best settings"
     name, version = PEERS.get(work.method, LATEST).split("==")
     peer = f"TRL {version} {settings}" if name == "trl" else f"LogisticRegression of {name} {version}"
-    speeds = [[run["units"] / run["cpu_seconds"] for run in side] for side in (ours, theirs)]
+    clock = "seconds" if on_gpu(ours) else "cpu_seconds"
+    speeds = [[run["units"] / run[clock] for run in side] for side in (ours, theirs)]
     medians = [statistics.median(side) for side in speeds]
     label = f"{work.unit} ({what}, {medians[0]:.3g} against {medians[1]:.3g})"
     found = [report.at_least(label, peer, speeds[0], speeds[1], work.reach)]
@@ -157,7 +165,12 @@ def run(command: Sequence[str], order: dict[str, Any]) -> dict[str, Any]:
 
 
 def peer_python(requirement: str) -> Path:
-    """The interpreter of an environment that holds this peer and our own versions of what both sides use."""
+    """The interpreter of an environment that holds this peer and our own versions of what both sides use: this one, where it
+    has the peer."""
+    name, version = requirement.split("==")
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        if metadata.version(name) == version:
+            return Path(sys.executable)
     place = CACHE / requirement.replace("==", "-")
     python = place / "bin" / "python"
     if not (place / "done").exists():

@@ -25,7 +25,7 @@ class Shape(NamedTuple):
     heads: int
 
 
-SIZES = {"6M": Shape(6, 256, 688, 4), "90M": Shape(12, 768, 2048, 12)}
+SIZES = {"6M": Shape(6, 256, 688, 4), "90M": Shape(12, 768, 2048, 12), "500M": Shape(24, 1280, 3456, 20)}
 
 
 class Pair(NamedTuple):

@@ -46,6 +46,8 @@ class Clock(TrainerCallback):
 
 def now():
     """Seconds of the clock, and of this process on all its threads."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
     return time.perf_counter(), time.process_time()
 
 
@@ -70,7 +72,7 @@ def common(order, batch=8):
     dtypes = {"default": torch.float32, "best": torch.bfloat16}
     return {
         "output_dir": tempfile.mkdtemp(),
-        "use_cpu": True,
+        "use_cpu": not torch.cuda.is_available(),
         "report_to": [],
         "save_strategy": "no",
         "logging_strategy": "no",
@@ -99,7 +101,7 @@ def tokenizer_of(order):
 
 def first_loss(trainer):
     """The loss of the first rows before any step, by TRL's own code."""
-    batch = trainer.data_collator([trainer.train_dataset[i] for i in range(COMPARED)])
+    batch = trainer._prepare_inputs(trainer.data_collator([trainer.train_dataset[i] for i in range(COMPARED)]))
     trainer.model.train()
     with torch.no_grad(), trainer.compute_loss_context_manager():
         return float(trainer.compute_loss(trainer.model, batch))
@@ -240,7 +242,7 @@ def first_logp(model, order):
 
     found = []
     for row in rows_of(order)[:COMPARED]:
-        ids = torch.tensor([row["prompt"] + row["chosen"]])
+        ids = torch.tensor([row["prompt"] + row["chosen"]], device=next(model.parameters()).device)
         count = len(row["chosen"])
         logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[:, -count - 1 : -1]
         found.append(selective_log_softmax(logits.float(), ids[:, -count:]).mean())
@@ -255,6 +257,11 @@ if __name__ == "__main__":
     asked = json.loads(sys.argv[1])
     torch.set_num_threads(asked["threads"])
     torch.manual_seed(0)
+    if torch.cuda.is_available():  # loads its kernels on their first use
+        METHODS[asked["method"]]({**asked, "amount": min(32, asked["amount"])})
+        torch.cuda.reset_peak_memory_stats()
     told = METHODS[asked["method"]](asked)
     told["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    if torch.cuda.is_available():
+        told["peak_mb"] = torch.cuda.max_memory_allocated() / 2**20
     print(json.dumps(told), flush=True)
