@@ -36,10 +36,10 @@ def measure(
     wanted = [
         Request(*_request(next(turns), new), seed=at, is_streamed=True) for at in range(plan.alone + plan.requests)
     ]
-    alone, begun = [], time.monotonic()
+    alone, begun, cpu = [], time.monotonic(), time.process_time()
     for request in wanted[: plan.alone]:
         alone += asked(scheduler, [request], [0.0])
-    seconds = time.monotonic() - begun
+    seconds, alone_cpu_seconds = time.monotonic() - begun, time.process_time() - cpu
     due = arrivals(plan.requests, plan.rate * plan.alone / seconds, Random(plan.seed))
     cpu = time.process_time()
     together = asked(scheduler, wanted[plan.alone :], due)
@@ -49,7 +49,8 @@ def measure(
         "alone_first_token_seconds": percentile(list(map(first_token_seconds, alone))),
         "together_first_token_seconds": percentile(list(map(first_token_seconds, together))),
         "together_first_token_median_seconds": statistics.median(map(first_token_seconds, together)),
-        "cpu_seconds": time.process_time() - cpu,
+        "alone_tokens_per_cpu_second": plan.alone * new / alone_cpu_seconds,
+        "together_tokens_per_cpu_second": plan.requests * new / (time.process_time() - cpu),
         "most_late_seconds": max(one.late for one in together),
     }
 

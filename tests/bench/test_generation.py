@@ -199,6 +199,7 @@ def test_clients_are_answered_together(order, served):
     order = {**order, "passes": [[[at] * 5 for at in range(5, 60)]], "alone": 4, "requests": 24, "rate": 4.0, "seed": 0}
     told = engine_side.measure_clients(order, served)
     assert told["together_tokens_per_second"] > 0 and told["alone_tokens_per_second"] > 0
+    assert told["together_tokens_per_cpu_second"] > 0 and told["alone_tokens_per_cpu_second"] > 0
     assert 0 < told["together_first_token_median_seconds"] <= told["together_first_token_seconds"]
 
 
