@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from backend.engines.local.model import verify_adapter
+from backend.engines.local.model import load_base, verify_adapter
 from backend.engines.local.resolver import Resolved
 from backend.engines.local.scheduler import Piece
 from backend.registry import artifacts
@@ -142,6 +142,10 @@ def test_the_first_token_is_counted_from_when_the_request_was_due():
     assert clients.first_token_seconds(clients.Asked(1.0, 0.5, [(2.0, piece(2))])) == 0.75
 
 
+def test_the_wait_that_is_told_is_the_95th_percentile():
+    assert clients.percentile([float(at) for at in range(101)]) == pytest.approx(95.0, abs=1e-9)
+
+
 def test_tokens_are_counted_from_the_first_quarter_of_the_arrivals_to_the_last():
     pieces = [[(1.5, piece(4)), (2.5, piece(6, "length"))], [(4.5, piece(3)), (9.0, piece(8, "length"))], [], []]
     together = [clients.Asked(due, 0.0, one) for due, one in zip((0.0, 2.0, 4.0, 6.0), pieces, strict=True)]
@@ -172,6 +176,11 @@ def test_our_side_writes_every_answer_to_its_last_token(order, served):
     assert told["units"] == 2 * 2 * 2 * 6 and told["cpu_seconds"] > 0
     assert [len(tokens) for tokens in told["greedy"]] == [6] * 4
     assert told["greedy"][:2] != told["greedy"][2:]  # the adapters are not the same
+
+
+def test_no_token_ends_an_answer_of_itself(order, served):
+    assert load_base(order["base"], device="cpu").end_tokens
+    assert not served.base.end_tokens
 
 
 def test_an_answer_that_ends_early_is_no_measurement(order, served):
