@@ -14,7 +14,14 @@ def training(args: argparse.Namespace) -> report.Found:
     return beside.measure(args.quick, args.pairs, args.size)
 
 
+def generation(args: argparse.Namespace) -> report.Found:
+    from bench import generation as engine  # it imports torch
+
+    return engine.measure(args.quick, args.size, args.dtype, args.pairs)
+
+
 MEASUREMENTS: dict[str, Callable[[argparse.Namespace], report.Found]] = {
+    "generation": generation,
     "learning": lambda args: learning.measure(learning.QUICK if args.quick else learning.Plan()),
     "start": lambda args: report.Found(start.measure(args.quick)),
     "training": training,
@@ -25,8 +32,11 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("name", choices=sorted(MEASUREMENTS), help="what to measure")
     parser.add_argument("--quick", action="store_true", help="fewer repeats: a first look, with wide intervals")
-    parser.add_argument("--pairs", type=Path, help="training: preference pairs, one {chosen, rejected} per line, gzip")
-    parser.add_argument("--size", choices=("6M", "90M", "500M"), help="training: models of one size only")
+    parser.add_argument(
+        "--pairs", type=Path, help="training, generation: preference pairs, one {chosen, rejected} per line, gzip"
+    )
+    parser.add_argument("--size", choices=("6M", "90M", "500M"), help="training, generation: models of one size only")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="generation: of both sides")
     args = parser.parse_args(argv)
     return report.publish(args.name, *MEASUREMENTS[args.name](args))
 

@@ -1,10 +1,14 @@
-"""What every measurement ends in: a table, a dated file in results/, and one line of JSON."""
+"""What every measurement ends in: a table, a dated file in results/, and one line of JSON.
+
+``python -m bench.report FILE`` writes the table of a dated file as the documents have it.
+"""
 
 import importlib.metadata
 import json
 import os
 import platform
 import statistics
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, astuple, dataclass, fields
 from datetime import UTC, datetime
@@ -89,12 +93,24 @@ def publish(name: str, rows: Sequence[Row | Difference], facts: dict[str, Any] |
 
 def table(rows: Sequence[Row | Difference]) -> str:
     """``rows`` are of one kind."""
-    head = ("work", "against", *(fields(one)[2].name for one in rows[:1]), "95 % interval", "reach", "")
-    lines = []
+    return aligned(_lines(rows))
+
+
+def markdown(rows: Sequence[Row | Difference]) -> str:
+    """The same table for a document."""
+    head, *lines = _lines(rows)
+    return "\n".join(f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *lines])
+
+
+def _lines(rows: Sequence[Row | Difference]) -> list[Sequence[str]]:
+    """The head of a table and a line for each row."""
+    lines: list[Sequence[str]] = [
+        ("work", "against", *(fields(one)[2].name for one in rows[:1]), "95 % interval", "reach", "")
+    ]
     for one in rows:
         work, against, value, low, high, reach, ok = astuple(one)
         lines.append((work, against, f"{value:.2f}", f"{low:.2f} to {high:.2f}", reach, "ok" if ok else "MISSED"))
-    return aligned([head, *lines])
+    return lines
 
 
 def aligned(lines: Sequence[Sequence[str]]) -> str:
@@ -123,3 +139,8 @@ def _processor() -> str:
     except OSError:
         return platform.processor()
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
+
+
+if __name__ == "__main__":
+    kept = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))["rows"]
+    print(markdown([(Row if "ratio" in one else Difference)(**one) for one in kept]))

@@ -1,16 +1,21 @@
-"""What both sides of the training measurement work on: models with random weights, a tokenizer, pairs as token ids."""
+"""What both sides of a measurement work on: models and adapters with random weights, a tokenizer, pairs as token ids."""
 
 import gzip
 import hashlib
+import itertools
 import json
 import random
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, PreTrainedTokenizerFast
+
+from backend.registry import artifacts
 
 VOCABULARY = 4096
 LONGEST = 512  # tokens of a prompt and an answer; longer pairs are left out on both sides
@@ -146,3 +151,48 @@ def rows(folder: Path, count: int) -> list[dict[str, Any]]:
     """The first rows, the same for both sides."""
     with (folder / "rows.jsonl").open(encoding="utf-8") as stream:
         return [json.loads(line) for line, _ in zip(stream, range(count), strict=False)]
+
+
+def prompts(folder: Path, count: int, tokens: int) -> list[list[int]]:
+    """The last ``tokens`` ids of the first prompts that have so many. Raises ValueError where there are fewer than ``count``."""
+    with (folder / "rows.jsonl").open(encoding="utf-8") as stream:
+        read = (json.loads(line)["prompt"] for line in stream)
+        found = [prompt[-tokens:] for prompt in itertools.islice((one for one in read if len(one) >= tokens), count)]
+    if len(found) < count:
+        raise ValueError(
+            f"{count} prompts of {tokens} tokens are needed and the pairs have {len(found)}. Give more pairs."
+        )
+    return found
+
+
+class Adapter(NamedTuple):
+    folder: str
+    digest: str
+
+
+def adapters(folder: Path, size: str, count: int) -> list[Adapter]:
+    """LoRA adapters of rank 16 on every linear layer of the base, with random weights, as the registry keeps them."""
+    models, base = folder / f"adapters-{size}", folder / f"base-{size}"
+    index = models / "index.json"
+    if not index.exists() or len(json.loads(index.read_text("utf-8"))) < count:
+        saved = [saved_adapter(models, base, seed) for seed in range(count)]
+        index.write_text(json.dumps([one._asdict() for one in saved]), encoding="utf-8")
+    return [Adapter(**one) for one in json.loads(index.read_text("utf-8"))[:count]]
+
+
+def saved_adapter(models: Path, base: Path, seed: int) -> Adapter:
+    torch.manual_seed(seed)
+    lora = LoraConfig(r=16, lora_alpha=32, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
+    with warnings.catch_warnings():  # peft 0.21 asks transformers for a name that is on its way out
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        model = get_peft_model(LlamaForCausalLM.from_pretrained(base, dtype=torch.float32), lora)
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.02)
+
+    def fill(place: Path) -> None:
+        model.save_pretrained(place)
+        (place / "README.md").unlink(missing_ok=True)
+
+    saved = artifacts.save(models, fill, {"base_fingerprint": artifacts.fingerprint(base)})
+    return Adapter(str(models / saved.folder), saved.digest)

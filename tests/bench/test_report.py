@@ -37,3 +37,9 @@ def test_the_last_line_is_the_contract_and_a_dated_copy_is_kept(tmp_path, monkey
 def test_the_table_says_what_was_missed(ok):
     table = report.table([report.Row("work", "peer", 1.0, 0.5, 1.5, "<= 1", ok)])
     assert ("MISSED" in table) is not ok
+
+
+def test_a_documents_table_has_a_cell_for_every_column():
+    lines = report.markdown([report.Row("work", "peer", 1.0, 0.5, 1.5, "<= 1", True)]).splitlines()
+    assert lines[0].startswith("| work | against | ratio |") and lines[2].endswith("| 0.50 to 1.50 | <= 1 | ok |")
+    assert len({line.count("|") for line in lines}) == 1 and set(lines[1]) == set("|- ")
