@@ -218,7 +218,7 @@ def refill(store: Store, engine: Engine, *, project_id: int, target: int) -> int
     The app itself calls this, not a person. Returns how many comparisons were made.
     """
     live = models.live(store, "policy")
-    missing = target - comparisons.open_count(store, project_id)
+    missing = target - comparisons.open_count(store, project_id, target)
     if live is None or live.id is None or missing <= 0:
         return 0
     requests = _least_asked(store, project_id, live.id, missing, _open_ended(store, project_id))
@@ -318,8 +318,6 @@ def _make(
             else:
                 made.append(comparison)
             progress(done, len(requests))
-    for project_id in {c.project_id for c in made}:
-        comparisons.bump_queue(store, project_id)
     return Made(made, alike)
 
 

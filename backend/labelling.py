@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 
 from backend.access import require
 from backend.problem import Problem
-from feedback_db import Store, audit, judgements
+from feedback_db import Store, audit, judgements, queue
 from feedback_db.judgements import Counts
+from feedback_db.queue import Draw
 from feedback_db.types import Assignment, Judgement, Message, Person, Project
 
 UNDO_SECONDS = 600
 SKIP_REASONS = ("", "unclear", "both_same", "needs_knowledge", "personal", "broken")
 RATIONALE_MOST = 20_000
-DAY = 86_400_000_000
 
 
 class LabellingProblem(Problem):
@@ -77,21 +77,30 @@ def projects(store: Store, person: Person) -> list[ProjectProgress]:
     """The open projects, with how far this person is in each."""
     require(person, "label")
     found = judgements.open_projects(store)
-    return [ProjectProgress(_id(p), p.name, _progress(store, person, _id(p))) for p in found]
+    return [ProjectProgress(_id(p), p.name, judgements.counts(store, _id(person), p, store.now())) for p in found]
 
 
 def next_desk(store: Store, person: Person, project_id: int) -> Desk | None:
     """The comparison on this person's desk, a new one if there is none, or None when the queue is empty."""
     require(person, "label")
     project = _project(store, project_id)
-    draw = random.random()
+    draw = _draw()
     return _desk(store, person, project, store.commit(lambda: _next(store, person, project, draw)))
+
+
+def ahead(store: Store, person: Person, project_id: int) -> Desk | None:
+    """The desk that comes after this one, leased already, so that it can be shown without waiting; None when there is none."""
+    require(person, "label")
+    project = _project(store, project_id)
+    draw = _draw()
+    leased = store.commit(lambda: queue.lease_ahead(store, _id(person), project, store.now(), draw))
+    return _desk(store, person, project, leased)
 
 
 def submit(store: Store, person: Person, assignment_id: int, key: bytes, answer: Answer) -> Judged:
     """Store a judgement and lease the next comparison, in one transaction. The same key again gives the same row."""
     require(person, "label")
-    draw = random.random()
+    draw = _draw()
 
     def act() -> tuple[Judgement, Assignment, Project, Assignment | None]:
         found = _mine(store, person, assignment_id)
@@ -113,7 +122,7 @@ def skip(store: Store, person: Person, assignment_id: int, reason: str = "") -> 
     require(person, "label")
     if reason not in SKIP_REASONS:
         raise LabellingProblem(f"Unknown reason. Known are: {', '.join(SKIP_REASONS[1:])}.", "bad_reason", 422)
-    draw = random.random()
+    draw = _draw()
 
     def act() -> tuple[Project, Assignment | None]:
         found = _mine(store, person, assignment_id)
@@ -123,7 +132,7 @@ def skip(store: Store, person: Person, assignment_id: int, reason: str = "") -> 
         if found.state != "skipped":
             if judgements.head(store, found) is None:  # one that was judged and taken back keeps its draft
                 judgements.drop_draft(store, assignment_id)
-            judgements.end(store, found, "skipped", store.now())
+            queue.end(store, found, "skipped")
             audit.record(store, person, "skip", "assignment", assignment_id, {"reason": reason})
         return project, _next(store, person, project, draw)
 
@@ -153,8 +162,8 @@ def undo(store: Store, person: Person, project_id: int, key: bytes, judgement_id
                 created_at=now, row_hash=None, verdict=None,
             ),
         )  # fmt: skip
-        again = judgements.renew(store, _mine(store, person, last.assignment_id), project, now)
-        judgements.save_draft(store, last.assignment_id, _as_draft(last), now)
+        again = queue.take_up_again(store, _mine(store, person, last.assignment_id), project, now)
+        judgements.save_draft(store, again, _as_draft(last), now)
         return again, last
 
     again, _ = store.commit(act)
@@ -170,7 +179,7 @@ def save_draft(store: Store, person: Person, assignment_id: int, draft: dict[str
     def act() -> None:
         found = _mine(store, person, assignment_id)
         if found.state in ("leased", "expired", "released"):
-            judgements.save_draft(store, assignment_id, draft, store.now())
+            judgements.save_draft(store, found, draft, store.now())
 
     store.commit(act)
 
@@ -187,9 +196,8 @@ def heartbeat(store: Store, person: Person, assignment_id: int) -> int:
                 "This comparison went back to the queue after a pause. Your answer is kept; submit it if you are done.",
                 "lease_lost",
             )
-        return (
-            judgements.extend(store, found, store.get(Project, found.project_id), now).expires_at - now
-        ) // 1_000_000
+        extended = queue.extend(store, found, store.get(Project, found.project_id), now)
+        return (extended.expires_at - now) // 1_000_000
 
     return store.commit(act)
 
@@ -201,7 +209,7 @@ def release(store: Store, person: Person, assignment_id: int, lease: int) -> Non
     def act() -> None:
         found = _mine(store, person, assignment_id)
         if found.state == "leased" and found.leased_at == lease and judgements.head(store, found) is None:
-            judgements.end(store, found, "released", store.now())
+            queue.end(store, found, "released")
 
     store.commit(act)
 
@@ -213,8 +221,8 @@ def _judge(store: Store, found: Assignment, key: bytes, answer: Answer) -> tuple
     now = store.now()
     if found.state == "submitted":
         raise _judged_already()
-    if found.state != "leased" and not judgements.slot_is_free(store, found):  # too late: somebody else has the slot
-        found = judgements.as_surplus(store, found)
+    if found.state != "leased" and not queue.slot_is_free(store, found):  # too late: somebody else has the slot
+        found = queue.as_surplus(store, found)
     before = judgements.head(store, found)
     stored = judgements.add(
         store,
@@ -254,10 +262,14 @@ def _check(answer: Answer, size: int) -> None:
         raise LabellingProblem(f"The rationale may have {RATIONALE_MOST} characters.", "long_rationale", 422)
 
 
-def _next(store: Store, person: Person, project: Project, draw: float) -> Assignment | None:
+def _draw() -> Draw:
+    return Draw(random.random(), random.random(), random.random())
+
+
+def _next(store: Store, person: Person, project: Project, draw: Draw) -> Assignment | None:
     if project.archived_at is not None:
         return None
-    return judgements.lease_next(store, _id(person), project, store.now(), draw)
+    return queue.lease_next(store, _id(person), project, store.now(), draw)
 
 
 def _desk(store: Store, person: Person, project: Project, found: Assignment | None) -> Desk | None:
@@ -277,13 +289,8 @@ def _desk(store: Store, person: Person, project: Project, found: Assignment | No
         guideline_version=seen.guideline.version if seen.guideline else None,
         lease_seconds=project.lease_seconds,
         draft=seen.draft,
-        progress=_progress(store, person, _id(project)),
+        progress=judgements.counts(store, _id(person), project, store.now()),
     )
-
-
-def _progress(store: Store, person: Person, project_id: int) -> Counts:
-    midnight = store.now() // DAY * DAY  # UTC; where a day begins matters less than that it is the same for all
-    return judgements.counts(store, _id(person), project_id, midnight)
 
 
 def _project(store: Store, project_id: int) -> Project:
@@ -294,7 +301,7 @@ def _project(store: Store, project_id: int) -> Project:
 
 
 def _mine(store: Store, person: Person, assignment_id: int) -> Assignment:
-    found = judgements.assignment_of(store, _id(person), assignment_id)
+    found = queue.assignment_of(store, _id(person), assignment_id)
     if found is None:
         raise LabellingProblem("This comparison is not on your desk. Reload the page.", "not_yours", 404)
     return found

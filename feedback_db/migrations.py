@@ -6,7 +6,7 @@ from pathlib import Path
 from sqlite_utils import Database, Migrations
 from sqlite_utils.utils import sqlite3
 
-SCHEMA_VERSION = 6  # = number of steps below; written to user_version, so that older code refuses a newer file
+SCHEMA_VERSION = 7  # = number of steps below; written to user_version, so that older code refuses a newer file
 
 migrations = Migrations("whetstone")
 
@@ -37,6 +37,12 @@ def m004_documents(db: Database) -> None:
 @migrations()
 def m005_rounds(db: Database) -> None:
     for statement in _statements("005_rounds.sql"):
+        db.conn.execute(statement)
+
+
+@migrations()
+def m006_queue(db: Database) -> None:
+    for statement in _statements("006_queue.sql"):
         db.conn.execute(statement)
 
 

@@ -243,9 +243,9 @@ class Store:
         sql = f"select * from {TABLES[kind]} where {where} order by {order_by} limit {limit:d}"
         return [as_record(kind, row) for row in self.rows(sql, args)]
 
-    def rows(self, sql: str, args: list[Any] | tuple[Any, ...] = ()) -> list[dict[str, Any]]:
+    def rows(self, sql: str, args: list[Any] | tuple[Any, ...] | dict[str, Any] = ()) -> list[dict[str, Any]]:
         """The rows of a query, fetched whole: a half-read cursor would pin the write-ahead log."""
-        cursor = self.db.conn.execute(sql, tuple(args))
+        cursor = self.db.conn.execute(sql, args)
         names = [column[0] for column in cursor.description]
         return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 

@@ -46,7 +46,6 @@ class Project:
     overlap: int = 1
     gold_every: int = 0
     lease_seconds: int = 300
-    queue_epoch: int = 0
     archived_at: int | None = None
     created_at: int = 0
 
@@ -242,6 +241,7 @@ class Assignment:
     project_id: int
     purpose: Literal["label", "gold", "repeat", "calibration", "review", "surplus"] = "label"
     state: Literal["leased", "submitted", "skipped", "expired", "released"] = "leased"
+    is_ahead: bool = False  # leased while another one is still on the desk
     shown: tuple[int, ...]
     leased_at: int
     expires_at: int
