@@ -134,13 +134,14 @@ def test_gold_comes_at_its_rate_takes_no_slot_and_looks_like_the_rest(tmp_path, 
         db.conn.execute("update comparisons set gold = '[1,2]' where id > 60")
     turns = itertools.cycle([0.0, 0.25, 0.5, 0.75])
     monkeypatch.setattr(labelling, "_draw", lambda: Draw(next(turns), 0.5, 0.5))
-    purposes = []
-    for turn in range(40):
-        found = take(house, [house.ann, house.eve][turn // 20])
-        purposes.append(found.purpose)
-        assert (found.purpose == "gold") == (found.comparison_id in gold)
-        labelling.submit(house.store, house.ann if turn < 20 else house.eve, found.id, key(), answer())
-    assert purposes[:20].count("gold") == purposes[20:].count("gold") == 5
+    for person in (house.ann, house.eve):
+        desk, purposes = labelling.next_desk(house.store, person, project.id), []
+        while len(purposes) < 20:
+            found = house.store.get(Assignment, desk.assignment)
+            purposes.append(found.purpose)
+            assert (found.purpose == "gold") == (found.comparison_id in gold)
+            desk = labelling.submit(house.store, person, desk.assignment, key(), answer()).desk
+        assert purposes.count("gold") == 5
     assert house.store.value("select max(judged) from comparisons where gold is not null") == 0
     twice = "select 1 from assignments where purpose = 'gold' group by comparison_id, person_id having count(*) > 1"
     assert not house.store.rows(twice) and counters_equal_assignments(house.store)
