@@ -77,7 +77,7 @@ def projects(store: Store, person: Person) -> list[ProjectProgress]:
     """The open projects, with how far this person is in each."""
     require(person, "label")
     found = judgements.open_projects(store)
-    return [ProjectProgress(_id(p), p.name, judgements.counts(store, _id(person), p, store.now())) for p in found]
+    return [ProjectProgress(_id(p), p.name, _progress(store, person, p)) for p in found]
 
 
 def next_desk(store: Store, person: Person, project_id: int) -> Desk | None:
@@ -85,7 +85,8 @@ def next_desk(store: Store, person: Person, project_id: int) -> Desk | None:
     require(person, "label")
     project = _project(store, project_id)
     draw = _draw()
-    return _desk(store, person, project, store.commit(lambda: _next(store, person, project, draw)))
+    leased = store.commit(lambda: _next(store, person, project, draw))
+    return _desk(store, person, project, leased, with_waiting=True)
 
 
 def ahead(store: Store, person: Person, project_id: int) -> Desk | None:
@@ -272,7 +273,9 @@ def _next(store: Store, person: Person, project: Project, draw: Draw) -> Assignm
     return queue.lease_next(store, _id(person), project, store.now(), draw)
 
 
-def _desk(store: Store, person: Person, project: Project, found: Assignment | None) -> Desk | None:
+def _desk(
+    store: Store, person: Person, project: Project, found: Assignment | None, *, with_waiting: bool = False
+) -> Desk | None:
     if found is None:
         return None
     seen = judgements.shown(store, found)
@@ -289,8 +292,12 @@ def _desk(store: Store, person: Person, project: Project, found: Assignment | No
         guideline_version=seen.guideline.version if seen.guideline else None,
         lease_seconds=project.lease_seconds,
         draft=seen.draft,
-        progress=judgements.counts(store, _id(person), project, store.now()),
+        progress=_progress(store, person, project, with_waiting),
     )
+
+
+def _progress(store: Store, person: Person, project: Project, with_waiting: bool = True) -> Counts:
+    return judgements.counts(store, _id(person), project, store.now(), with_waiting=with_waiting)
 
 
 def _project(store: Store, project_id: int) -> Project:

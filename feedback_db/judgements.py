@@ -31,11 +31,11 @@ class Shown(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """How far one person is in one project. ``waiting`` stops counting at 100."""
+    """How far one person is in one project. ``waiting`` stops counting at 100; None where it was not asked for."""
 
     today: int
     mine: int
-    waiting: int
+    waiting: int | None
     median_seconds: float | None
 
 
@@ -151,8 +151,11 @@ def open_projects(store: Store) -> list[Project]:
     return store.find(Project, "archived_at is null", order_by="name")
 
 
-def counts(store: Store, person_id: int, project: Project, now: int) -> Counts:
-    """Bounded work whatever the size of the project; a reader's query, not part of the label transaction."""
+def counts(store: Store, person_id: int, project: Project, now: int, *, with_waiting: bool) -> Counts:
+    """Bounded work whatever the size of the project; a reader's query, not part of the label transaction.
+
+    What waits takes as long to count as a judgement to store, so not every desk asks.
+    """
     days = store.rows("select day, judged from tallies where person_id = ? and project_id = ?", [person_id, project.id])
     today = now // DAY  # UTC; where a day begins matters less than that it is the same for all
     seconds = store.rows(
@@ -164,6 +167,6 @@ def counts(store: Store, person_id: int, project: Project, now: int) -> Counts:
     return Counts(
         today=sum(row["judged"] for row in days if row["day"] == today),
         mine=sum(row["judged"] for row in days),
-        waiting=queue.waiting(store, person_id, project, WAITING_MOST),
+        waiting=queue.waiting(store, person_id, project, WAITING_MOST) if with_waiting else None,
         median_seconds=seconds[len(seconds) // 2]["seconds"] if seconds else None,
     )

@@ -173,30 +173,29 @@ def _page(
     return [], (end[0]["key"], end[0]["id"]) if end else None
 
 
-def page_query(part: str, past: str) -> str:
+def page_query(part: str, past: str, most: int = PAGE) -> str:
     """A page of one part, in its index's order."""
     key, in_index, where = PARTS[part]
     return (
         f"select c.id, c.{key} as key, c.case_id from comparisons c indexed by {in_index} where {where}"
-        f" and {past.format(key=key)} order by c.{key}, c.id limit {PAGE}"
+        f" and {past.format(key=key)} order by c.{key}, c.id limit {most:d}"
     )
 
 
 def waiting(store: Store, person_id: int, project: Project, most: int) -> int:
-    """How many comparisons this person may still be given; stops counting at ``most``. A reader's query."""
-    found: set[int] = set()
+    """How many comparisons this person may still be given; stops counting at ``most``. A reader's query.
+
+    What came back and stands before the cursor of its arm is counted once; what stands behind it is counted there.
+    """
+    values: dict[str, Any] = {"project": project.id, "person": person_id}
+    parts = []
     for part in ("returned", *ARMS):
         key, id = _cursor(store, person_id, project, part)
-        for past in ("c.{key} = :key and c.id > :id", "c.{key} > :key"):
-            page = page_query(part, past).replace(f"limit {PAGE}", f"limit {most}")
-            rows = store.rows(
-                f"select p.id from ({page}) p where not {MINE}",
-                {"project": project.id, "person": person_id, "key": key, "id": id},
-            )
-            found.update(row["id"] for row in rows)
-        if len(found) >= most:
-            return most
-    return len(found)
+        values |= {f"{part}_key": key, f"{part}_id": id}
+        for past in (f"c.{{key}} = :{part}_key and c.id > :{part}_id", f"c.{{key}} > :{part}_key"):
+            page = page_query(part, past, most)
+            parts.append(f"select p.id from ({page}) p where not {MINE}")
+    return int(store.rows(f"select count(*) as n from ({' union '.join(parts)} limit {most:d})", values)[0]["n"])
 
 
 def _cursor(store: Store, person_id: int, project: Project, part: str) -> tuple[int, int]:

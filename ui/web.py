@@ -66,6 +66,7 @@ def create_app(ui: Ui, *, areas: dict[str, Area] = AREAS, clock: Callable[[], fl
     app.add_middleware(
         CORSMiddleware, allow_origins=[]
     )  # its presence switches off Gradio's, which reflects any origin
+    app.add_middleware(label_api.LabelRoutes, ui=ui, clock=clock)
     app.add_middleware(
         Gate,
         ui=ui,
@@ -75,7 +76,6 @@ def create_app(ui: Ui, *, areas: dict[str, Area] = AREAS, clock: Callable[[], fl
         clock=clock,
     )
     _add_own_routes(app, ui, shell)
-    app.include_router(label_api.routes(ui, clock))
 
     def mount_areas() -> None:
         for prefix, area in areas.items():

@@ -233,7 +233,7 @@ def test_no_query_of_the_hot_path_scans_a_table_or_sorts_more_than_a_handful(hou
 def _scans(step: str) -> bool:
     """A scan of a table; constants, a page already fetched, and the last row of the audit are none."""
     return step.startswith("SCAN ") and not step.startswith(
-        ("SCAN CONSTANT", "SCAN p", "SCAN old", "SCAN recent", "SCAN audit_events")
+        ("SCAN CONSTANT", "SCAN p", "SCAN old", "SCAN recent", "SCAN (subquery", "SCAN audit_events")
     )
 
 

@@ -1,6 +1,6 @@
 // The label page: fetch a desk, judge it by keyboard, submit, go on. What the server has not confirmed stays on this device.
 import { Kept, newKey, post, postUntilAnswered } from "./label_send.js";
-import { VERDICTS, askSkip, build, el, say, showDesk, showEmpty, showGuidelines, showSheet, showVerdict } from "./label_view.js";
+import { VERDICTS, askSkip, build, el, say, showDesk, showEmpty, showGuidelines, showProgress, showSheet, showVerdict } from "./label_view.js";
 
 const LINE = ["a2", "a1", "tie", "b1", "b2"]; // what the arrows walk along
 const LETTERS = { 1: "a2", 2: "a1", 3: "b1", 4: "b2", t: "tie", b: "bad" };
@@ -69,7 +69,9 @@ class Desk {
       return;
     }
     if (!this.root.contains(this.view.verdict)) this.root.replaceChildren(...this.view.work);
+    this.waiting = desk.progress.waiting ?? Math.max(0, (this.waiting || 0) - 1); // not counted anew for every desk
     showDesk(this.view, this.strings, desk);
+    showProgress(this.view, this.strings, desk.progress, this.waiting, 1);
     const draft = this.kept.get(`draft:${desk.assignment}`) || desk.draft;
     this.view.rationale.value = draft?.rationale || "";
     this.verdict = null;

@@ -7,6 +7,7 @@ export const VERDICTS = [
   { id: "b2", key: "4", ranks: [2, 1], strength: 2, color: "var(--b)", side: 1 },
   { id: "bad", key: "B", ranks: [1, 1], strength: null, both_bad: true, color: "var(--tie)", side: -1 },
 ];
+const WAITING_MOST = 100; // the server stops counting there
 export const SKIP_REASONS = ["unclear", "needs_knowledge", "personal", "broken"];
 const KEYS = [
   [["1", "2", "3", "4"], "verdict"], [["←", "→"], "move"], [["T"], "tie"], [["B"], "bad"], [["Enter"], "submit"], [["Z"], "undo"],
@@ -94,16 +95,15 @@ export function showDesk(view, strings, desk) {
   view.guidelines.hidden = !desk.guideline;
   view.guidelines.textContent = t("guidelines", { version: desk.guideline_version ?? "" });
   for (const [id, part] of [["tie", "tie"], ["bad", "both_bad"]]) view.radios[id].parentElement.hidden = desk.form[part] === false;
-  showProgress(view, strings, desk.progress, 1);
   scrollTo(0, 0);
 }
 
-export function showProgress(view, strings, { mine, today, waiting, median_seconds }, onDesk) {
+export function showProgress(view, strings, { mine, today, median_seconds }, waiting, onDesk) {
   const all = mine + waiting + onDesk;
   view.fill.style.width = `${all ? (100 * mine) / all : 0}%`;
   view.track.setAttribute("aria-valuemax", String(all));
   view.track.setAttribute("aria-valuenow", String(mine));
-  view.done.textContent = `${mine} / ${all}${waiting >= 1000 ? "+" : ""}`;
+  view.done.textContent = `${mine} / ${all}${waiting >= WAITING_MOST ? "+" : ""}`;
   view.today.textContent = String(today);
   view.median.textContent = median_seconds === null ? "–" : say(strings, "seconds", { n: Math.round(median_seconds) });
 }

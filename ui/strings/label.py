@@ -76,6 +76,10 @@ STRINGS = {
     "label.no_project": ("There is no open project yet.", "目前没有开放的项目。"),
     "label.look_again": ("Look again", "再次查看"),
     "label.done_today": ("{n} judged today, {all} in all.", "今日完成 {n} 个,共 {all} 个。"),
+    "problem.too_fast": (
+        "That was fast: more than {most} judgements in a minute. Go on in {wait} seconds.",
+        "太快了:一分钟内超过 {most} 次评判。请在 {wait} 秒后继续。",
+    ),
     "problem.judged_already": (
         "You have judged this comparison already, perhaps in another tab.",
         "您已评判过此比较,可能是在另一个标签页中。",
