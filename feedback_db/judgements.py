@@ -16,7 +16,21 @@ from .types import Assignment, Case, Comparison, Guideline, Judgement, Message, 
 
 DAY = 86_400_000_000
 WAITING_MOST = 100  # counting what waits stops here
-NOT_HASHED = ("id", "rationale", "client", "row_hash", "verdict")  # what redaction may take away, and what comes later
+NOT_HASHED = (
+    "id",
+    "rationale",
+    "edited_text",
+    "client",
+    "row_hash",
+    "verdict",
+)  # what redaction may take, or comes later
+HASHED_IF_SAID = (
+    "both_good",
+    "aspects",
+    "spans",
+    "edited_position",
+    "confidence",
+)  # rows from before forms stay as they are
 
 
 class Shown(NamedTuple):
@@ -73,8 +87,8 @@ def row_hash(judgement: Judgement) -> bytes:
     """Over all that a redaction leaves; finds a row that was changed behind SQLite's back."""
     facts = {}
     for f in fields(judgement):
-        if f.name not in NOT_HASHED:
-            value = getattr(judgement, f.name)
+        value = getattr(judgement, f.name)
+        if f.name not in NOT_HASHED and (value or f.name not in HASHED_IF_SAID):
             facts[f.name] = value.hex() if isinstance(value, bytes) else value
     return hashlib.sha256(as_json(facts).encode()).digest()[:16]
 

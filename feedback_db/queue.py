@@ -52,7 +52,7 @@ class Part(NamedTuple):
     where: str
 
 
-OPEN = "c.project_id = :project and c.status = 'open'"
+OPEN = "c.project_id = :project and c.status = 'open' and c.kind <> 'demonstration'"  # what the label page can show
 PARTS = {
     "returned": Part(
         "returned", "comparisons_returned", f"{OPEN} and c.slots_left > 0 and c.gold is null and c.returned is not null"

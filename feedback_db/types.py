@@ -268,9 +268,15 @@ class Judgement:
     shown: tuple[int, ...]
     ranks: tuple[int, ...] | None
     both_bad: bool = False
+    both_good: bool = False
     strength: int | None = None
-    flags: tuple[str, ...] | None = None
+    aspects: dict[str, Any] | None = None  # name -> ranks of a pair, or points, by place; "points" is the rating itself
+    flags: tuple[str, ...] | None = None  # "unsafe:1" is about the answer at place 1, "bad_prompt" about what was asked
+    spans: tuple[dict[str, Any], ...] | None = None  # {"place", "start", "end", "text", "tag"}, in code points
     rationale: str | None = None
+    edited_position: int | None = None  # canonical position of the answer that ``edited_text`` mends
+    edited_text: str | None = None
+    confidence: int | None = None
     seconds: float
     active_seconds: float | None = None
     guideline_id: int | None = None

@@ -16,7 +16,9 @@ from starlette.concurrency import run_in_threadpool
 
 from backend import labelling
 from backend.access import Denied
-from backend.labelling import Answer, Desk, LabellingProblem
+from backend.labelling import Desk, LabellingProblem
+from backend.labels import form as forms
+from backend.labels.form import Answer, Span
 from backend.problem import Problem
 from feedback_db import BusyOrFull, NotFound
 from feedback_db.types import Person
@@ -29,6 +31,10 @@ R = TypeVar("R")
 
 Id = Annotated[int, Field(ge=1, lt=2**63)]
 Key = Annotated[str, Field(pattern=UUID.pattern, max_length=36)]
+Place = Annotated[int, Field(ge=0, le=15)]
+Name = Annotated[str, Field(min_length=1, max_length=forms.NAME_MOST + 4)]
+LongText = Annotated[str, Field(max_length=forms.RATIONALE_MOST)]
+PointsBody = Annotated[list[Annotated[int, Field(ge=0, le=5)]], Field(max_length=16)]  # 0: not given yet
 Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
 
 
@@ -42,14 +48,34 @@ class NextBody(Body):
     project: Id
 
 
-class SubmitBody(Body):
+class SpanBody(Body):
+    place: Place
+    start: Annotated[int, Field(ge=0, le=10_000_000)]
+    end: Annotated[int, Field(ge=1, le=10_000_000)]
+    text: LongText
+    tag: Name
+
+
+class SaidBody(Body):
+    """What can be said of the answers, as a draft holds it: half of it may be missing."""
+
+    ranks: Annotated[list[Annotated[int, Field(ge=1, le=16)]], Field(max_length=16)] | None = None
+    both_bad: bool = False
+    both_good: bool = False
+    strength: Annotated[int, Field(ge=0, le=3)] | None = None
+    aspects: Annotated[dict[Name, PointsBody], Field(max_length=forms.NAMES_MOST)] | None = None
+    points: PointsBody | None = None
+    flags: Annotated[list[Name], Field(max_length=100)] | None = None
+    spans: Annotated[list[SpanBody], Field(max_length=forms.SPANS_MOST)] | None = None
+    rationale: LongText | None = None
+    edited_place: Place | None = None
+    edited_text: LongText | None = None
+    confidence: Annotated[int, Field(ge=1, le=3)] | None = None
+
+
+class SubmitBody(SaidBody):
     assignment: Id
     key: Key
-    ranks: Annotated[list[Annotated[int, Field(ge=1, le=16)]], Field(min_length=1, max_length=16)]
-    both_bad: bool = False
-    strength: Annotated[int, Field(ge=0, le=3)] | None = None
-    flags: Annotated[list[Annotated[str, Field(max_length=40)]], Field(max_length=20)] | None = None
-    rationale: Annotated[str, Field(max_length=labelling.RATIONALE_MOST)] | None = None
     seconds: Seconds
     active_seconds: Seconds | None = None
 
@@ -65,12 +91,8 @@ class UndoBody(Body):
     judgement: Id | None = None
 
 
-class DraftBody(Body):
+class DraftBody(SaidBody):
     assignment: Id
-    ranks: Annotated[list[Annotated[int, Field(ge=1, le=16)]], Field(max_length=16)] | None = None
-    both_bad: bool = False
-    strength: Annotated[int, Field(ge=0, le=3)] | None = None
-    rationale: Annotated[str, Field(max_length=labelling.RATIONALE_MOST)] = ""
 
 
 class HeartbeatBody(Body):
@@ -142,16 +164,14 @@ async def _ahead(ui: Ui, person: Person, request: Request) -> Any:
 
 async def _submit(ui: Ui, person: Person, request: Request) -> Any:
     body = await _read(request, SubmitBody)
-    answer = Answer(
-        ranks=tuple(body.ranks),
-        both_bad=body.both_bad,
-        strength=body.strength,
-        flags=tuple(body.flags) if body.flags else None,
-        rationale=body.rationale,
-        seconds=body.seconds,
-        active_seconds=body.active_seconds,
-        client="web",
-    )
+    said = {f: getattr(body, f) for f in SaidBody.model_fields} | {
+        "ranks": tuple(body.ranks or ()),
+        "aspects": {name: tuple(values) for name, values in body.aspects.items()} if body.aspects else None,
+        "points": tuple(body.points) if body.points else None,
+        "flags": tuple(body.flags) if body.flags else None,
+        "spans": tuple(Span(**span.model_dump()) for span in body.spans) if body.spans else None,
+    }
+    answer = Answer(**said, seconds=body.seconds, active_seconds=body.active_seconds, client="web")
     done = await _written(ui, labelling.submit, person, body.assignment, _key(body.key), answer)
     return {"judgement": done.judgement, "counted": done.counted, "desk": _view(done.desk)}
 
