@@ -195,7 +195,12 @@ def waiting(store: Store, person_id: int, project: Project, most: int) -> int:
         for past in (f"c.{{key}} = :{part}_key and c.id > :{part}_id", f"c.{{key}} > :{part}_key"):
             page = page_query(part, past, most)
             parts.append(f"select p.id from ({page}) p where not {MINE}")
-    return int(store.rows(f"select count(*) as n from ({' union '.join(parts)} limit {most:d})", values)[0]["n"])
+    found = store.rows(f"select count(*) as n from ({' union '.join(parts)} limit {most:d})", values)[0]["n"]
+    ahead = store.value(  # fetched, but not on the desk yet
+        "select count(*) from assignments where person_id = ? and project_id = ? and state = 'leased' and is_ahead = 1",
+        [person_id, project.id],
+    )
+    return min(most, int(found + ahead))
 
 
 def _cursor(store: Store, person_id: int, project: Project, part: str) -> tuple[int, int]:
