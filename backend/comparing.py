@@ -15,7 +15,7 @@ from backend.engines.kept import SamplingSettings, engine_name, keep_answer, kee
 from backend.problem import Problem
 from backend.prompts.digest import digest_of
 from feedback_db import Store, audit, comparisons, engines, models, prompts
-from feedback_db.types import Case, Comparison, Completion, Model, Person, Prompt, Sampling, Template
+from feedback_db.types import Case, Comparison, Completion, Model, Person, Project, Prompt, Sampling, Template
 
 LOOK_SECONDS = 0.05  # panes are redrawn at most twenty times a second
 MOST_AT_ONCE = 500  # cases one click may generate comparisons for; our choice
@@ -141,7 +141,9 @@ class _Reader(threading.Thread):
         return self.pane._replace(completion_id=completion.id)
 
 
-def send_to_labelling(store: Store, person: Person, completion_ids: list[int], *, overlap: int = 1) -> Comparison:
+def send_to_labelling(
+    store: Store, person: Person, completion_ids: list[int], *, overlap: int | None = None
+) -> Comparison:
     """Make a comparison of answers to one case. Who wrote what is not shown to annotators, and the order is theirs.
 
     Raises CannotCompare.
@@ -179,7 +181,7 @@ def make_comparisons(
     requests: list[tuple[int, int]],
     model_id: int,
     sampling: SamplingSettings = SamplingSettings(),
-    overlap: int = 1,
+    overlap: int | None = None,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> Made:
     """Two answers of one model to each (template id, case id), each pair as a comparison."""
@@ -228,7 +230,7 @@ def refill(store: Store, engine: Engine, *, project_id: int, target: int) -> int
         requests,
         live.id,
         SamplingSettings(),
-        1,
+        None,
         None,
         "answers of the live policy",
         lambda done, of: None,
@@ -246,7 +248,7 @@ def ask_about(store: Store, engine: Engine, *, project_id: int, model_id: int, c
         return 0
     requests = _least_asked(store, project_id, model_id, missing, _open_ended(store, project_id))
     sampling, reason = SamplingSettings(), "answers of the newest policy of a series"
-    made = _make(store, engine, requests, model_id, sampling, 1, None, reason, lambda done, of: None, arm="priority")
+    made = _make(store, engine, requests, model_id, sampling, None, None, reason, lambda done, of: None, arm="priority")
     return len(made.comparisons)
 
 
@@ -284,7 +286,7 @@ def _make(
     requests: list[tuple[int, int]],
     model_id: int,
     sampling: SamplingSettings,
-    overlap: int,
+    overlap: int | None,
     person_id: int | None,
     reason: str,
     progress: Callable[[int, int], None],
@@ -354,7 +356,7 @@ def _keep_pair(
     sampling: Sampling,
     seed: int,
     answers: list[Answer],
-    overlap: int,
+    overlap: int | None,
     reason: str,
     arm: Literal["random", "priority"] = "random",
 ) -> Comparison | None:
@@ -376,7 +378,7 @@ def _add_comparison(
     case_id: int,
     completion_ids: list[int],
     *,
-    overlap: int,
+    overlap: int | None,
     reason: str,
     arm: Literal["random", "priority"] = "random",
 ) -> Comparison:
@@ -384,13 +386,14 @@ def _add_comparison(
     if existing is not None:
         return existing
     kind: Literal["pair", "rank"] = "pair" if len(completion_ids) == 2 else "rank"
+    wanted = overlap or store.get(Project, project_id).overlap
     comparison = Comparison(
         project_id=project_id,
         case_id=case_id,
         kind=kind,
         size=len(completion_ids),
-        overlap=overlap,
-        slots_left=overlap,
+        overlap=wanted,
+        slots_left=wanted,
         arm=arm,
         queue_key=int.from_bytes(digest_of(completion_ids)[:4], "big"),  # a fixed shuffle
         reason=reason,

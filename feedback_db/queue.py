@@ -245,15 +245,19 @@ def _repeatable(store: Store, person_id: int, project: Project, now: int, place:
     if first is None or recent is None:
         return None
     last = min(recent, now - DAY)
-    start = first + int(place * (last - first))
-    found = store.rows(
-        "select old.id from (select * from assignments indexed by assignments_done where person_id = ? and state = 'submitted'"
-        f" and submitted_at between ? and ? order by submitted_at limit {PAGE}) old where old.project_id = ?"
-        " and old.purpose = 'label' and old.revealed_at is null and not exists (select 1 from assignments b"
-        " where b.comparison_id = old.comparison_id and b.person_id = old.person_id and b.purpose = 'repeat') limit 1",
-        [person_id, start, last, project.id],
-    )
-    return store.get(Assignment, found[0]["id"]) if found else None
+    for start in (first + int(place * (last - first)), first):  # nothing may lie behind the place that was drawn
+        found = store.rows(OLD, [person_id, start, last, project.id])
+        if found:
+            return store.get(Assignment, found[0]["id"])
+    return None
+
+
+OLD = (
+    "select old.id from (select * from assignments indexed by assignments_done where person_id = ? and state = 'submitted'"
+    f" and submitted_at between ? and ? order by submitted_at limit {PAGE}) old where old.project_id = ?"
+    " and old.purpose = 'label' and old.revealed_at is null and not exists (select 1 from assignments b"
+    " where b.comparison_id = old.comparison_id and b.person_id = old.person_id and b.purpose = 'repeat') limit 1"
+)
 
 
 def _repeat(store: Store, before: Assignment, project: Project, now: int, is_ahead: bool) -> Assignment:

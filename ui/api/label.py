@@ -14,12 +14,13 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
 
-from backend import labelling
+from backend import labelling, reviewing
 from backend.access import Denied
 from backend.labelling import Desk, LabellingProblem
 from backend.labels import form as forms
 from backend.labels.form import Answer, Span
 from backend.problem import Problem
+from backend.stats.agreement import Estimate
 from feedback_db import BusyOrFull, NotFound
 from feedback_db.types import Person
 from ui.context import Ui
@@ -162,6 +163,15 @@ async def _ahead(ui: Ui, person: Person, request: Request) -> Any:
     return _view(await _written(ui, labelling.ahead, person, body.project))
 
 
+async def _own(ui: Ui, person: Person, request: Request) -> Any:
+    body = await _read(request, NextBody)
+    own = await run_in_threadpool(reviewing.own, ui.store, person, body.project)
+    shares = {name: value for name, value in own._asdict().items() if isinstance(value, Estimate)}
+    figures = {name: {"percent": round(100 * one.value), "low": round(100 * one.low), "high": round(100 * one.high), "n": one.n}
+               for name, one in shares.items() if one.n}  # fmt: skip
+    return {"judged": own.judged, "seconds": own.seconds, "figures": figures}
+
+
 async def _submit(ui: Ui, person: Person, request: Request) -> Any:
     body = await _read(request, SubmitBody)
     said = {f: getattr(body, f) for f in SaidBody.model_fields} | {
@@ -216,6 +226,7 @@ ACTS: dict[str, RouteAct] = {
     "undo": _undo,
     "release": _release,
     "projects": _projects,
+    "own": _own,
 }
 
 

@@ -3,7 +3,7 @@ import { Kept, newKey, post, postUntilAnswered } from "./label_send.js";
 import { Hand } from "./label_hand.js";
 import { LAYOUTS, keyOf, meaning } from "./label_keys.js";
 import { body, draftOf, missing } from "./label_said.js";
-import { askSkip, build, el, say, showDesk, showEmpty, showGuidelines, showKeys, showProgress, showSheet } from "./label_view.js";
+import { askSkip, build, el, say, showDesk, showEmpty, showGuidelines, showKeys, showOwn, showProgress, showSheet } from "./label_view.js";
 
 const HEARTBEAT_MS = 60000, DRAFT_MS = 1000, LOOK_AGAIN_MS = 20000, KEYS_KEPT = 20;
 const SHEET = ["submit", "left", "tie", "bad", "good", "equal", "back", "undo", "skip", "why", "edit", "flags", "asks", "marks", "diff", "view", "guidelines", "help"];
@@ -21,7 +21,7 @@ class Desk {
     this.busy = true;
     this.keys = []; // pressed while nothing lay there to be judged; played when something does
     this.view = build(root, strings, {
-      changeProject: () => this.changeProject(), guidelines: () => this.guidelines(), undo: () => this.undo(), skip: () => this.skip(),
+      changeProject: () => this.changeProject(), guidelines: () => this.guidelines(), own: () => this.own(), undo: () => this.undo(), skip: () => this.skip(),
       submit: () => this.submit(), typed: () => this.hand.change({ rationale: this.view.rationale.value }),
     });
     this.hand = new Hand(root, this.view, strings, {
@@ -200,6 +200,11 @@ class Desk {
 
   guidelines() {
     if (this.desk?.guideline) showGuidelines(this.root, this.strings, this.desk);
+  }
+
+  async own() {
+    const found = await post("own", { project: this.project }).catch((problem) => this.say("", problem.message));
+    if (found) showOwn(this.root, this.strings, found);
   }
 
   sheet() {

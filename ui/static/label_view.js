@@ -44,7 +44,8 @@ export function build(root, strings, acts) {
   view.submit = el("button", { type: "button", id: "submit", class: "submit", onclick: acts.submit });
   view.work = [
     el("div", { class: "line" }, view.project, view.kind, view.track, view.done, view.guidelines,
-      el("span", { class: "grow" }), el("span", {}, `${t("today")} `, view.today), el("span", {}, `${t("median")} `, view.median)),
+      el("span", { class: "grow" }), el("span", {}, `${t("today")} `, view.today), el("span", {}, `${t("median")} `, view.median),
+      el("button", { type: "button", id: "own", onclick: acts.own }, t("own"))),
     el("div", { class: "card case" }, el("h2", {}, t("conversation")), view.messages),
     view.answers, view.choice, view.asks,
     el("div", { class: "acts" }, view.rationale, view.undo, view.skip, view.submit),
@@ -141,6 +142,16 @@ export function showGuidelines(root, strings, desk) {
   const t = (key) => say(strings, key);
   const box = dialog(root, t("guidelines_title"), el("div", { class: "txt" }, desk.guideline),
     el("button", { type: "button", onclick: () => box.close() }, t("close")));
+}
+
+// One's own figures, each with what it means, its interval and what it rests on.
+export function showOwn(root, strings, { judged, seconds, figures }) {
+  const t = (key, values) => say(strings, key, values);
+  const rows = ["gold", "consistency", "agrees", "left", "longer"].flatMap((name) => [
+    el("dt", {}, figures[name] ? t("share", figures[name]) : "–"), el("dd", {}, t(`own.${name}`))]);
+  const time = seconds === null ? "" : t("own.seconds", { n: Math.round(seconds) });
+  const box = dialog(root, t("own_title"), el("p", {}, `${t("own.judged", { n: judged })} ${time}`), el("dl", {}, ...rows),
+    el("p", {}, t("own.hint")), el("button", { type: "button", onclick: () => box.close() }, t("close")));
 }
 
 // Resolves to a reason, "" for none, or null when the person thought better of it.

@@ -114,6 +114,29 @@ STRINGS = {
     "label.best_worst_first": ("Choose the best answer first, then the worst.", "请先选最好的回答,再选最差的。"),
     "label.rate_first": ("Give every answer its points first.", "请先给每个回答打分。"),
     "label.why_first": ("Say why: this project asks for a reason.", "请写明理由:此项目要求填写理由。"),
+    "label.own": ("My figures", "我的数据"),
+    "label.own_title": ("How my judgements look", "我的评判情况"),
+    "label.share": ("{percent} % ({low}–{high}, n = {n})", "{percent} %({low}–{high},n = {n})"),
+    "label.own.judged": ("{n} pairs judged.", "已评判 {n} 对。"),
+    "label.own.seconds": ("Half of them took less than {n} s.", "其中一半用时少于 {n} 秒。"),
+    "label.own.gold": (
+        "of the comparisons with a known order were judged in that order",
+        "的已知顺序的比较与该顺序一致",
+    ),
+    "label.own.consistency": (
+        "of what came a second time, sides turned, was judged as before",
+        "的左右互换后再次出现的比较与先前一致",
+    ),
+    "label.own.agrees": ("of other people's judgements of the same pair were equal", "的他人对同一对的评判与您相同"),
+    "label.own.left": (
+        "of your choices were the left answer; half is fair",
+        "的选择为左侧回答;一半为正常",
+    ),
+    "label.own.longer": ("of your choices were the longer answer", "的选择为较长的回答"),
+    "label.own.hint": (
+        "These figures are for you: they show where a second look pays. Wide intervals mean that little is known yet.",
+        "这些数据供您自己参考:提示哪里值得再看一眼。区间宽表示样本尚少。",
+    ),
     "label.offline": (
         "Not saved yet: no connection. It is kept on this device and sent again by itself.",
         "尚未保存:无网络连接。内容已保留在本设备,将自动重发。",
