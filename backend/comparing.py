@@ -12,9 +12,10 @@ from typing import Literal, NamedTuple, Protocol
 from backend import access
 from backend.engines.client import Answer, Client
 from backend.engines.kept import SamplingSettings, engine_name, keep_answer, keep_prompt, keep_sampling
+from backend.labels import identity
 from backend.problem import Problem
 from backend.prompts.digest import digest_of
-from feedback_db import Store, audit, comparisons, engines, models, prompts
+from feedback_db import Store, audit, cases, comparisons, engines, models, prompts
 from feedback_db.types import Case, Comparison, Completion, Model, Person, Project, Prompt, Sampling, Template
 
 LOOK_SECONDS = 0.05  # panes are redrawn at most twenty times a second
@@ -397,5 +398,16 @@ def _add_comparison(
         arm=arm,
         queue_key=int.from_bytes(digest_of(completion_ids)[:4], "big"),  # a fixed shuffle
         reason=reason,
+        leaked=_leaked(store, case_id, completion_ids),
     )
     return comparisons.add_comparison(store, comparison, completion_ids)
+
+
+def _leaked(store: Store, case_id: int, completion_ids: list[int]) -> dict[str, list[list[int]]] | None:
+    """Where the answers say who made them, by position; None when none of them does."""
+    names = identity.names_in(model.name for model in store.find(Model))
+    case = store.get(Case, case_id)
+    asked = " ".join(message["content"] for message in cases.conversation(case.values, case.conversation))
+    texts = [store.get(Completion, i).text for i in completion_ids]
+    found = {str(place): identity.spans(text, names, asked) for place, text in enumerate(texts)}
+    return {place: spans for place, spans in found.items() if spans} or None

@@ -259,6 +259,12 @@ def _checked(store: Store, project: Project, found: Assignment, answer: Answer) 
     except DoesNotFit as problem:
         raise LabellingProblem(str(problem), problem.code, 422, **problem.values) from problem
     place = answer.edited_place
+    if judgements.MASK in (answer.edited_text or ""):
+        raise LabellingProblem(
+            "Part of this answer is covered, since it says who made it. Write something in its place, or drop the edit.",
+            "masked_edit",
+            422,
+        )
     if place is not None and answer.edited_text == texts[place]:  # nothing was mended
         return replace(answer, edited_place=None, edited_text=None)
     return answer

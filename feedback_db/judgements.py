@@ -15,6 +15,7 @@ from .store import Store, as_json
 from .types import Assignment, Case, Comparison, Guideline, Judgement, Message, Project
 
 DAY = 86_400_000_000
+MASK = "█"
 WAITING_MOST = 100  # counting what waits stops here
 NOT_HASHED = (
     "id",
@@ -140,6 +141,8 @@ def shown(store: Store, assignment: Assignment) -> Shown:
             [comparison.id],
         )
     }
+    for position, spans in (comparison.leaked or {}).items():
+        texts[int(position)] = masked(texts[int(position)], spans)
     guidelines = store.find(Guideline, "project_id = ?", [assignment.project_id], order_by="version desc", limit=1)
     draft = store.value("select body from drafts where assignment_id = ?", [assignment.id])
     return Shown(
@@ -150,6 +153,14 @@ def shown(store: Store, assignment: Assignment) -> Shown:
         guidelines[0] if guidelines else None,
         json.loads(draft) if draft is not None else None,
     )
+
+
+def masked(text: str, spans: list[list[int]]) -> str:
+    """The text with these code points covered; every other one stays where it is, so that highlights keep their place."""
+    characters = list(text)
+    for start, end in spans:
+        characters[start:end] = MASK * (end - start)
+    return "".join(characters)
 
 
 def conversation_of(case: Case) -> tuple[Message, ...]:

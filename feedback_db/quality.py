@@ -60,7 +60,7 @@ def votes(store: Store, project_id: int) -> list[Vote]:
     sql = (
         "select c0.model_id, c1.model_id, case when j.verdict = 'a' then 1.0 when j.verdict = 'b' then 0.0 else 0.5 end,"
         f" a.person_id, length(c0.text), length(c1.text) {COUNTED.replace(' where ', ITEMS + ' where ', 1)}"
-        " and c0.model_id <> c1.model_id"
+        " and c0.model_id <> c1.model_id and k.leaked is null"  # an answer that named its maker was not judged blind
     )
     return [Vote(*row) for row in store.db.conn.execute(sql, {"project": project_id, "person": None}).fetchall()]
 

@@ -226,6 +226,7 @@ class Comparison:
     reason: str = ""
     score: float | None = None
     scored_by: int | None = None
+    leaked: dict[str, Any] | None = None  # position -> [start, end) in code points of what names an answer's maker
     batch: str | None = None
     created_at: int = 0
     done_at: int | None = None

@@ -155,6 +155,10 @@ STRINGS = {
         "That was fast: more than {most} judgements in a minute. Go on in {wait} seconds.",
         "太快了:一分钟内超过 {most} 次评判。请在 {wait} 秒后继续。",
     ),
+    "problem.masked_edit": (
+        "Part of this answer is covered, since it says who made it. Write something in its place, or drop the edit.",
+        "此回答中表明来源的部分已遮盖。请改写该处,或放弃修改。",
+    ),
     "problem.points_missing": ("Rate every answer from 1 to 5.", "请给每个回答打 1 到 5 分。"),
     "problem.ranks_missing": (
         "This comparison has {size} answers; {came} ranks came.",

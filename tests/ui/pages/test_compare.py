@@ -23,11 +23,11 @@ def tab(studio: Studio, studio_app: Any) -> Tab:
 
 
 def asked(studio: Studio, seed: int, case_place: int = 0) -> list[Any]:
-    """Case, seed, number of columns, and template, model, temperature, top-p, tokens of four columns."""
+    """Case, seed, number of columns, and template, model, temperature, top-p, tokens of eight columns."""
     template = studio.store.find(Template, "name = 'customer service'")[0]
     case = studio.store.find(Case, "scenario = 'customer service'")[case_place]
     live, other = [model.id for model in models.policies(studio.store)][:2]
-    columns = [value for model in (live, other, live, other) for value in (template.id, model, 1.0, 1.0, 96)]
+    columns = [value for model in (live, other) * 4 for value in (template.id, model, 1.0, 1.0, 96)]
     return [case.id, seed, 2, *columns]
 
 
@@ -41,6 +41,25 @@ def test_two_columns_stream_side_by_side_and_go_to_labelling(tab: Tab, studio: S
     assert f"Comparison {made.id} waits" in parts(status, "note")[0]["text"]
     assert send["interactive"] is False
     assert made.size == 2
+
+
+def test_eight_columns_stream_at_the_same_time_and_become_one_ranking(tab: Tab, studio: Studio) -> None:
+    given = asked(studio, seed=141)
+    given[2] = 8
+    models_of = [model.id for model in models.policies(studio.store)]
+    templates = [one.id for one in studio.store.find(Template, "scenario = 'customer service'")]
+    chosen = [(template, model) for template in templates for model in models_of]
+    chosen = (chosen * 8)[:8]
+    given[3:] = [value for at, (template, model) in enumerate(chosen) for value in (template, model, 1.0, 1.0, 96 + at)]
+    steps = tab.stream("compare_run", *given)
+    shown = [parts(step[0], "panes")[0]["items"] for step in steps if isinstance(step[0], dict) and "parts" in step[0]]
+    assert len(shown[-1]) == 8 and {pane["badge"] for pane in shown[-1]} == set("ABCDEFGH")
+    if steps[-1][2]["interactive"]:
+        tab.call("send_to_labelling", None)
+        made = studio.store.find(Comparison, "reason = 'sent by an engineer'", order_by="id desc")[0]
+        assert (made.kind, made.size) == ("rank", 8)
+        with studio.store.write() as db:
+            db.conn.execute("update comparisons set status = 'retired' where id = ?", [made.id])  # others judge pairs
 
 
 def test_answers_of_the_same_text_cannot_be_sent_and_the_page_says_why(tab: Tab, studio: Studio) -> None:
