@@ -405,9 +405,7 @@ def _add_comparison(
 
 def _leaked(store: Store, case_id: int, completion_ids: list[int]) -> dict[str, list[list[int]]] | None:
     """Where the answers say who made them, by position; None when none of them does."""
-    names = identity.names_in(model.name for model in store.find(Model))
     case = store.get(Case, case_id)
     asked = " ".join(message["content"] for message in cases.conversation(case.values, case.conversation))
     texts = [store.get(Completion, i).text for i in completion_ids]
-    found = {str(place): identity.spans(text, names, asked) for place, text in enumerate(texts)}
-    return {place: spans for place, spans in found.items() if spans} or None
+    return identity.leaks(texts, [model.name for model in store.find(Model)], asked)

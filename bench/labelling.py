@@ -24,7 +24,7 @@ from feedback_db.types import Case, Comparison, Completion, Model, Person, Proje
 
 ROOT = Path(__file__).resolve().parent.parent
 CLIENTS = (1, 16, 100)
-PAIRS = 60_000  # more than anybody gets through
+PAIRS_PER_SECOND = 1_400  # more than anybody gets through
 PEER_PAIRS = 4_000
 CROWD, CROWD_PER_SECOND = 200, 50.0
 WORDS = "the answer is short clear kind wrong long helpful order parcel refund station water table green small".split()
@@ -135,7 +135,8 @@ def ask(plan: dict[str, Any]) -> dict[str, Any]:
 
 def _ours(folder: Path, clients: int, seconds: float, per_second: float | None = None) -> Run:
     """One server on a new data folder, and so many clients for so long."""
-    tokens, project_id = prepare(folder, clients, PAIRS)
+    pairs = int(seconds * (2 * per_second if per_second else PAIRS_PER_SECOND))
+    tokens, project_id = prepare(folder, clients, pairs)
     with serving(folder) as port, busy() if per_second else nullcontext():
         plan = {"side": "whetstone", "host": "127.0.0.1", "port": port, "project": project_id, "tokens": tokens}
         found = ask({**plan, "seconds": seconds, "per_second": per_second})

@@ -35,3 +35,10 @@ def spans(text: str, names: Iterable[str], asked: str) -> list[list[int]]:
                 if one[group] and one[group].strip() and one[group].lower() not in asked.lower():
                     found.add(one.span(group))
     return [list(span) for span in sorted(found)]
+
+
+def leaks(texts: Iterable[str], models: Iterable[str], asked: str) -> dict[str, list[list[int]]] | None:
+    """Position -> spans of each text that names its maker; None when none of them does."""
+    names = names_in(models)
+    found = {str(place): spans(text, names, asked) for place, text in enumerate(texts)}
+    return {place: one for place, one in found.items() if one} or None

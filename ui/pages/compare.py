@@ -10,6 +10,7 @@ import gradio as gr
 from backend import comparing, prompting
 from backend.comparing import Column, Pane, SamplingSettings
 from ui.context import Ui
+from ui.pages.compare_battle import battle_events, battle_row
 from ui.views.drawn import drawing, drawn, note, panes
 from ui.views.pickers import (
     asked_for,
@@ -60,6 +61,7 @@ def page(ui: Ui) -> None:
         with gr.Row(elem_classes="wh-tight"):
             columns, settings = _settings(ui)
         shown = drawn("panes")
+        begin, votes = battle_row(ui)
         with gr.Row(elem_classes=["wh-tight", "wh-middle"]):
             send = gr.Button(
                 label("compare.send"),
@@ -80,6 +82,7 @@ def page(ui: Ui) -> None:
     cases = _Cases(project, search, case, [template, model, *(setting.template for setting in settings)], settings)
     _open_events(ui, cases)
     _run_events(ui, cases, seed, count, columns, run, stop, send, shown, status)
+    battle_events(ui, project, begin, votes, shown, status, lambda titles, now: _panes(ui, titles, now))
 
     def make_comparisons(
         project_id: int | None,

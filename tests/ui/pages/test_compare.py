@@ -10,7 +10,7 @@ import pytest
 
 from backend import comparing, labelling
 from feedback_db import models
-from feedback_db.types import Case, Comparison, Template
+from feedback_db.types import Case, Comparison, Judgement, Template
 from tests.ui.house import token_for
 from tests.ui.pages.studio import Studio, Tab, parts
 
@@ -111,3 +111,19 @@ def test_comparisons_for_many_cases_are_counted_with_those_left_out(tab: Tab, st
     assert parts(said, "note")[0]["text"].startswith(f"{made} comparisons wait")
     with pytest.raises(gr.Error, match=f"1 to {comparing.MOST_AT_ONCE} cases"):
         tab.call("make_comparisons", studio.project.id, template.id, model.id, 0)
+
+
+def test_a_battle_hides_who_answers_until_the_vote_is_stored(tab: Tab, studio: Studio) -> None:
+    names = [model.name for model in models.policies(studio.store)]
+    steps = tab.stream("battle", studio.project.id)
+    assert not any(name in str(step[0]) for step in steps for name in names if name != "starter" or "starter" in name)
+    assert steps[-1][3]["interactive"] is True
+    status, *buttons = tab.call("battle_vote_right", None)
+    said = parts(status, "note")[0]["text"]
+    assert sum(name in said for name in names) >= 2 and all(not one["interactive"] for one in buttons)
+    kept = studio.store.find(Judgement, "client = 'battle'")[-1]
+    assert kept.ranks == (2, 1) and f"Saved {kept.id}" in said
+    made = studio.store.get(Comparison, kept.comparison_id)
+    assert (made.status, made.judged, made.reason) == ("done", 1, "a battle")
+    again = tab.call("battle_vote_right", None)
+    assert f"Saved {kept.id}" in parts(again[0], "note")[0]["text"]
