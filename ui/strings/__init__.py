@@ -1,6 +1,20 @@
 """All strings, gathered: each file holds {"key": ("English", "中文")} for one page."""
 
-from ui.strings import build, compare, engines, label, models, people, problems, quality, rounds, shell, train, views, work
+from ui.strings import (
+    build,
+    compare,
+    engines,
+    label,
+    models,
+    people,
+    problems,
+    quality,
+    rounds,
+    shell,
+    train,
+    views,
+    work,
+)
 
 FILES = (shell, problems, work, views, label, build, compare, quality, train, rounds, models, engines, people)
 
