@@ -60,7 +60,9 @@ class SpanBody(Body):
 class SaidBody(Body):
     """What can be said of the answers, as a draft holds it: half of it may be missing."""
 
-    ranks: Annotated[list[Annotated[int, Field(ge=0, le=16)]], Field(max_length=16)] | None = None  # 0: not ranked yet
+    ranks: Annotated[list[Annotated[int, Field(ge=0, le=16)]], Field(min_length=1, max_length=16)] | None = (
+        None  # 0: not ranked yet
+    )
     both_bad: bool = False
     both_good: bool = False
     strength: Annotated[int, Field(ge=0, le=3)] | None = None
@@ -75,6 +77,7 @@ class SaidBody(Body):
 
 
 class SubmitBody(SaidBody):
+    ranks: Annotated[list[Annotated[int, Field(ge=1, le=16)]], Field(min_length=1, max_length=16)] | None = None
     assignment: Id
     key: Key
     seconds: Seconds

@@ -100,7 +100,7 @@ export function missing(said, desk) {
 export function body(said, desk) {
   const whole = (values) => Array.isArray(values) && values.length === desk.answers.length && values.every(Boolean);
   const aspects = Object.fromEntries(Object.entries(said.aspects || {}).filter(([name, values]) => desk.form.aspects.includes(name) && whole(values)));
-  const ranks = desk.kind === "rate" ? [] : finalRanks(said, desk);
+  const ranks = desk.kind === "rate" ? null : finalRanks(said, desk);
   const edited = said.edited_text?.trim() ? { edited_place: said.edited_place, edited_text: said.edited_text } : {};
   return {
     ranks, both_bad: said.both_bad, both_good: said.both_good, strength: desk.kind === "pair" ? said.strength : null,
