@@ -15,6 +15,7 @@ def training(args: argparse.Namespace) -> report.Found:
 
 
 MEASUREMENTS: dict[str, Callable[[argparse.Namespace], report.Found]] = {
+    "crowd": lambda args: labelling.crowd(args.quick),
     "labelling": lambda args: labelling.measure(args.quick),
     "learning": lambda args: learning.measure(learning.QUICK if args.quick else learning.Plan()),
     "start": lambda args: report.Found(start.measure(args.quick)),

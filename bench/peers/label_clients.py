@@ -29,7 +29,13 @@ class Connection:
         self.writer: asyncio.StreamWriter | None = None
 
     async def ask(self, method: str, path: str, body: Any = None) -> Reply:
-        if self.reader is None or self.writer is None:
+        """Once more on a new connection when the old one was closed while nothing was asked, as browsers do."""
+        was_idle = self.reader is not None
+        reply = await self._ask(method, path, body)
+        return await self._ask(method, path, body) if reply.status == 0 and was_idle else reply
+
+    async def _ask(self, method: str, path: str, body: Any) -> Reply:
+        if self.reader is None or self.writer is None or self.reader.at_eof():
             self.reader, self.writer = await asyncio.open_connection(self.host, self.port)
         data = b"" if body is None else json.dumps(body).encode()
         kind = f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n" if data else ""
@@ -95,6 +101,8 @@ async def whetstone(plan: dict[str, Any], token: str, tally: Tally, ends: float,
                 return
         if pause:
             due += draw.expovariate(1 / pause)  # an open loop: what waits for a slow reply counts as waiting
+            if due > ends:
+                break
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
             late = max(0.0, time.perf_counter() - due)
         body = {"assignment": desk["assignment"], "key": _key(draw), "ranks": draw.choice(RANKS), "seconds": 5.0}

@@ -85,6 +85,11 @@ class Desk {
     this.root.dataset.ready = String(desk.assignment);
     if (document.activeElement !== this.view.rationale) this.root.focus({ preventScroll: true });
     if (!this.sending) this.fetchAhead();
+    this.play();
+  }
+
+  // What was pressed while nothing could be judged.
+  play() {
     while (this.keys.length && !this.busy) this.act(this.keys.shift());
   }
 
@@ -169,6 +174,7 @@ class Desk {
     const reason = await askSkip(this.root, this.strings);
     if (reason === null) {
       this.busy = false;
+      this.play();
       return;
     }
     try {
@@ -195,6 +201,7 @@ class Desk {
     } catch (problem) {
       this.busy = false;
       this.say("", problem.message);
+      this.play();
     }
   }
 
