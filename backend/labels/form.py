@@ -15,7 +15,6 @@ FLAGS = ("unsafe", "false", "personal", "identity", "bad_prompt")  # all but the
 ABOUT_THE_PROMPT = "bad_prompt"
 NAME_MOST, NAMES_MOST, SPANS_MOST = 40, 12, 50
 RATIONALE_MOST = EDIT_MOST = 20_000
-KINDS = {"pair", "rank", "rate", "demonstration"}
 
 
 class BadForm(Problem):
