@@ -13,6 +13,7 @@ MAY: dict[str, frozenset[str]] = {
     "label": ANYONE,
     "build": BUILDERS,
     "compare": BUILDERS,
+    "review": BUILDERS,
     "import": BUILDERS,
     "see_models": BUILDERS,
     "retrain": ADMINS,

@@ -12,10 +12,11 @@ from typing import Literal, NamedTuple, Protocol
 from backend import access
 from backend.engines.client import Answer, Client
 from backend.engines.kept import SamplingSettings, engine_name, keep_answer, keep_prompt, keep_sampling
+from backend.labels import identity
 from backend.problem import Problem
 from backend.prompts.digest import digest_of
-from feedback_db import Store, audit, comparisons, engines, models, prompts
-from feedback_db.types import Case, Comparison, Completion, Model, Person, Prompt, Sampling, Template
+from feedback_db import Store, audit, cases, comparisons, engines, models, prompts
+from feedback_db.types import Case, Comparison, Completion, Model, Person, Project, Prompt, Sampling, Template
 
 LOOK_SECONDS = 0.05  # panes are redrawn at most twenty times a second
 MOST_AT_ONCE = 500  # cases one click may generate comparisons for; our choice
@@ -141,7 +142,9 @@ class _Reader(threading.Thread):
         return self.pane._replace(completion_id=completion.id)
 
 
-def send_to_labelling(store: Store, person: Person, completion_ids: list[int], *, overlap: int = 1) -> Comparison:
+def send_to_labelling(
+    store: Store, person: Person, completion_ids: list[int], *, overlap: int | None = None
+) -> Comparison:
     """Make a comparison of answers to one case. Who wrote what is not shown to annotators, and the order is theirs.
 
     Raises CannotCompare.
@@ -179,7 +182,7 @@ def make_comparisons(
     requests: list[tuple[int, int]],
     model_id: int,
     sampling: SamplingSettings = SamplingSettings(),
-    overlap: int = 1,
+    overlap: int | None = None,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> Made:
     """Two answers of one model to each (template id, case id), each pair as a comparison."""
@@ -218,7 +221,7 @@ def refill(store: Store, engine: Engine, *, project_id: int, target: int) -> int
     The app itself calls this, not a person. Returns how many comparisons were made.
     """
     live = models.live(store, "policy")
-    missing = target - comparisons.open_count(store, project_id)
+    missing = target - comparisons.open_count(store, project_id, target)
     if live is None or live.id is None or missing <= 0:
         return 0
     requests = _least_asked(store, project_id, live.id, missing, _open_ended(store, project_id))
@@ -228,7 +231,7 @@ def refill(store: Store, engine: Engine, *, project_id: int, target: int) -> int
         requests,
         live.id,
         SamplingSettings(),
-        1,
+        None,
         None,
         "answers of the live policy",
         lambda done, of: None,
@@ -246,7 +249,7 @@ def ask_about(store: Store, engine: Engine, *, project_id: int, model_id: int, c
         return 0
     requests = _least_asked(store, project_id, model_id, missing, _open_ended(store, project_id))
     sampling, reason = SamplingSettings(), "answers of the newest policy of a series"
-    made = _make(store, engine, requests, model_id, sampling, 1, None, reason, lambda done, of: None, arm="priority")
+    made = _make(store, engine, requests, model_id, sampling, None, None, reason, lambda done, of: None, arm="priority")
     return len(made.comparisons)
 
 
@@ -284,7 +287,7 @@ def _make(
     requests: list[tuple[int, int]],
     model_id: int,
     sampling: SamplingSettings,
-    overlap: int,
+    overlap: int | None,
     person_id: int | None,
     reason: str,
     progress: Callable[[int, int], None],
@@ -318,8 +321,6 @@ def _make(
             else:
                 made.append(comparison)
             progress(done, len(requests))
-    for project_id in {c.project_id for c in made}:
-        comparisons.bump_queue(store, project_id)
     return Made(made, alike)
 
 
@@ -356,7 +357,7 @@ def _keep_pair(
     sampling: Sampling,
     seed: int,
     answers: list[Answer],
-    overlap: int,
+    overlap: int | None,
     reason: str,
     arm: Literal["random", "priority"] = "random",
 ) -> Comparison | None:
@@ -378,7 +379,7 @@ def _add_comparison(
     case_id: int,
     completion_ids: list[int],
     *,
-    overlap: int,
+    overlap: int | None,
     reason: str,
     arm: Literal["random", "priority"] = "random",
 ) -> Comparison:
@@ -386,15 +387,25 @@ def _add_comparison(
     if existing is not None:
         return existing
     kind: Literal["pair", "rank"] = "pair" if len(completion_ids) == 2 else "rank"
+    wanted = overlap or store.get(Project, project_id).overlap
     comparison = Comparison(
         project_id=project_id,
         case_id=case_id,
         kind=kind,
         size=len(completion_ids),
-        overlap=overlap,
-        slots_left=overlap,
+        overlap=wanted,
+        slots_left=wanted,
         arm=arm,
         queue_key=int.from_bytes(digest_of(completion_ids)[:4], "big"),  # a fixed shuffle
         reason=reason,
+        leaked=_leaked(store, case_id, completion_ids),
     )
     return comparisons.add_comparison(store, comparison, completion_ids)
+
+
+def _leaked(store: Store, case_id: int, completion_ids: list[int]) -> dict[str, list[list[int]]] | None:
+    """Where the answers say who made them, by position; None when none of them does."""
+    case = store.get(Case, case_id)
+    asked = " ".join(message["content"] for message in cases.conversation(case.values, case.conversation))
+    texts = [store.get(Completion, i).text for i in completion_ids]
+    return identity.leaks(texts, [model.name for model in store.find(Model)], asked)

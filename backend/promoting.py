@@ -8,7 +8,7 @@ from typing import NamedTuple
 from backend import access
 from backend.problem import Problem
 from backend.registry import artifacts
-from feedback_db import Store, audit, comparisons, models, people, prompts, snapshots
+from feedback_db import Store, audit, comparisons, models, people, snapshots
 from feedback_db.types import Evaluation, Job, Model, Person, Promotion, Snapshot
 
 
@@ -136,9 +136,6 @@ def _put_live(store: Store, person: Person, model: Model, *, action: str, reason
     retired = 0
     if model.kind == "policy" and former is not None and former.id is not None:
         retired = comparisons.retire_unjudged_of(store, former.id)
-        for project in prompts.projects(store):
-            assert project.id is not None
-            comparisons.bump_queue(store, project.id)
     facts = {"from": former.id if former else None, "comparisons_retired": retired}
     audit.record(store, person, action, "model", moved.id, facts)
     return moved

@@ -33,6 +33,7 @@ class Settings:
     dtype: str = "auto"
     engine_hosts: tuple[str, ...] = ()  # remote engines that may be called, as host or host:port (engines/address.py)
     queue_target: int = 24  # open comparisons that are kept waiting for annotators
+    judgements_per_minute: int = 300  # of one person: nobody reads faster, a stuck key does; 0 is no limit
 
     @property
     def database(self) -> Path:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import learning, report, start
+from bench import labelling, learning, report, start
 
 
 def training(args: argparse.Namespace) -> report.Found:
@@ -21,7 +21,9 @@ def generation(args: argparse.Namespace) -> report.Found:
 
 
 MEASUREMENTS: dict[str, Callable[[argparse.Namespace], report.Found]] = {
+    "crowd": lambda args: labelling.crowd(args.quick),
     "generation": generation,
+    "labelling": lambda args: labelling.measure(args.quick),
     "learning": lambda args: learning.measure(learning.QUICK if args.quick else learning.Plan()),
     "start": lambda args: report.Found(start.measure(args.quick)),
     "training": training,

@@ -65,14 +65,14 @@ def whetstone(data_dir: Path) -> Iterator[Started]:
     """The app on a data folder of its own, first start included; ends it afterwards."""
     port = free_port()
     command = [sys.executable, "app.py", "--port", str(port), "--data-dir", str(data_dir / "data")]
-    with _running(command, port, "/login") as started:
+    with running(command, port, "/login") as started:
         yield started
 
 
 @contextlib.contextmanager
 def hello_gradio() -> Iterator[Started]:
     port = free_port()
-    with _running([sys.executable, "bench/peers/hello_gradio.py", str(port)], port, "/") as started:
+    with running([sys.executable, "bench/peers/hello_gradio.py", str(port)], port, "/") as started:
         yield started
 
 
@@ -90,8 +90,15 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def _running(command: Sequence[str], port: int, page: str) -> Iterator[Started]:
-    environment = {**os.environ, "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
+def running(
+    command: Sequence[str],
+    port: int,
+    page: str,
+    variables: dict[str, str] | None = None,
+    patience_seconds: float = PATIENCE_SECONDS,
+) -> Iterator[Started]:
+    """A server of its own process group, from the first answer of this page until the block ends."""
+    environment = {**os.environ, **(variables or {}), "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
     with tempfile.TemporaryFile() as said:
         begun = time.perf_counter()
         process = subprocess.Popen(
@@ -99,7 +106,7 @@ def _running(command: Sequence[str], port: int, page: str) -> Iterator[Started]:
         )
         try:
             while not _answers(port, page):
-                if process.poll() is not None or time.perf_counter() - begun > PATIENCE_SECONDS:
+                if process.poll() is not None or time.perf_counter() - begun > patience_seconds:
                     said.seek(0)
                     raise DidNotStart(said.read().decode("utf-8", "replace")[-2000:] or "It said nothing.")
                 time.sleep(0.02)

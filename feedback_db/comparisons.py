@@ -51,20 +51,23 @@ def add_comparison(store: Store, comparison: Comparison, completion_ids: list[in
 
 def existing_comparison(store: Store, completion_ids: list[int]) -> Comparison | None:
     """The comparison that holds exactly these completions, if there is one: nobody should judge the same pair twice."""
+    holding_first = "select comparison_id from comparison_items where completion_id = ?"
     marks = ",".join("?" * len(completion_ids))
     found = store.find(
         Comparison,
-        f"size = ? and status <> 'retired' and (select count(*) from comparison_items i where i.comparison_id = comparisons.id "
-        f"and i.completion_id in ({marks})) = ?",
-        [len(completion_ids), *completion_ids, len(completion_ids)],
+        f"id in ({holding_first}) and size = ? and status <> 'retired' and gold is null and (select count(*) from "
+        f"comparison_items i where i.comparison_id = comparisons.id and i.completion_id in ({marks})) = ?",
+        [completion_ids[0], len(completion_ids), *completion_ids, len(completion_ids)],
     )
     return found[0] if found else None
 
 
-def open_count(store: Store, project_id: int) -> int:
-    """Comparisons that still want judgements."""
+def open_count(store: Store, project_id: int, most: int = -1) -> int:
+    """Comparisons that still want judgements; stops counting at ``most``, if that is given."""
     return store.value(
-        "select count(*) from comparisons where project_id = ? and status = 'open' and slots_left > 0", [project_id]
+        "select count(*) from (select 1 from comparisons where project_id = ? and status = 'open' and slots_left > 0 "
+        "and gold is null limit ?)",
+        [project_id, most],
     )
 
 
@@ -114,12 +117,6 @@ def seeds_used(store: Store, prompt_id: int, model_id: int) -> set[int]:
         "select distinct seed from completions where prompt_id = ? and model_id = ?", [prompt_id, model_id]
     )
     return {row["seed"] for row in rows}
-
-
-def bump_queue(store: Store, project_id: int) -> None:
-    """Send every annotator's cursor back to the top: new comparisons take effect at once."""
-    with store.write() as db:
-        db.conn.execute("update projects set queue_epoch = queue_epoch + 1 where id = ?", [project_id])
 
 
 def times_answered(store: Store, project_id: int, model_id: int) -> dict[tuple[int, int], int]:

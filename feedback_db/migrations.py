@@ -6,7 +6,7 @@ from pathlib import Path
 from sqlite_utils import Database, Migrations
 from sqlite_utils.utils import sqlite3
 
-SCHEMA_VERSION = 6  # = number of steps below; written to user_version, so that older code refuses a newer file
+SCHEMA_VERSION = 8  # = number of steps below; written to user_version, so that older code refuses a newer file
 
 migrations = Migrations("whetstone")
 
@@ -41,8 +41,20 @@ def m005_rounds(db: Database) -> None:
 
 
 @migrations()
+def m006_queue(db: Database) -> None:
+    for statement in _statements("006_queue.sql"):
+        db.conn.execute(statement)
+
+
+@migrations()
 def m007_engines(db: Database) -> None:
     for statement in _statements("007_engines.sql"):
+        db.conn.execute(statement)
+
+
+@migrations()
+def m008_label_forms(db: Database) -> None:
+    for statement in _statements("008_label_forms.sql"):
         db.conn.execute(statement)
 
 

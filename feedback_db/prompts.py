@@ -87,3 +87,12 @@ def keep_prompt(store: Store, prompt: Prompt, demonstration_ids: tuple[int, ...]
 def retire_template(store: Store, template_id: int) -> None:
     with store.write() as db:
         db.conn.execute("update templates set retired_at = ? where id = ?", [store.now(), template_id])
+
+
+def drop_written_with(store: Store, judgement_id: int) -> None:
+    """Forget the demonstrations that a judgement brought, unless a prompt has used them."""
+    store.db.conn.execute(
+        "delete from demonstrations where judgement_id = ?"
+        " and not exists (select 1 from prompt_demonstrations p where p.demonstration_id = demonstrations.id)",
+        [judgement_id],
+    )

@@ -35,7 +35,8 @@ def rows_text(store: Store, snapshot: Snapshot) -> str:
 def _preference_rows(store: Store, snapshot: Snapshot) -> list[dict[str, Any]]:
     """One row per judgement; a comparison judged by m people counts once, so their weights are the soft label."""
     judged = store.rows(
-        "select j.id, j.comparison_id, j.person_id, j.shown, j.ranks, j.strength, j.both_bad, s.split, "
+        "select j.id, j.comparison_id, j.person_id, j.shown, j.ranks, j.strength, j.both_bad, j.edited_position, "
+        "j.edited_text, s.split, "
         'c.id as case_id, c."values", c.conversation '
         "from snapshot_judgements s join judgements j on j.id = s.judgement_id join comparisons k on k.id = j.comparison_id "
         "join cases c on c.id = k.case_id where s.snapshot_id = ? order by s.position",
@@ -44,7 +45,7 @@ def _preference_rows(store: Store, snapshot: Snapshot) -> list[dict[str, Any]]:
     items = _items(store, OF_SNAPSHOT, [snapshot.id])
     with_prompts = bool(snapshot.filters.get("with_prompts"))
     newest_of = snapshot.filters.get("newest_of")
-    return [
+    rows = [
         {
             "case": row["case_id"],
             "split": row["split"],
@@ -60,6 +61,25 @@ def _preference_rows(store: Store, snapshot: Snapshot) -> list[dict[str, Any]]:
         }
         for row, weight in zip(judged, _shares(judged, snapshot.filters.get("weights", {})), strict=True)
     ]
+    if snapshot.filters.get("with_edits"):
+        rows += [
+            _mended_pair(row, judgement, items[judgement["comparison_id"]][judgement["edited_position"]])
+            for row, judgement in zip(rows, judged, strict=True)
+            if judgement["edited_text"] and judgement["edited_position"] is not None and row["split"] == "train"
+        ]
+    return rows
+
+
+def _mended_pair(row: dict[str, Any], judgement: Mapping[str, Any], item: Mapping[str, Any]) -> dict[str, Any]:
+    """What somebody wrote in the place of an answer is better than that answer; of the others it says nothing.
+
+    Only for training: held-out figures are about answers of models.
+    """
+    written = {"completion": None, "text": judgement["edited_text"], "ended": True}
+    pair = {**row, "answers": [written, _answer(item)], "ranks": [1, 2], "strength": None, "both_bad": False}
+    if "prompts" in row:
+        pair["prompts"] = [json.loads(item["messages"])] * 2
+    return pair
 
 
 def _shares(judged: Sequence[Mapping[str, Any]], weights: Mapping[str, float]) -> list[float]:
@@ -131,7 +151,7 @@ def _votes(store: Store, snapshot: Snapshot) -> Iterator[unpaired.Vote]:
         answered = {name: row[name] for name in ("case", "split", "messages", "answer")}
         yield unpaired.Vote(answered, True, "demonstration", demonstration=row["demonstration"])
     judged = store.rows(
-        "select j.id, j.comparison_id, j.shown, j.ranks, j.both_bad, j.flags, j.edited_text, j.edited_position, "
+        "select j.id, j.comparison_id, j.shown, j.ranks, j.both_bad, j.both_good, j.flags, j.edited_text, j.edited_position, "
         'c.id as case_id, s.split, c."values", c.conversation from snapshot_judgements s '
         "join judgements j on j.id = s.judgement_id join comparisons k on k.id = j.comparison_id "
         "join cases c on c.id = k.case_id where s.snapshot_id = ? order by s.position",

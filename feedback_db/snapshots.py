@@ -35,10 +35,10 @@ class Verdicts(NamedTuple):
 def verdicts_at_most(store: Store, project_id: int) -> Verdicts:
     """By columns alone, so that a page may ask; the snapshot looks at every answer."""
     (found,) = store.rows(
-        "select coalesce(sum(is_decided + is_edited), 0) as desirable, "
+        "select coalesce(sum(is_decided + is_edited + is_good * size), 0) as desirable, "
         "coalesce(sum(is_decided + is_edited + is_flagged + is_bad * size), 0) as undesirable from ("
-        "select not j.both_bad and coalesce(j.verdict, 'ranks') <> 'tie' as is_decided, j.edited_text is not null as is_edited, "
-        "json_array_length(coalesce(j.flags, '[]')) as is_flagged, j.both_bad as is_bad, json_array_length(j.shown) as size "
+        "select not j.both_bad and not j.both_good and coalesce(j.verdict, 'ranks') <> 'tie' as is_decided, j.edited_text is not null as is_edited, "
+        "json_array_length(coalesce(j.flags, '[]')) as is_flagged, j.both_bad as is_bad, j.both_good as is_good, json_array_length(j.shown) as size "
         f"{TRAINABLE})",
         [project_id],
     )
@@ -69,6 +69,8 @@ def freeze_preferences(
     if weights:
         filters["weights"] = {str(judge): weight for judge, weight in sorted(weights.items())}
     with store.write():
+        if store.value(f"select 1 {TRAINABLE} and j.edited_text is not null limit 1", [project_id]):
+            filters["with_edits"] = True
         if with_good:
             filters["demonstrations"] = demonstrations(store, project_id)
         snapshot, n = _with_judgements(store, project_id, name, "preference", filters, person_id)

@@ -9,8 +9,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
+from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 from sqlite_utils import Database
 from sqlite_utils.utils import sqlite3
@@ -55,7 +56,7 @@ class Store:
         self.read_only = read_only
         self.now = clock
         self._local = threading.local()
-        self._acts: queue.SimpleQueue[_Act | None] = queue.SimpleQueue()
+        self._acts: queue.SimpleQueue[Act[Any] | None] = queue.SimpleQueue()
         self._writer: threading.Thread | None = None
         self._writer_lock = threading.Lock()
         if not read_only:
@@ -149,13 +150,17 @@ class Store:
         """
         if self.db.conn.in_transaction:
             return act()
+        done = threading.Event()
+        waiting = self.hand_over(act, done.set)
+        done.wait()
+        return waiting.outcome()
+
+    def hand_over(self, act: Callable[[], T], finished: Callable[[], object]) -> Act[T]:
+        """As ``commit``, for callers that cannot wait: ``finished`` is called on the writer thread when the outcome is known."""
         self._start_writer()
-        waiting = _Act(act)
+        waiting = Act(act, finished)
         self._acts.put(waiting)
-        waiting.done.wait()
-        if waiting.error is not None:
-            raise waiting.error
-        return waiting.result
+        return waiting
 
     def _start_writer(self) -> None:
         with self._writer_lock:
@@ -185,7 +190,7 @@ class Store:
             if closing:
                 self._acts.put(None)
 
-    def _commit_batch(self, batch: list[_Act]) -> None:
+    def _commit_batch(self, batch: list[Act[Any]]) -> None:
         conn = self.db.conn
         try:
             conn.execute("begin immediate")
@@ -207,7 +212,7 @@ class Store:
                 waiting.error = waiting.error or error
         finally:
             for waiting in batch:
-                waiting.done.set()
+                waiting.finished()
 
     # ---- records
 
@@ -243,9 +248,9 @@ class Store:
         sql = f"select * from {TABLES[kind]} where {where} order by {order_by} limit {limit:d}"
         return [as_record(kind, row) for row in self.rows(sql, args)]
 
-    def rows(self, sql: str, args: list[Any] | tuple[Any, ...] = ()) -> list[dict[str, Any]]:
+    def rows(self, sql: str, args: list[Any] | tuple[Any, ...] | dict[str, Any] = ()) -> list[dict[str, Any]]:
         """The rows of a query, fetched whole: a half-read cursor would pin the write-ahead log."""
-        cursor = self.db.conn.execute(sql, tuple(args))
+        cursor = self.db.conn.execute(sql, args)
         names = [column[0] for column in cursor.description]
         return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
@@ -255,35 +260,55 @@ class Store:
         return row[0] if row else None
 
 
-class _Act:
+class Act(Generic[T]):
     """One act waiting for the writer thread."""
 
-    def __init__(self, act: Callable[[], Any]):
+    def __init__(self, act: Callable[[], T], finished: Callable[[], object]):
         self.act = act
-        self.done = threading.Event()
-        self.result: Any = None
+        self.finished = finished
+        self.result: T | None = None
         self.error: BaseException | None = None
+
+    def outcome(self) -> T:
+        """What the act returned; raises what it raised. Only once it is finished."""
+        if self.error is not None:
+            raise self.error
+        return cast(T, self.result)
+
+
+class _Column(NamedTuple):
+    """A field of a record, as its table has it."""
+
+    name: str
+    is_generated: bool
+    decode: Callable[[Any], Any]
+
+
+@cache
+def _columns(kind: Any) -> tuple[_Column, ...]:
+    """Asked for every record that is read or written; the answer never changes."""
+    return tuple(_Column(f.name, bool(f.metadata.get("generated")), _decoder(str(f.type))) for f in fields(kind))
 
 
 def as_row(record: Any) -> dict[str, Any]:
     row = {}
-    for f in fields(record):
-        value = getattr(record, f.name)
-        if f.metadata.get("generated") or (f.name == "id" and value is None):
+    for name, is_generated, _ in _columns(cast(Any, type(record))):
+        value = getattr(record, name)
+        if is_generated or (name == "id" and value is None):
             continue
-        row[f.name] = as_json(value) if isinstance(value, dict | tuple | list) else value
+        row[name] = as_json(value) if isinstance(value, dict | tuple | list) else value
     return row
 
 
 def as_record(kind: type[T], row: dict[str, Any]) -> T:
-    return kind(**{f.name: _decoded(str(f.type), row[f.name]) for f in fields(kind)})  # type: ignore[arg-type]
+    return kind(
+        **{name: None if row[name] is None else decode(row[name]) for name, _, decode in _columns(cast(Any, kind))}
+    )
 
 
-def _decoded(type_name: str, raw: Any) -> Any:
-    if raw is None:
-        return None
+def _decoder(type_name: str) -> Callable[[Any], Any]:
     if type_name.startswith("tuple"):
-        return tuple(json.loads(raw))
+        return lambda raw: tuple(json.loads(raw))
     if type_name.startswith("dict"):
-        return json.loads(raw)
-    return bool(raw) if type_name == "bool" else raw
+        return json.loads
+    return bool if type_name == "bool" else lambda raw: raw

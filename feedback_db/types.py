@@ -46,7 +46,6 @@ class Project:
     overlap: int = 1
     gold_every: int = 0
     lease_seconds: int = 300
-    queue_epoch: int = 0
     archived_at: int | None = None
     created_at: int = 0
 
@@ -227,6 +226,7 @@ class Comparison:
     reason: str = ""
     score: float | None = None
     scored_by: int | None = None
+    leaked: dict[str, Any] | None = None  # position -> [start, end) in code points of what names an answer's maker
     batch: str | None = None
     created_at: int = 0
     done_at: int | None = None
@@ -242,6 +242,7 @@ class Assignment:
     project_id: int
     purpose: Literal["label", "gold", "repeat", "calibration", "review", "surplus"] = "label"
     state: Literal["leased", "submitted", "skipped", "expired", "released"] = "leased"
+    is_ahead: bool = False  # leased while another one is still on the desk
     shown: tuple[int, ...]
     leased_at: int
     expires_at: int
@@ -268,9 +269,15 @@ class Judgement:
     shown: tuple[int, ...]
     ranks: tuple[int, ...] | None
     both_bad: bool = False
+    both_good: bool = False
     strength: int | None = None
-    flags: tuple[str, ...] | None = None
+    aspects: dict[str, Any] | None = None  # name -> ranks of a pair, or points, by place; "points" is the rating itself
+    flags: tuple[str, ...] | None = None  # "unsafe:1" is about the answer at place 1, "bad_prompt" about what was asked
+    spans: tuple[dict[str, Any], ...] | None = None  # {"place", "start", "end", "text", "tag"}, in code points
     rationale: str | None = None
+    edited_position: int | None = None  # canonical position of the answer that ``edited_text`` mends
+    edited_text: str | None = None
+    confidence: int | None = None
     seconds: float
     active_seconds: float | None = None
     guideline_id: int | None = None

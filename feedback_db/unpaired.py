@@ -35,7 +35,8 @@ class Opinion(NamedTuple):
 
 
 def opinions(judgement: Mapping[str, Any]) -> list[Opinion]:
-    """Of every answer that was shown. A flag tells most, then an edit (what is mended was not good), then "both bad".
+    """Of every answer that was shown. A flag tells most, then an edit (what is mended was not good), then "both bad" or
+    "both good".
 
     Otherwise the one that is first alone is desirable and the one that is last alone is not; the answers between them,
     and ties, say nothing: better than another is not the same as good.
@@ -51,6 +52,8 @@ def opinions(judgement: Mapping[str, Any]) -> list[Opinion]:
             found.append(Opinion(position, False, "mended"))
         elif judgement["both_bad"]:
             found.append(Opinion(position, False, "both_bad"))
+        elif judgement["both_good"]:
+            found.append(Opinion(position, True, "both_good"))
         elif best < worst and rank in (best, worst) and ranks.count(rank) == 1:
             found.append(Opinion(position, rank == best, "winner" if rank == best else "loser"))
         else:

@@ -37,7 +37,7 @@ from ui.api import label as label_api  # noqa: E402
 from ui.context import Ui  # noqa: E402
 from ui.gate import Gate, cookie_name, is_loopback  # noqa: E402
 from ui.guard import Guard, GuardedBlocks  # noqa: E402
-from ui.pages import build, compare, engines, label, models, people, train  # noqa: E402
+from ui.pages import build, compare, engines, label, models, people, quality, train  # noqa: E402
 from ui.shell import STATIC, Frame, Link, Shell, theme  # noqa: E402
 from ui.text import LANGUAGES, Text  # noqa: E402
 
@@ -51,7 +51,7 @@ class Area(NamedTuple):
 
 AREAS: dict[str, Area] = {
     "/label": Area("annotator", [label]),
-    "/studio": Area("engineer", [build, compare]),
+    "/studio": Area("engineer", [build, compare, quality]),
     "/admin": Area("admin", [train, models, engines, people]),
 }
 HOME = {"annotator": "/label", "engineer": "/studio", "admin": "/admin"}
@@ -66,6 +66,7 @@ def create_app(ui: Ui, *, areas: dict[str, Area] = AREAS, clock: Callable[[], fl
     app.add_middleware(
         CORSMiddleware, allow_origins=[]
     )  # its presence switches off Gradio's, which reflects any origin
+    app.add_middleware(label_api.LabelRoutes, ui=ui, clock=clock)
     app.add_middleware(
         Gate,
         ui=ui,
@@ -75,7 +76,6 @@ def create_app(ui: Ui, *, areas: dict[str, Area] = AREAS, clock: Callable[[], fl
         clock=clock,
     )
     _add_own_routes(app, ui, shell)
-    app.include_router(label_api.routes(ui, clock))
 
     def mount_areas() -> None:
         for prefix, area in areas.items():

@@ -17,7 +17,7 @@ import torch
 from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 
-# So that a row's sums do not depend on which other adapters are there (docs/decisions/008):
+# So that a row's sums do not depend on which other adapters are there (docs/decisions/009):
 COLUMNS = 64  # an inner value has the same bits wherever it stands if their number is a multiple
 ADDED_IN_ONE_GO = 192  # more inner values are added in parts, and where the border lies follows from their number
 

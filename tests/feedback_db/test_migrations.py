@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from sqlite_utils import Database
 
-from feedback_db import Store, jobs, migrations, rounds
-from feedback_db.types import Document, Job, Model, RemoteEngine, Round, Snapshot
+from feedback_db import Store, jobs, judgements, migrations, queue, rounds
+from feedback_db.types import Document, Job, Judgement, Model, Project, RemoteEngine, Round, Snapshot
 
 
 def file_before(path: Path, step: str, version: int) -> None:
@@ -198,4 +199,63 @@ def test_models_survive_the_step_that_brings_remote_engines_and_an_engine_never_
         store.db.conn.execute("update engines set removed_at = null where id = ?", [kept.id])
     store.add(RemoteEngine(name="box", base_url="https://c.d/v1", context_tokens=9))
     store.add(Model(name="box/m", kind="external", base="m", source="box", engine_id=kept.id))
+    store.close()
+
+
+def test_what_came_back_before_the_queue_offered_it_at_once_is_offered_and_what_was_judged_is_tallied(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "feedback.db"
+    file_before(path, "m006_queue", 5)
+    conn = sqlite3.connect(path, isolation_level=None)
+    conn.executescript(
+        """
+        insert into people(id, pseudonym, name, role, created_at) values (1, 'a', 'a', 'annotator', 1), (2, 'e', 'e', 'annotator', 1);
+        insert into cases(id, project_id, conversation, split, digest, created_at) values (1, 1, '[]', 'train', zeroblob(32), 1);
+        insert into comparisons(id, project_id, case_id, kind, size, overlap, slots_left, queue_key, created_at)
+          values (1, 1, 1, 'pair', 2, 1, 1, 3, 1), (2, 1, 1, 'pair', 2, 1, 1, 5, 1);
+        insert into assignments(id, comparison_id, person_id, project_id, state, shown, leased_at, expires_at)
+          values (1, 1, 1, 1, 'leased', '[0,1]', 1, 2), (2, 2, 1, 1, 'leased', '[0,1]', 1, 2);
+        update assignments set state = 'skipped' where id = 1;
+        insert into judgements(id, key, assignment_id, revision, comparison_id, person_id, act, shown, ranks, seconds, created_at)
+          values (1, zeroblob(16), 2, 0, 2, 1, 'submit', '[0,1]', '[1,2]', 1, 86400000001);
+        update assignments set state = 'submitted', head_judgement_id = 1, submitted_at = 86400000001 where id = 2;
+        insert into drafts(assignment_id, body, saved_at) values (1, '{}', 1);
+        insert into queue_cursors(person_id, project_id, arm, epoch, queue_key, comparison_id) values (2, 1, 'random', 0, 9, 9);
+        """
+    )
+    conn.close()
+    store = Store(path)
+    assert store.rows("select person_id, day, judged from tallies") == [{"person_id": 1, "day": 1, "judged": 1}]
+    found = queue._first_open(store, 2, store.get(Project, 1), 0.0)
+    assert found is not None and found.id == 1
+    assert store.value("select person_id from drafts") == 1
+    store.close()
+
+
+def test_judgements_from_before_label_forms_keep_their_hash_and_stay_as_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "feedback.db"
+    file_before(path, "m008_label_forms", 7)
+    conn = sqlite3.connect(path, isolation_level=None)
+    conn.executescript(
+        """
+        insert into people(id, pseudonym, name, role, created_at) values (1, 'a', 'a', 'annotator', 1);
+        insert into cases(id, project_id, conversation, split, digest, created_at) values (1, 1, '[]', 'train', zeroblob(32), 1);
+        insert into comparisons(id, project_id, case_id, kind, size, overlap, slots_left, created_at)
+          values (1, 1, 1, 'pair', 2, 1, 1, 1);
+        insert into assignments(id, comparison_id, person_id, project_id, state, shown, leased_at, expires_at)
+          values (1, 1, 1, 1, 'leased', '[0,1]', 1, 2);
+        insert into judgements(id, key, assignment_id, revision, comparison_id, person_id, act, shown, ranks, seconds, created_at,
+          row_hash) values (1, zeroblob(16), 1, 0, 1, 1, 'submit', '[0,1]', '[1,2]', 1.0, 5,
+          x'c991360067d57b3c8db94d3a8cca90d0');
+        """
+    )
+    conn.close()
+    store = Store(path)
+    kept = store.get(Judgement, 1)
+    assert (kept.both_good, kept.confidence, kept.aspects) == (False, None, None)
+    for change in ("both_good = 1", "confidence = 2"):
+        with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+            store.db.conn.execute(f"update judgements set {change} where id = 1")
+    assert judgements.row_hash(kept) == kept.row_hash != judgements.row_hash(replace(kept, both_good=True))
     store.close()

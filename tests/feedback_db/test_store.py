@@ -56,13 +56,13 @@ def test_writers_that_read_first_never_find_the_database_locked(store: Store) ->
 
     def bump(_: int) -> None:
         with store.write() as db:
-            now = store.value("select queue_epoch from projects where id = ?", [made.id])
+            now = store.value("select lease_seconds from projects where id = ?", [made.id])
             time.sleep(0.0005)
-            db.conn.execute("update projects set queue_epoch = ? where id = ?", [now + 1, made.id])
+            db.conn.execute("update projects set lease_seconds = ? where id = ?", [now + 1, made.id])
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(bump, range(80)))
-    assert store.get(Project, made.id or 0).queue_epoch == 80
+    assert store.get(Project, made.id or 0).lease_seconds == 380
 
 
 def test_acts_of_many_threads_are_all_committed_and_answered(store: Store) -> None:

@@ -22,6 +22,7 @@ def judgement(ranks: Sequence[int], **more: Any) -> dict[str, Any]:
         "shown": list(range(len(ranks))),
         "ranks": list(ranks),
         "both_bad": 0,
+        "both_good": 0,
         "flags": None,
         "edited_text": None,
         "edited_position": None,
@@ -42,6 +43,8 @@ def signs(found: Sequence[unpaired.Opinion]) -> dict[int, bool | None]:
         ([1, 2], {"shown": [1, 0]}, [False, True]),  # the second completion stood on the left
         ([1, 1], {}, [None, None]),
         ([1, 1], {"both_bad": 1}, [False, False]),
+        ([1, 1], {"both_good": 1}, [True, True]),
+        ([1, 2], {"both_good": 1, "flags": ["unsafe:0"]}, [False, True]),
         ([1, 2], {"both_bad": 1}, [False, False]),
         ([2, 1, 3], {}, [None, True, False]),
         ([1, 1, 2], {}, [None, None, False]),

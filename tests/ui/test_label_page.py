@@ -86,7 +86,6 @@ def test_ten_rapid_judgements_lose_nothing_and_rapid_enters_store_one(house, pag
 def test_a_reply_that_is_lost_and_a_retry_give_one_judgement(house, page_of, project):
     work = project(3)
     page = page_of(house.ann)
-    first = open_desk(page)
     lost = []
 
     def lose_the_first(route):
@@ -96,7 +95,8 @@ def test_a_reply_that_is_lost_and_a_retry_give_one_judgement(house, page_of, pro
         lost.append(route.fetch())  # the server has it, the browser never hears
         route.abort()
 
-    page.route("**/api/label/submit", lose_the_first)
+    page.route("**/api/label/submit", lose_the_first)  # before the page: one that is open already may slip past it
+    first = open_desk(page)
     page.keyboard.press("1")
     page.keyboard.press("Enter")
     expect(page.locator("#alert")).to_contain_text("kept on this device")
@@ -125,8 +125,8 @@ def test_a_draft_survives_a_reload_and_the_comparison_stays(house, page_of, proj
 def test_what_could_not_be_sent_goes_out_after_a_reload(house, page_of, project):
     work = project(3)
     page = page_of(house.ann)
-    open_desk(page)
     page.route("**/api/label/submit", lambda route: route.abort())
+    open_desk(page)
     page.keyboard.press("4")
     page.keyboard.press("Enter")
     expect(page.locator("#alert")).to_contain_text("kept on this device")

@@ -2,32 +2,40 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict
+from dataclasses import fields
 from typing import Annotated, Any, TypeVar
 
 import orjson
-from fastapi import APIRouter, Request
+from fastapi import Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
 
-from backend import labelling
+from backend import labelling, reviewing
 from backend.access import Denied
-from backend.labelling import Answer, Desk, LabellingProblem
+from backend.labelling import Desk, LabellingProblem
+from backend.labels import form as forms
+from backend.labels.form import Answer, Span
 from backend.problem import Problem
+from backend.stats.agreement import Estimate
 from feedback_db import BusyOrFull, NotFound
 from feedback_db.types import Person
 from ui.context import Ui
 from ui.gate import RateLimit
 
-JUDGEMENTS_PER_MINUTE = 300  # nobody reads faster; a stuck key does
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 T = TypeVar("T", bound=BaseModel)
+R = TypeVar("R")
 
 Id = Annotated[int, Field(ge=1, lt=2**63)]
 Key = Annotated[str, Field(pattern=UUID.pattern, max_length=36)]
+Place = Annotated[int, Field(ge=0, le=15)]
+Name = Annotated[str, Field(min_length=1, max_length=forms.NAME_MOST + 4)]
+LongText = Annotated[str, Field(max_length=forms.RATIONALE_MOST)]
+PointsBody = Annotated[list[Annotated[int, Field(ge=0, le=5)]], Field(max_length=16)]  # 0: not given yet
 Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
 
 
@@ -41,14 +49,37 @@ class NextBody(Body):
     project: Id
 
 
-class SubmitBody(Body):
+class SpanBody(Body):
+    place: Place
+    start: Annotated[int, Field(ge=0, le=10_000_000)]
+    end: Annotated[int, Field(ge=1, le=10_000_000)]
+    text: LongText
+    tag: Name
+
+
+class SaidBody(Body):
+    """What can be said of the answers, as a draft holds it: half of it may be missing."""
+
+    ranks: Annotated[list[Annotated[int, Field(ge=0, le=16)]], Field(min_length=1, max_length=16)] | None = (
+        None  # 0: not ranked yet
+    )
+    both_bad: bool = False
+    both_good: bool = False
+    strength: Annotated[int, Field(ge=0, le=3)] | None = None
+    aspects: Annotated[dict[Name, PointsBody], Field(max_length=forms.NAMES_MOST)] | None = None
+    points: PointsBody | None = None
+    flags: Annotated[list[Name], Field(max_length=100)] | None = None
+    spans: Annotated[list[SpanBody], Field(max_length=forms.SPANS_MOST)] | None = None
+    rationale: LongText | None = None
+    edited_place: Place | None = None
+    edited_text: LongText | None = None
+    confidence: Annotated[int, Field(ge=1, le=3)] | None = None
+
+
+class SubmitBody(SaidBody):
+    ranks: Annotated[list[Annotated[int, Field(ge=1, le=16)]], Field(min_length=1, max_length=16)] | None = None
     assignment: Id
     key: Key
-    ranks: Annotated[list[Annotated[int, Field(ge=1, le=16)]], Field(min_length=1, max_length=16)]
-    both_bad: bool = False
-    strength: Annotated[int, Field(ge=0, le=3)] | None = None
-    flags: Annotated[list[Annotated[str, Field(max_length=40)]], Field(max_length=20)] | None = None
-    rationale: Annotated[str, Field(max_length=labelling.RATIONALE_MOST)] | None = None
     seconds: Seconds
     active_seconds: Seconds | None = None
 
@@ -64,12 +95,8 @@ class UndoBody(Body):
     judgement: Id | None = None
 
 
-class DraftBody(Body):
+class DraftBody(SaidBody):
     assignment: Id
-    ranks: Annotated[list[Annotated[int, Field(ge=1, le=16)]], Field(max_length=16)] | None = None
-    both_bad: bool = False
-    strength: Annotated[int, Field(ge=0, le=3)] | None = None
-    rationale: Annotated[str, Field(max_length=labelling.RATIONALE_MOST)] = ""
 
 
 class HeartbeatBody(Body):
@@ -89,48 +116,34 @@ class BadBody(Exception):
         self.status = status
 
 
-def routes(ui: Ui, clock: Callable[[], float]) -> APIRouter:
-    router = APIRouter(prefix="/api/label")
-    limit = RateLimit(JUDGEMENTS_PER_MINUTE, 60, clock)
+class LabelRoutes:
+    """Answers the label routes before anything else is asked, and passes on the rest.
 
-    @router.post("/projects")
-    async def projects(request: Request) -> Response:
-        return await _answer(ui, request, _projects)
+    They carry nearly all requests, and the layers behind would cost as much time as the work itself.
+    """
 
-    @router.post("/next")
-    async def next_desk(request: Request) -> Response:
-        return await _answer(ui, request, _next)
+    def __init__(self, app: Any, *, ui: Ui, clock: Callable[[], float]):
+        self.app = app
+        self.ui = ui
+        self.most = ui.settings.judgements_per_minute
+        self.limit = RateLimit(self.most, 60, clock)
+        self.acts = {f"/api/label/{name}": act for name, act in ACTS.items()}
 
-    @router.post("/submit")
-    async def submit(request: Request) -> Response:
-        if wait := limit.wait_seconds(request.scope["person"].id):
-            sentence = (
-                f"That was fast: more than {JUDGEMENTS_PER_MINUTE} judgements in a minute. Go on in {wait} seconds."
-            )
-            return _error(429, sentence, wait)
-        return await _answer(ui, request, _submit)
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        act = self.acts.get(scope.get("path", "")) if scope["type"] == "http" else None
+        if act is None:
+            await self.app(scope, receive, send)
+            return
+        reply = await self._answer(act, Request(scope, receive))
+        await reply(scope, receive, send)
 
-    @router.post("/skip")
-    async def skip(request: Request) -> Response:
-        return await _answer(ui, request, _skip)
-
-    @router.post("/undo")
-    async def undo(request: Request) -> Response:
-        return await _answer(ui, request, _undo)
-
-    @router.post("/draft")
-    async def draft(request: Request) -> Response:
-        return await _answer(ui, request, _draft)
-
-    @router.post("/heartbeat")
-    async def heartbeat(request: Request) -> Response:
-        return await _answer(ui, request, _heartbeat)
-
-    @router.post("/release")
-    async def release(request: Request) -> Response:
-        return await _answer(ui, request, _release)
-
-    return router
+    async def _answer(self, act: RouteAct, request: Request) -> Response:
+        if request.method != "POST":
+            return _error(405, "Send a POST request.")
+        if act is _submit and self.most and (wait := self.limit.wait_seconds(request.scope["person"].id)):
+            said = self.ui.text("problem.too_fast", request.scope["frame"].lang, most=self.most, wait=wait)
+            return _error(429, said, wait)
+        return await _answer(self.ui, request, act)
 
 
 # ---- one function per route: body, activity, view
@@ -145,58 +158,99 @@ async def _projects(ui: Ui, person: Person, request: Request) -> Any:
 
 async def _next(ui: Ui, person: Person, request: Request) -> Any:
     body = await _read(request, NextBody)
-    return _view(await run_in_threadpool(labelling.next_desk, ui.store, person, body.project))
+    return _view(await _written(ui, labelling.next_desk, person, body.project))
+
+
+async def _ahead(ui: Ui, person: Person, request: Request) -> Any:
+    body = await _read(request, NextBody)
+    return _view(await _written(ui, labelling.ahead, person, body.project))
+
+
+async def _own(ui: Ui, person: Person, request: Request) -> Any:
+    body = await _read(request, NextBody)
+    own = await run_in_threadpool(reviewing.own, ui.store, person, body.project)
+    shares = {name: value for name, value in own._asdict().items() if isinstance(value, Estimate)}
+    figures = {name: {"percent": round(100 * one.value), "low": round(100 * one.low), "high": round(100 * one.high), "n": one.n}
+               for name, one in shares.items() if one.n}  # fmt: skip
+    return {"judged": own.judged, "seconds": own.seconds, "figures": figures}
 
 
 async def _submit(ui: Ui, person: Person, request: Request) -> Any:
     body = await _read(request, SubmitBody)
-    answer = Answer(
-        ranks=tuple(body.ranks),
-        both_bad=body.both_bad,
-        strength=body.strength,
-        flags=tuple(body.flags) if body.flags else None,
-        rationale=body.rationale,
-        seconds=body.seconds,
-        active_seconds=body.active_seconds,
-        client="web",
-    )
-    done = await run_in_threadpool(labelling.submit, ui.store, person, body.assignment, _key(body.key), answer)
+    said = {f: getattr(body, f) for f in SaidBody.model_fields} | {
+        "ranks": tuple(body.ranks or ()),
+        "aspects": {name: tuple(values) for name, values in body.aspects.items()} if body.aspects else None,
+        "points": tuple(body.points) if body.points else None,
+        "flags": tuple(body.flags) if body.flags else None,
+        "spans": tuple(Span(**span.model_dump()) for span in body.spans) if body.spans else None,
+    }
+    answer = Answer(**said, seconds=body.seconds, active_seconds=body.active_seconds, client="web")
+    done = await _written(ui, labelling.submit, person, body.assignment, _key(body.key), answer)
     return {"judgement": done.judgement, "counted": done.counted, "desk": _view(done.desk)}
 
 
 async def _skip(ui: Ui, person: Person, request: Request) -> Any:
     body = await _read(request, SkipBody)
-    return {"desk": _view(await run_in_threadpool(labelling.skip, ui.store, person, body.assignment, body.reason))}
+    return {"desk": _view(await _written(ui, labelling.skip, person, body.assignment, body.reason))}
 
 
 async def _undo(ui: Ui, person: Person, request: Request) -> Any:
     body = await _read(request, UndoBody)
     key = _key(body.key)
-    return {"desk": _view(await run_in_threadpool(labelling.undo, ui.store, person, body.project, key, body.judgement))}
+    return {"desk": _view(await _written(ui, labelling.undo, person, body.project, key, body.judgement))}
 
 
 async def _draft(ui: Ui, person: Person, request: Request) -> Any:
     body = await _read(request, DraftBody)
     draft = body.model_dump(exclude={"assignment"})
-    await run_in_threadpool(labelling.save_draft, ui.store, person, body.assignment, draft)
+    await _written(ui, labelling.save_draft, person, body.assignment, draft)
     return {"saved": True}
 
 
 async def _heartbeat(ui: Ui, person: Person, request: Request) -> Any:
     body = await _read(request, HeartbeatBody)
-    return {"seconds": await run_in_threadpool(labelling.heartbeat, ui.store, person, body.assignment)}
+    return {"seconds": await _written(ui, labelling.heartbeat, person, body.assignment)}
 
 
 async def _release(ui: Ui, person: Person, request: Request) -> Any:
     body = await _read(request, ReleaseBody)
-    await run_in_threadpool(labelling.release, ui.store, person, body.assignment, body.lease)
+    await _written(ui, labelling.release, person, body.assignment, body.lease)
     return {"released": True}
+
+
+RouteAct = Callable[[Ui, Person, Request], Awaitable[Any]]
+ACTS: dict[str, RouteAct] = {
+    "submit": _submit,
+    "next": _next,
+    "ahead": _ahead,
+    "draft": _draft,
+    "heartbeat": _heartbeat,
+    "skip": _skip,
+    "undo": _undo,
+    "release": _release,
+    "projects": _projects,
+    "own": _own,
+}
 
 
 # ---- inside
 
 
-async def _answer(ui: Ui, request: Request, act: Callable[[Ui, Person, Request], Awaitable[Any]]) -> Response:
+async def _written(ui: Ui, act: Callable[..., R], *values: Any) -> R:
+    """Run an activity on the writer thread, what it reads included, and wait for its commit without holding a thread."""
+    loop = asyncio.get_running_loop()
+    known: asyncio.Future[None] = loop.create_future()
+
+    def tell() -> None:
+        if not known.done():  # the browser may have gone
+            known.set_result(None)
+
+    waiting = ui.store.hand_over(lambda: act(ui.store, *values), lambda: loop.call_soon_threadsafe(tell))
+    await known
+    return waiting.outcome()
+
+
+async def _answer(ui: Ui, request: Request, act: RouteAct) -> Response:
     """Run one route; every problem becomes a status and a sentence in the person's language."""
     lang = request.scope["frame"].lang
     try:
@@ -240,7 +294,7 @@ def _view(desk: Desk | None) -> dict[str, Any] | None:
     """A desk as the browser gets it: messages as role and text, counts as they are."""
     if desk is None:
         return None
-    view = asdict(desk)
+    view = {f.name: getattr(desk, f.name) for f in fields(desk)}  # asdict would copy every text
     view["conversation"] = [{"role": m.get("role", ""), "text": m.get("content", "")} for m in desk.conversation]
     view["progress"] = desk.progress._asdict()
     return view

@@ -10,6 +10,7 @@ import gradio as gr
 from backend import comparing, prompting
 from backend.comparing import Column, Pane, SamplingSettings
 from ui.context import Ui
+from ui.pages.compare_battle import battle_events, battle_row
 from ui.views.drawn import drawing, drawn, note, panes
 from ui.views.pickers import (
     asked_for,
@@ -24,7 +25,7 @@ from ui.views.pickers import (
 
 NAME = "compare"
 PATH = "compare"
-LETTERS = "ABCD"
+LETTERS = "ABCDEFGH"
 DEFAULTS = SamplingSettings()
 SETTLED = "() => new Promise(done => setTimeout(done, 300))"
 """What the stream had sent when it was cancelled may still be on its way; it must not come after "stopped"."""
@@ -48,12 +49,19 @@ def page(ui: Ui) -> None:
             search = gr.Textbox(label=label("pick.find_case"), elem_id="find-case", scale=2, min_width=120, max_lines=1)
             case = picker(label("pick.case"), "case", scale=6, min_width=260)
             seed = gr.Number(value=0, precision=0, step=1, label=label("compare.seed"), elem_id="seed", min_width=80)
-            count = gr.Dropdown([2, 3, 4], value=2, label=label("compare.columns"), elem_id="columns", min_width=80)
+            count = gr.Dropdown(
+                list(range(2, len(LETTERS) + 1)),
+                value=2,
+                label=label("compare.columns"),
+                elem_id="columns",
+                min_width=80,
+            )
             run = gr.Button(label("compare.run"), variant="primary", size="sm", elem_id="run", min_width=100)
             stop = gr.Button(label("compare.stop"), size="sm", elem_id="stop", min_width=80)
         with gr.Row(elem_classes="wh-tight"):
             columns, settings = _settings(ui)
         shown = drawn("panes")
+        begin, votes = battle_row(ui)
         with gr.Row(elem_classes=["wh-tight", "wh-middle"]):
             send = gr.Button(
                 label("compare.send"),
@@ -74,6 +82,7 @@ def page(ui: Ui) -> None:
     cases = _Cases(project, search, case, [template, model, *(setting.template for setting in settings)], settings)
     _open_events(ui, cases)
     _run_events(ui, cases, seed, count, columns, run, stop, send, shown, status)
+    battle_events(ui, project, begin, votes, shown, status, lambda titles, now: _panes(ui, titles, now))
 
     def make_comparisons(
         project_id: int | None,
@@ -106,7 +115,7 @@ class _Cases(NamedTuple):
 
 
 def _settings(ui: Ui) -> tuple[list[Any], list[Setting]]:
-    """The columns' settings, above their panes; the third and fourth come when asked for."""
+    """The columns' settings, above their panes; those after the second come when asked for."""
     label = ui.text.label
     columns, settings = [], []
     for at, letter in enumerate(LETTERS):
@@ -242,7 +251,7 @@ def _opened(ui: Ui, project_id: int | None, case_id: int | None) -> list[Any]:
         case_id = cases[0][1] if cases else None
     alike = [t for t in templates if first and (t.scenario, t.language) == (first.scenario, first.language)]
     second = alike[1] if len(alike) > 1 and other == live else first
-    per_column = [(first, live), (second, other), (first, live), (second, other)]
+    per_column = [(first, live), (second, other)] * (len(LETTERS) // 2)
     return [
         gr.update(choices=cases, value=case_id),
         gr.update(choices=shown, value=first.id if first else None),

@@ -1,10 +1,12 @@
 // The label page: fetch a desk, judge it by keyboard, submit, go on. What the server has not confirmed stays on this device.
 import { Kept, newKey, post, postUntilAnswered } from "./label_send.js";
-import { VERDICTS, askSkip, build, el, say, showDesk, showEmpty, showGuidelines, showSheet, showVerdict } from "./label_view.js";
+import { Hand } from "./label_hand.js";
+import { LAYOUTS, keyOf, meaning } from "./label_keys.js";
+import { body, draftOf, missing } from "./label_said.js";
+import { askSkip, build, el, say, showDesk, showEmpty, showGuidelines, showKeys, showOwn, showProgress, showSheet } from "./label_view.js";
 
-const LINE = ["a2", "a1", "tie", "b1", "b2"]; // what the arrows walk along
-const LETTERS = { 1: "a2", 2: "a1", 3: "b1", 4: "b2", t: "tie", b: "bad" };
 const HEARTBEAT_MS = 60000, DRAFT_MS = 1000, LOOK_AGAIN_MS = 20000, KEYS_KEPT = 20;
+const SHEET = ["submit", "left", "tie", "bad", "good", "equal", "back", "undo", "skip", "why", "edit", "flags", "asks", "marks", "diff", "view", "guidelines", "help"];
 
 export async function mount(root) {
   const { default: strings } = await import(document.documentElement.dataset.text);
@@ -15,13 +17,15 @@ class Desk {
   constructor(root, strings) {
     this.root = root;
     this.strings = strings;
-    this.desk = null;
-    this.verdict = null;
+    this.desk = this.ahead = this.sending = null;
     this.busy = true;
-    this.keys = []; // pressed while a submit is on its way; played when the next desk lies there
+    this.keys = []; // pressed while nothing lay there to be judged; played when something does
     this.view = build(root, strings, {
-      changeProject: () => this.changeProject(), showGuidelines: () => this.guidelines(), choose: (id) => this.choose(id),
-      typed: () => this.changed(), undo: () => this.undo(), skip: () => this.skip(), submit: () => this.submit(),
+      changeProject: () => this.changeProject(), guidelines: () => this.guidelines(), own: () => this.own(), undo: () => this.undo(), skip: () => this.skip(),
+      submit: () => this.submit(), typed: () => this.hand.change({ rationale: this.view.rationale.value }),
+    });
+    this.hand = new Hand(root, this.view, strings, {
+      changed: (said) => this.changed(said), say: (text) => this.say(text), view: (name) => this.kept.set("view", name), isBusy: () => this.busy,
     });
     this.gone = new AbortController();
     const listen = (target, name, act) => target.addEventListener(name, act, { signal: this.gone.signal });
@@ -36,6 +40,7 @@ class Desk {
   async start() {
     const { person, projects } = await this.asked(postUntilAnswered("projects", {}, (why) => this.waits(why)));
     this.kept = new Kept(person);
+    this.layout = Object.hasOwn(LAYOUTS, this.kept.get("layout")) ? this.kept.get("layout") : "digits";
     await this.sendKept();
     this.view.project.replaceChildren(...projects.map(({ id, name }) => el("option", { value: String(id) }, name)));
     const last = this.kept.get("project");
@@ -44,7 +49,6 @@ class Desk {
       this.empty(null);
       return;
     }
-    this.projects = projects;
     this.view.project.value = String(chosen.id);
     this.project = chosen.id;
     await this.next();
@@ -59,6 +63,7 @@ class Desk {
 
   show(desk) {
     this.desk = desk;
+    this.ahead = null;
     this.busy = false;
     clearTimeout(this.draftTimer);
     clearTimeout(this.lookTimer);
@@ -68,24 +73,36 @@ class Desk {
       this.lookForMore();
       return;
     }
-    if (!this.root.contains(this.view.verdict)) this.root.replaceChildren(...this.view.work);
+    if (!this.root.contains(this.view.answers)) this.root.replaceChildren(...this.view.work);
+    this.waiting = desk.progress.waiting ?? Math.max(0, (this.waiting || 0) - 1); // not counted anew for every desk
     showDesk(this.view, this.strings, desk);
-    const draft = this.kept.get(`draft:${desk.assignment}`) || desk.draft;
-    this.view.rationale.value = draft?.rationale || "";
-    this.verdict = null;
-    const known = draft?.ranks?.length ? VERDICTS.find((one) => String(one.ranks) === String(draft.ranks) &&
-      Boolean(one.both_bad) === Boolean(draft.both_bad) && one.strength === (draft.strength ?? null)) : null;
-    this.mark(known?.id ?? null);
+    showProgress(this.view, this.strings, desk.progress, this.waiting, 1);
+    this.hand.open(desk, this.kept.get(`draft:${desk.assignment}`) || desk.draft, this.layout, this.kept.get("view"));
+    showKeys(this.view, this.strings, this.layout, desk, () => this.sheet());
     this.key = newKey();
     this.shownAt = this.visibleSince = Date.now();
     this.activeMs = 0;
     this.root.dataset.ready = String(desk.assignment);
     if (document.activeElement !== this.view.rationale) this.root.focus({ preventScroll: true });
+    if (!this.sending) this.fetchAhead();
+    this.play();
+  }
+
+  // What was pressed while nothing could be judged.
+  play() {
     while (this.keys.length && !this.busy) this.act(this.keys.shift());
+  }
+
+  // The desk after this one comes while this one is read, so that it lies there at once.
+  async fetchAhead() {
+    const current = this.desk;
+    const ahead = await post("ahead", { project: this.project }).catch(() => null);
+    if (this.desk === current && ahead && ahead.assignment !== current.assignment) this.ahead = ahead;
   }
 
   async lookForMore() {
     const { projects } = await this.asked(postUntilAnswered("projects", {}, (why) => this.waits(why)));
+    if (this.desk) return;
     this.empty(projects.find(({ id }) => id === this.project));
     this.lookTimer = setTimeout(() => this.root.isConnected && this.next(), LOOK_AGAIN_MS);
   }
@@ -93,7 +110,7 @@ class Desk {
   empty(progress) {
     this.root.dataset.ready = "empty";
     this.root.removeAttribute("aria-busy");
-    showEmpty(this.root, this.strings, progress, () => (progress ? this.next() : location.reload()), this.view.project);
+    showEmpty(this.root, this.strings, progress, () => (progress ? this.next() : location.reload()), this.view);
     this.root.querySelector("#look-again").focus();
   }
 
@@ -106,51 +123,58 @@ class Desk {
 
   // ---- acts
 
-  choose(id) {
-    if (this.busy || !this.desk || this.view.radios[id].parentElement.hidden) return;
-    this.mark(id);
-    this.changed();
-  }
-
-  mark(id) {
-    this.verdict = id;
-    showVerdict(this.view, id);
-  }
-
   async submit() {
     if (this.busy || !this.desk) return;
-    if (!this.verdict) {
-      this.say("", this.t("choose_first"));
+    const lacks = missing(this.hand.said, this.desk);
+    if (lacks) {
+      this.say("", this.t(lacks));
+      if (lacks === "why_first") this.view.rationale.focus();
       return;
     }
     this.clock();
-    const { ranks, strength, both_bad = false } = VERDICTS.find((one) => one.id === this.verdict);
-    const body = {
-      assignment: this.desk.assignment, key: this.key, ranks, both_bad, strength,
-      rationale: this.view.rationale.value.trim() || null,
-      seconds: (Date.now() - this.shownAt) / 1000, active_seconds: this.activeMs / 1000,
-    };
+    const times = { seconds: (Date.now() - this.shownAt) / 1000, active_seconds: this.activeMs / 1000 };
+    const sent = { assignment: this.desk.assignment, key: this.key, ...body(this.hand.said, this.desk), ...times };
     this.busy = true;
     clearTimeout(this.draftTimer);
-    this.kept.set("submit", body); // before it is sent: a crash of the browser must not lose it
+    await this.sending; // one at a time: what is kept for a crash is one judgement
+    this.kept.set("submit", sent); // before it is sent: a crash of the browser must not lose it
+    if (document.activeElement === this.view.rationale) this.view.rationale.blur();
+    const ahead = this.ahead;
+    this.sending = this.send(sent, ahead);
+    if (ahead) this.show(ahead);
+    await this.sending;
+  }
+
+  async send(sent, ahead) {
     try {
-      const done = await postUntilAnswered("submit", body, (why, message) => this.waits(why, message));
-      this.forget(body.assignment);
-      this.say(this.t(done.counted ? "saved" : "saved_surplus", { id: done.judgement }));
-      if (document.activeElement === this.view.rationale) this.view.rationale.blur();
-      this.show(done.desk);
+      const done = await postUntilAnswered("submit", sent, (why, message) => this.waits(why, message));
+      this.sending = null;
+      this.forget(sent.assignment);
+      this.sayDone(this.t(done.counted ? "saved" : "saved_surplus", { id: done.judgement }));
+      if (ahead && this.desk?.assignment === done.desk?.assignment) this.confirmed(done.desk);
+      else this.show(done.desk);
     } catch (problem) {
-      await this.refused(problem, body.assignment);
+      this.sending = null;
+      await this.refused(problem, sent.assignment);
     }
+  }
+
+  // The desk that was shown ahead is the one the server meant.
+  confirmed(desk) {
+    Object.assign(this.desk, { lease: desk.lease, progress: desk.progress });
+    showProgress(this.view, this.strings, desk.progress, this.waiting, 1);
+    this.fetchAhead();
   }
 
   async skip() {
     if (this.busy || !this.desk) return;
     this.busy = true;
+    await this.sending;
     const assignment = this.desk.assignment;
     const reason = await askSkip(this.root, this.strings);
     if (reason === null) {
       this.busy = false;
+      this.play();
       return;
     }
     try {
@@ -166,15 +190,18 @@ class Desk {
   async undo() {
     if (this.busy || !this.project) return;
     this.busy = true;
+    await this.sending;
     try {
-      const body = { project: this.project, key: newKey() };
-      const { desk } = await postUntilAnswered("undo", body, (why, message) => this.waits(why, message));
+      const sent = { project: this.project, key: newKey() };
+      const { desk } = await postUntilAnswered("undo", sent, (why, message) => this.waits(why, message));
       this.kept.set(`draft:${desk.assignment}`, null);
+      this.waiting = (this.waiting || 0) + 1;
       this.show(desk);
       this.say(this.t("undone"));
     } catch (problem) {
       this.busy = false;
       this.say("", problem.message);
+      this.play();
     }
   }
 
@@ -182,17 +209,37 @@ class Desk {
     if (this.desk?.guideline) showGuidelines(this.root, this.strings, this.desk);
   }
 
+  async own() {
+    const found = await post("own", { project: this.project }).catch((problem) => this.say("", problem.message));
+    if (found) showOwn(this.root, this.strings, found);
+  }
+
+  sheet() {
+    const { steps } = this.desk?.form || { steps: 4 };
+    const isPair = this.desk?.kind !== "rank";
+    const first = this.layout === "home" ? (isPair ? { 2: "F J", 4: "D F J K", 6: "S D F J K L" }[steps] : "A … ;") : isPair ? `1 – ${steps}` : "1 – 9, 0";
+    const rows = SHEET.map((act) => [act === "left" ? [keyOf(this.layout, "left"), keyOf(this.layout, "right")] : [keyOf(this.layout, act)], this.t(`key.${act}`)]);
+    const fixed = [[["Esc"], this.t("key.leave")], [["Ctrl", "Enter"], this.t("key.submit_text")]];
+    const main = [[first], this.t(isPair ? "key.verdict" : "key.rank")];
+    const shown = this.layout === "off" ? fixed : [main, ...rows.filter(([names]) => names[0]), ...fixed];
+    showSheet(this.root, this.strings, this.layout, shown, (layout) => {
+      this.layout = layout;
+      this.kept.set("layout", layout);
+      if (!this.desk) return;
+      this.hand.draw(layout, this.kept.get("view"));
+      showKeys(this.view, this.strings, layout, this.desk, () => this.sheet());
+    });
+  }
+
   // ---- what is typed
 
-  changed() {
-    if (!this.desk) return;
-    const { ranks = null, strength = null, both_bad = false } = VERDICTS.find((one) => one.id === this.verdict) || {};
-    const draft = { ranks, strength, both_bad, rationale: this.view.rationale.value };
-    this.kept.set(`draft:${this.desk.assignment}`, draft);
-    clearTimeout(this.draftTimer);
+  changed(said) {
+    const draft = draftOf(said);
     const assignment = this.desk.assignment;
+    this.kept.set(`draft:${assignment}`, draft);
+    clearTimeout(this.draftTimer);
     this.draftTimer = setTimeout(() => {
-      post("draft", { assignment, ...draft }).then(() => this.view.rationale.value && this.say(this.t("draft_kept")), () => {});
+      post("draft", { assignment, ...draft }).then(() => (draft.rationale || draft.edited_text) && this.say(this.t("draft_kept")), () => {});
     }, DRAFT_MS);
   }
 
@@ -203,26 +250,25 @@ class Desk {
 
   // A submit that was on its way when the page closed goes first. Its key makes a second arrival harmless.
   async sendKept() {
-    const body = this.kept.get("submit");
-    if (!body) return;
+    const sent = this.kept.get("submit");
+    if (!sent) return;
     try {
-      const { judgement } = await postUntilAnswered("submit", body, (why, message) => this.waits(why, message));
+      const { judgement } = await postUntilAnswered("submit", sent, (why, message) => this.waits(why, message));
       this.say(this.t("saved", { id: judgement }));
-      this.forget(body.assignment);
+      this.forget(sent.assignment);
     } catch (problem) {
       this.kept.set("submit", null); // the server read it and said no; the draft stays
       this.say("", problem.message);
     }
   }
 
+  // Gone or judged already: go on. Anything else can be mended: it comes back as it was left.
   async refused(problem, assignment) {
     this.busy = false;
     this.keys = [];
     this.kept.set("submit", null);
-    if ([404, 409].includes(problem.status)) {
-      this.kept.set(`draft:${assignment}`, null);
-      await this.next();
-    }
+    if ([404, 409].includes(problem.status)) this.kept.set(`draft:${assignment}`, null);
+    if ([404, 409].includes(problem.status) || this.desk?.assignment !== assignment) await this.next();
     this.say("", problem.message);
   }
 
@@ -232,6 +278,7 @@ class Desk {
     const draft = this.kept.get(`draft:${assignment}`);
     if (draft) post("draft", { assignment, ...draft }, { keepalive: true }).catch(() => {});
     else post("release", { assignment, lease }, { keepalive: true }).catch(() => {});
+    if (this.ahead) post("release", { assignment: this.ahead.assignment, lease: this.ahead.lease }, { keepalive: true }).catch(() => {});
   }
 
   async heartbeat() {
@@ -256,7 +303,7 @@ class Desk {
     if (!this.root.isConnected || event.isComposing || event.keyCode === 229 || document.querySelector("dialog[open]")) return;
     const typing = event.target.closest?.("textarea, select, [contenteditable], input:not([type=radio])");
     if (typing) {
-      if (typing !== this.view.rationale) return;
+      if (!typing.matches("#desk textarea")) return;
       if (event.key === "Escape") this.root.focus({ preventScroll: true });
       else if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) this.submit();
       else return;
@@ -264,31 +311,29 @@ class Desk {
       return;
     }
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.key === "Enter" && event.target.closest?.("button, a, summary")) return; // a click, as everywhere
-    const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
-    if (!LETTERS[key] && !["Enter", "ArrowLeft", "ArrowRight", "s", "z", "r", "g", "?"].includes(key)) return;
+    if (["Enter", " "].includes(event.key) && event.target.closest?.("button, a, summary")) return; // a click, as everywhere
+    if (event.key === " " && this.layout !== "home") return;
+    if (!this.busy && this.desk && this.hand.takes(event)) {
+      event.preventDefault();
+      return;
+    }
+    if (event.key.startsWith("Arrow") && event.target.matches?.("#asks input")) return; // among the answers of a question
+    const form = this.desk || this.ahead || { kind: "pair", form: { steps: 4 } };
+    const meant = meaning(this.layout, event, { kind: form.kind, steps: form.form.steps });
+    if (!meant) return;
     event.preventDefault();
-    if (!this.busy) this.act(key);
-    else if (this.keys.length < KEYS_KEPT && !event.repeat) this.keys.push(key);
+    if (!this.busy) this.act(meant);
+    else if (this.keys.length < KEYS_KEPT && !event.repeat) this.keys.push(meant);
   }
 
-  act(key) {
-    if (key === "z") this.undo();
-    else if (key === "?") showSheet(this.root, this.strings);
-    else if (!this.desk) return;
-    else if (LETTERS[key]) this.choose(LETTERS[key]);
-    else if (key === "Enter") this.submit();
-    else if (key === "s") this.skip();
-    else if (key === "g") this.guidelines();
-    else if (key === "r") this.view.rationale.focus();
-    else this.walk(key === "ArrowLeft" ? -1 : 1);
-  }
-
-  walk(step) {
-    const line = LINE.filter((id) => !this.view.radios[id].parentElement.hidden);
-    const place = line.indexOf(this.verdict);
-    const start = step < 0 ? line.indexOf("a1") : line.indexOf("b1");
-    this.choose(line[place < 0 ? start : Math.min(line.length - 1, Math.max(0, place + step))]);
+  act(meant) {
+    const { act } = meant;
+    if (act === "undo") this.undo();
+    else if (act === "help") this.sheet();
+    else if (!this.desk || this.hand.act(meant)) return;
+    else if (act === "submit") this.submit();
+    else if (act === "skip") this.skip();
+    else if (act === "guidelines") this.guidelines();
   }
 
   // ---- what is said
@@ -298,12 +343,19 @@ class Desk {
   }
 
   say(done, wrong = "") {
+    this.isWaiting = false;
     this.view.said.textContent = done;
     this.view.alert.textContent = wrong;
   }
 
+  // What was done a moment ago, beside what is said of the desk that lies there now.
+  sayDone(done) {
+    this.say(done, this.isWaiting ? "" : this.view.alert.textContent);
+  }
+
   waits(why, message) {
     this.say("", why === "offline" ? this.t("offline") : message || this.t("retrying"));
+    this.isWaiting = true;
   }
 
   async asked(promise) {

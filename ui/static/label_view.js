@@ -1,18 +1,11 @@
-// What the desk looks like. Texts of models and people are set by textContent only.
-export const VERDICTS = [
-  { id: "a2", key: "1", ranks: [1, 2], strength: 2, color: "var(--a)", side: 0 },
-  { id: "a1", key: "2", ranks: [1, 2], strength: 1, color: "var(--a)", side: 0 },
-  { id: "tie", key: "T", ranks: [1, 1], strength: null, color: "var(--tie)", side: -1 },
-  { id: "b1", key: "3", ranks: [2, 1], strength: 1, color: "var(--b)", side: 1 },
-  { id: "b2", key: "4", ranks: [2, 1], strength: 2, color: "var(--b)", side: 1 },
-  { id: "bad", key: "B", ranks: [1, 1], strength: null, both_bad: true, color: "var(--tie)", side: -1 },
-];
-export const SKIP_REASONS = ["unclear", "needs_knowledge", "personal", "broken"];
-const KEYS = [
-  [["1", "2", "3", "4"], "verdict"], [["←", "→"], "move"], [["T"], "tie"], [["B"], "bad"], [["Enter"], "submit"], [["Z"], "undo"],
-  [["S"], "skip"], [["R"], "rationale"],
-];
-const SHEET = [...KEYS, [["G"], "guidelines"], [["Esc"], "leave"], [["Ctrl", "Enter"], "submit_text"], [["?"], "help"]];
+// What the desk looks like: the parts that stay. Texts of models and people are set by textContent only.
+import { keyOf } from "./label_keys.js";
+
+const WAITING_MOST = 100; // the server stops counting there
+const SKIP_REASONS = ["unclear", "needs_knowledge", "personal", "broken"];
+const HINTS = ["submit", "undo", "skip", "why", "edit", "flags", "asks", "marks", "diff", "view"];
+const VIEWS = ["side", "stacked", "focus"];
+export const LETTERS = "ABCDEFGHIJKLMNOP";
 
 export function el(tag, props = {}, ...children) {
   const node = document.createElement(tag);
@@ -30,98 +23,96 @@ export function say(strings, key, values = {}) {
   return strings[`label.${key}`].replace(/{(\w+)}/g, (place, name) => String(values[name] ?? place));
 }
 
-const kbd = (key) => el("kbd", {}, key);
-const keys = (list) => list.flatMap((key, i) => (i ? [" ", kbd(key)] : [kbd(key)]));
+export const kbd = (key) => (key ? el("kbd", {}, key) : null);
 
 // Builds the parts that stay; `acts` are the functions behind the controls.
 export function build(root, strings, acts) {
   const t = (key, values) => say(strings, key, values);
   const view = {
     project: el("select", { "aria-label": t("project"), id: "project", onchange: acts.changeProject }),
-    fill: el("i"), track: null, done: el("span", { id: "done" }), today: el("b"), median: el("b"),
-    guidelines: el("button", { type: "button", id: "guidelines", onclick: acts.showGuidelines }),
+    kind: el("span", { class: "chip" }), fill: el("i"), track: null, done: el("span", { id: "done" }), today: el("b"), median: el("b"),
+    guidelines: el("button", { type: "button", id: "guidelines", onclick: acts.guidelines }),
     messages: el("div", { class: "body", tabindex: "0", role: "region", "aria-label": t("conversation") }),
-    answers: ["A", "B"].map((letter, i) => answerCard(t, letter, i)),
-    radios: {}, said: el("span", { class: "said", role: "status", id: "said" }),
+    answers: el("div", { class: "pair" }), said: el("span", { class: "said", role: "status", id: "said" }),
     alert: el("span", { class: "said alert", role: "alert", id: "alert" }),
-    rationale: el("textarea", { id: "rationale", "aria-label": t("rationale"), placeholder: t("rationale_hint"),
-      maxlength: "20000", oninput: acts.typed }),
-    verdict: el("fieldset", { class: "verdict", role: "radiogroup", "aria-label": t("verdict") }),
+    choice: el("div", { class: "choice" }), asks: el("div", { class: "asks", id: "asks" }), hints: el("div", { class: "hints" }),
+    rationale: el("textarea", { id: "rationale", maxlength: "20000", oninput: acts.typed }),
   };
   view.track = el("span", { class: "track", role: "progressbar", "aria-label": t("progress"), "aria-valuemin": "0" }, view.fill);
-  for (const verdict of VERDICTS) {
-    const radio = el("input", { type: "radio", name: "verdict", value: verdict.id, onchange: () => acts.choose(verdict.id) });
-    view.radios[verdict.id] = radio;
-    view.verdict.append(el("label", { style: `--c: ${verdict.color}` }, radio, kbd(verdict.key), el("span", {}, t(`verdict.${verdict.id}`))));
-  }
+  view.undo = el("button", { type: "button", id: "undo", onclick: acts.undo });
+  view.skip = el("button", { type: "button", id: "skip", onclick: acts.skip });
+  view.submit = el("button", { type: "button", id: "submit", class: "submit", onclick: acts.submit });
   view.work = [
-    el("div", { class: "line" }, view.project, el("span", { class: "chip" }, t("blind")), view.track, view.done, view.guidelines,
-      el("span", { class: "grow" }), el("span", {}, `${t("today")} `, view.today), el("span", {}, `${t("median")} `, view.median)),
+    el("div", { class: "line" }, view.project, view.kind, view.track, view.done, view.guidelines,
+      el("span", { class: "grow" }), el("span", {}, `${t("today")} `, view.today), el("span", {}, `${t("median")} `, view.median),
+      el("button", { type: "button", id: "own", onclick: acts.own }, t("own"))),
     el("div", { class: "card case" }, el("h2", {}, t("conversation")), view.messages),
-    el("div", { class: "pair" }, ...view.answers.map((answer) => answer.card)),
-    view.verdict,
-    el("div", { class: "acts" }, view.rationale,
-      el("button", { type: "button", id: "undo", onclick: acts.undo }, kbd("Z"), t("undo")),
-      el("button", { type: "button", id: "skip", onclick: acts.skip }, kbd("S"), t("skip")),
-      el("button", { type: "button", id: "submit", class: "submit", onclick: acts.submit }, t("submit"), kbd("Enter"))),
-    el("div", { class: "hints" }, ...KEYS.map(([list, name]) => el("span", { class: "key" }, ...keys(list), ` ${t(`key.${name}`)}`)),
-      el("span", { class: "key" }, kbd("?"), ` ${t("help")}`), view.said, view.alert),
+    view.answers, view.choice, view.asks,
+    el("div", { class: "acts" }, view.rationale, view.undo, view.skip, view.submit),
+    view.hints,
   ];
+  view.hints.append(view.said, view.alert);
   root.setAttribute("aria-label", t("desk"));
   root.replaceChildren(...view.work);
   return view;
 }
 
-function answerCard(t, letter, i) {
-  const text = el("div", { class: "txt" });
-  const size = el("small");
-  const body = el("div", { class: "body", tabindex: "0", role: "region", "aria-label": t("answer", { letter }) }, text);
-  const card = el("div", { class: "card answer", style: `--c: var(--${i ? "b" : "a"})`, "data-side": letter },
-    el("h2", {}, el("span", { class: "letter", "aria-hidden": "true" }, letter), t("answer", { letter }), size), body);
-  return { card, body, text, size };
+// What depends on the key layout: the names of keys on buttons, and the hints.
+export function showKeys(view, strings, layout, desk, openSheet) {
+  const t = (key, values) => say(strings, key, values);
+  const key = (act) => kbd(keyOf(layout, act));
+  view.undo.replaceChildren(...[key("undo"), t("undo")].filter(Boolean));
+  view.skip.replaceChildren(...[key("skip"), t("skip")].filter(Boolean));
+  view.submit.replaceChildren(...[t("submit"), key("submit")].filter(Boolean));
+  const isAsked = { why: desk.form.rationale !== "off", edit: desk.form.edit, flags: desk.form.flags.length, asks: view.asks.children.length,
+    marks: desk.form.span_tags.length, diff: desk.answers.length === 2, view: desk.answers.length > 1 };
+  const shown = HINTS.filter((act) => layout !== "off" && isAsked[act] !== false && isAsked[act] !== 0);
+  const sheet = el("button", { type: "button", id: "keys", class: "plain", onclick: openSheet }, kbd("?"), ` ${t("help")}`);
+  view.hints.replaceChildren(...shown.map((act) => el("span", { class: "key" }, key(act), ` ${t(`key.${act}`)}`)), sheet, view.said, view.alert);
 }
 
 export function showDesk(view, strings, desk) {
   const t = (key, values) => say(strings, key, values);
+  view.kind.textContent = t(`kind.${desk.kind}`);
   view.messages.replaceChildren(...desk.conversation.flatMap(({ role, text }) => [
     el("div", { class: "who" }, strings[`label.role.${role}`] || role), el("div", { class: "txt" }, text)]));
-  view.answers.forEach(({ text, size, body }, i) => {
-    text.textContent = desk.answers[i];
-    size.textContent = t("characters", { n: [...desk.answers[i]].length });
-    body.scrollTop = 0;
-  });
   view.messages.scrollTop = 0;
   view.guidelines.hidden = !desk.guideline;
   view.guidelines.textContent = t("guidelines", { version: desk.guideline_version ?? "" });
-  for (const [id, part] of [["tie", "tie"], ["bad", "both_bad"]]) view.radios[id].parentElement.hidden = desk.form[part] === false;
-  showProgress(view, strings, desk.progress, 1);
+  const asked = desk.form.rationale;
+  view.rationale.hidden = asked === "off";
+  view.rationale.setAttribute("aria-label", t(asked === "required" ? "rationale_required" : "rationale"));
+  view.rationale.placeholder = t(asked === "required" ? "rationale_required" : "rationale_hint");
   scrollTo(0, 0);
 }
 
-export function showProgress(view, strings, { mine, today, waiting, median_seconds }, onDesk) {
+// Side by side, one under the other, or one at a time.
+export function showLayout(view, name, focused) {
+  view.answers.dataset.view = VIEWS.includes(name) ? name : VIEWS[0];
+  [...view.answers.children].forEach((card, i) => card.classList.toggle("away", name === "focus" && i !== focused));
+}
+
+export const nextLayout = (name) => VIEWS[(VIEWS.indexOf(name) + 1) % VIEWS.length];
+
+export function showProgress(view, strings, { mine, today, median_seconds }, waiting, onDesk) {
   const all = mine + waiting + onDesk;
   view.fill.style.width = `${all ? (100 * mine) / all : 0}%`;
   view.track.setAttribute("aria-valuemax", String(all));
   view.track.setAttribute("aria-valuenow", String(mine));
-  view.done.textContent = `${mine} / ${all}${waiting >= 1000 ? "+" : ""}`;
+  view.done.textContent = `${mine} / ${all}${waiting >= WAITING_MOST ? "+" : ""}`;
   view.today.textContent = String(today);
   view.median.textContent = median_seconds === null ? "–" : say(strings, "seconds", { n: Math.round(median_seconds) });
 }
 
-export function showVerdict(view, id) {
-  const verdict = VERDICTS.find((one) => one.id === id);
-  for (const [name, radio] of Object.entries(view.radios)) radio.checked = name === id;
-  view.answers.forEach(({ card }, i) => card.classList.toggle("chosen", verdict?.side === i));
-}
-
-export function showEmpty(root, strings, progress, lookAgain, project) {
+export function showEmpty(root, strings, progress, lookAgain, view) {
   const t = (key, values) => say(strings, key, values);
   const text = progress ? t("done_today", { n: progress.today, all: progress.mine }) : "";
   root.replaceChildren(
-    el("div", { class: "line" }, project),
+    el("div", { class: "line" }, view.project),
     el("div", { class: "empty" }, el("h2", {}, progress ? t("empty") : t("no_project")),
       progress ? el("p", {}, t("empty_text")) : null, el("p", {}, text),
-      el("button", { type: "button", id: "look-again", class: "submit", onclick: lookAgain }, t("look_again"))));
+      el("button", { type: "button", id: "look-again", class: "submit", onclick: lookAgain }, t("look_again"))),
+    el("div", { class: "hints" }, view.said, view.alert));
 }
 
 // ---- dialogs: native, so that focus stays inside and Esc closes
@@ -134,16 +125,33 @@ function dialog(root, title, ...children) {
   return box;
 }
 
-export function showSheet(root, strings) {
-  const t = (key) => say(strings, key);
-  const list = el("dl", {}, ...SHEET.flatMap(([which, name]) => [el("dt", {}, ...keys(which)), el("dd", {}, t(`key.${name}`))]));
-  const box = dialog(root, t("help"), list, el("button", { type: "button", onclick: () => box.close() }, t("close")));
+// The keys, and which layout of them this person wants.
+export function showSheet(root, strings, layout, rows, choose) {
+  const t = (key, values) => say(strings, key, values);
+  const list = el("dl", {}, ...rows.flatMap(([names, text]) => [
+    el("dt", {}, ...names.flatMap((name, i) => (i ? [" ", kbd(name)] : [kbd(name)]))), el("dd", {}, text)]));
+  const layouts = el("fieldset", { class: "layouts" }, el("legend", {}, t("layout")), ...["digits", "home", "off"].map((name) => {
+    const radio = el("input", { type: "radio", name: "layout", value: name, onchange: () => { box.close(); choose(name); } });
+    radio.checked = name === layout;
+    return el("label", {}, radio, ` ${t(`layout.${name}`)}`);
+  }));
+  const box = dialog(root, t("help"), list, layouts, el("button", { type: "button", onclick: () => box.close() }, t("close")));
 }
 
 export function showGuidelines(root, strings, desk) {
   const t = (key) => say(strings, key);
   const box = dialog(root, t("guidelines_title"), el("div", { class: "txt" }, desk.guideline),
     el("button", { type: "button", onclick: () => box.close() }, t("close")));
+}
+
+// One's own figures, each with what it means, its interval and what it rests on.
+export function showOwn(root, strings, { judged, seconds, figures }) {
+  const t = (key, values) => say(strings, key, values);
+  const rows = ["gold", "consistency", "agrees", "left", "longer"].flatMap((name) => [
+    el("dt", {}, figures[name] ? t("share", figures[name]) : "–"), el("dd", {}, t(`own.${name}`))]);
+  const time = seconds === null ? "" : t("own.seconds", { n: Math.round(seconds) });
+  const box = dialog(root, t("own_title"), el("p", {}, `${t("own.judged", { n: judged })} ${time}`), el("dl", {}, ...rows),
+    el("p", {}, t("own.hint")), el("button", { type: "button", onclick: () => box.close() }, t("close")));
 }
 
 // Resolves to a reason, "" for none, or null when the person thought better of it.

@@ -1,7 +1,21 @@
 """All strings, gathered: each file holds {"key": ("English", "中文")} for one page."""
 
-from ui.strings import build, compare, engines, label, models, people, problems, rounds, shell, train, views, work
+from ui.strings import (
+    build,
+    compare,
+    engines,
+    label,
+    models,
+    people,
+    problems,
+    quality,
+    rounds,
+    shell,
+    train,
+    views,
+    work,
+)
 
-FILES = (shell, problems, work, views, label, build, compare, train, rounds, models, engines, people)
+FILES = (shell, problems, work, views, label, build, compare, quality, train, rounds, models, engines, people)
 
 STRINGS: dict[str, tuple[str, ...]] = {key: texts for file in FILES for key, texts in file.STRINGS.items()}

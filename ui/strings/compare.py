@@ -39,4 +39,13 @@ STRINGS = {
         "{n} comparisons wait for labelling; {alike} were left out because both answers were the same.",
         "{n} 个比较已进入标注队列;{alike} 个因两个回答相同而略去。",
     ),
+    "battle.begin": ("Battle: two models by chance", "对战:随机两个模型"),
+    "battle.unknown": ("who is it?", "是谁?"),
+    "battle.left": ("A is better", "A 更好"),
+    "battle.tie": ("Tie", "平局"),
+    "battle.right": ("B is better", "B 更好"),
+    "battle.both_bad": ("Both bad", "都不好"),
+    "battle.vote": ("Which is better? Names come after the vote.", "哪个更好?投票后公布名称。"),
+    "battle.revealed": ("Saved {id}. A was {left}, B was {right}.", "已保存 {id}。A 是 {left},B 是 {right}。"),
+    "problem.one_model": ("A battle needs two models. Train a policy first.", "对战需要两个模型,请先训练一个策略。"),
 }

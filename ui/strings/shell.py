@@ -15,6 +15,7 @@ STRINGS = {
     "nav.label": ("Label", "标注"),
     "nav.build": ("Build", "构建"),
     "nav.compare": ("Compare", "比较"),
+    "nav.quality": ("Quality", "质量"),
     "nav.train": ("Train", "训练"),
     "nav.models": ("Models", "模型"),
     "nav.engines": ("Engines", "引擎"),

@@ -10,7 +10,7 @@ import pytest
 
 from backend import comparing, labelling
 from feedback_db import models
-from feedback_db.types import Case, Comparison, Template
+from feedback_db.types import Case, Comparison, Judgement, Template
 from tests.ui.house import token_for
 from tests.ui.pages.studio import Studio, Tab, parts
 
@@ -23,11 +23,11 @@ def tab(studio: Studio, studio_app: Any) -> Tab:
 
 
 def asked(studio: Studio, seed: int, case_place: int = 0) -> list[Any]:
-    """Case, seed, number of columns, and template, model, temperature, top-p, tokens of four columns."""
+    """Case, seed, number of columns, and template, model, temperature, top-p, tokens of eight columns."""
     template = studio.store.find(Template, "name = 'customer service'")[0]
     case = studio.store.find(Case, "scenario = 'customer service'")[case_place]
     live, other = [model.id for model in models.policies(studio.store)][:2]
-    columns = [value for model in (live, other, live, other) for value in (template.id, model, 1.0, 1.0, 96)]
+    columns = [value for model in (live, other) * 4 for value in (template.id, model, 1.0, 1.0, 96)]
     return [case.id, seed, 2, *columns]
 
 
@@ -41,6 +41,25 @@ def test_two_columns_stream_side_by_side_and_go_to_labelling(tab: Tab, studio: S
     assert f"Comparison {made.id} waits" in parts(status, "note")[0]["text"]
     assert send["interactive"] is False
     assert made.size == 2
+
+
+def test_eight_columns_stream_at_the_same_time_and_become_one_ranking(tab: Tab, studio: Studio) -> None:
+    given = asked(studio, seed=141)
+    given[2] = 8
+    models_of = [model.id for model in models.policies(studio.store)]
+    templates = [one.id for one in studio.store.find(Template, "scenario = 'customer service'")]
+    chosen = [(template, model) for template in templates for model in models_of]
+    chosen = (chosen * 8)[:8]
+    given[3:] = [value for at, (template, model) in enumerate(chosen) for value in (template, model, 1.0, 1.0, 96 + at)]
+    steps = tab.stream("compare_run", *given)
+    shown = [parts(step[0], "panes")[0]["items"] for step in steps if isinstance(step[0], dict) and "parts" in step[0]]
+    assert len(shown[-1]) == 8 and {pane["badge"] for pane in shown[-1]} == set("ABCDEFGH")
+    if steps[-1][2]["interactive"]:
+        tab.call("send_to_labelling", None)
+        made = studio.store.find(Comparison, "reason = 'sent by an engineer'", order_by="id desc")[0]
+        assert (made.kind, made.size) == ("rank", 8)
+        with studio.store.write() as db:
+            db.conn.execute("update comparisons set status = 'retired' where id = ?", [made.id])  # others judge pairs
 
 
 def test_answers_of_the_same_text_cannot_be_sent_and_the_page_says_why(tab: Tab, studio: Studio) -> None:
@@ -92,3 +111,19 @@ def test_comparisons_for_many_cases_are_counted_with_those_left_out(tab: Tab, st
     assert parts(said, "note")[0]["text"].startswith(f"{made} comparisons wait")
     with pytest.raises(gr.Error, match=f"1 to {comparing.MOST_AT_ONCE} cases"):
         tab.call("make_comparisons", studio.project.id, template.id, model.id, 0)
+
+
+def test_a_battle_hides_who_answers_until_the_vote_is_stored(tab: Tab, studio: Studio) -> None:
+    names = [model.name for model in models.policies(studio.store)]
+    steps = tab.stream("battle", studio.project.id)
+    assert not any(name in str(step[0]) for step in steps for name in names if name != "starter" or "starter" in name)
+    assert steps[-1][3]["interactive"] is True
+    status, *buttons = tab.call("battle_vote_right", None)
+    said = parts(status, "note")[0]["text"]
+    assert sum(name in said for name in names) >= 2 and all(not one["interactive"] for one in buttons)
+    kept = studio.store.find(Judgement, "client = 'battle'")[-1]
+    assert kept.ranks == (2, 1) and f"Saved {kept.id}" in said
+    made = studio.store.get(Comparison, kept.comparison_id)
+    assert (made.status, made.judged, made.reason) == ("done", 1, "a battle")
+    again = tab.call("battle_vote_right", None)
+    assert f"Saved {kept.id}" in parts(again[0], "note")[0]["text"]

@@ -1,0 +1,265 @@
+"""Reviewing: how good the judgements are, who agrees with whom, which model is better, and what a project asks."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+
+from backend.access import require
+from backend.labels import form as forms
+from backend.labels.form import Form
+from backend.problem import Problem
+from backend.stats import agreement, ranking
+from backend.stats.agreement import Agreement, Estimate
+from feedback_db import Store, audit, comparisons, people, quality
+from feedback_db.store import as_json
+from feedback_db.types import Comparison, Model, Person, Project
+
+SPLIT_MOST = 20  # divided comparisons on one page
+RANDOM_LEAST = 0.1  # of the random arm: without it no figure can be trusted
+
+
+class ReviewProblem(Problem):
+    """A setting of a project, or a gold order, cannot be as it is; the message says why."""
+
+
+class Own(NamedTuple):
+    """What somebody may know of their own work; shares with their interval and n."""
+
+    judged: int
+    gold: Estimate  # gold comparisons ordered as their author did
+    consistency: Estimate  # silent repeats answered as before
+    left: Estimate  # the left answer chosen, where a side was: half is fair
+    longer: Estimate  # the longer answer chosen
+    agrees: Estimate  # pairs with others' judgements that are equal
+    seconds: float | None
+
+
+class Judge(NamedTuple):
+    name: str
+    own: Own
+
+
+class Standing(NamedTuple):
+    """One line of the leaderboard; strengths on the logit scale with their 95 % interval."""
+
+    model: str
+    strength: float
+    low: float
+    high: float
+    judged: int
+    held: float | None  # strength with lengths held equal
+
+
+class Duel(NamedTuple):
+    """The two strongest models: whether one is better, however often somebody looks."""
+
+    first: str
+    second: str
+    share: float
+    n: int
+    low: float
+    high: float
+    is_decided: bool
+    more: int | None
+
+
+class Quality(NamedTuple):
+    agreement: Agreement
+    judges: list[Judge]
+    split: list[Comparison]
+    standings: list[Standing]
+    duel: Duel | None
+    length_slope: float
+
+
+def own(store: Store, person: Person, project_id: int) -> Own:
+    """A person's own figures: coaching, not a ranking of people."""
+    require(person, "label")
+    return _own(store, project_id, person.id or 0, _together(quality.said(store, project_id)))
+
+
+def overview(store: Store, person: Person, project_id: int) -> Quality:
+    """All figures of a project."""
+    require(person, "review")
+    said = quality.said(store, project_id)
+    counts = agreement.count([one.comparison for one in said], [one.category for one in said], len(quality.CATEGORIES))
+    together = _together(said)
+    judges = [
+        Judge(people.shown_name(store, judge), _own(store, project_id, judge, together))
+        for judge in quality.judges(store, project_id)
+    ]
+    votes = quality.votes(store, project_id)
+    standings, slope = _standings(store, votes)
+    return Quality(
+        agreement.measure(counts, agreement.nominal(len(quality.CATEGORIES))),
+        judges,
+        quality.split(store, project_id, SPLIT_MOST),
+        standings,
+        _duel(store, votes, standings),
+        slope,
+    )
+
+
+def _together(said: Sequence[quality.Said]) -> dict[int, list[quality.Said]]:
+    """Comparisons that more than one person judged."""
+    found: dict[int, list[quality.Said]] = {}
+    for one in said:
+        found.setdefault(one.comparison, []).append(one)
+    return {comparison: rows for comparison, rows in found.items() if len(rows) > 1}
+
+
+def _own(store: Store, project_id: int, person_id: int, together: dict[int, list[quality.Said]]) -> Own:
+    habits = quality.habits(store, project_id, person_id)
+    gold = [
+        passes(json.loads(row["gold"]), json.loads(row["ranks"]), json.loads(row["shown"]))
+        for row in quality.gold_answers(store, project_id, person_id)
+    ]
+    repeats = quality.repeats(store, project_id, person_id)
+    equal = [
+        one.category == other.category
+        for rows in together.values()
+        for one, other in combinations(rows, 2)
+        if person_id in (one.person, other.person)
+    ]
+    return Own(
+        judged=habits.judged,
+        gold=agreement.share(sum(gold), len(gold)),
+        consistency=agreement.share(sum(before == again for before, again in repeats), len(repeats)),
+        left=agreement.share(*habits.left),
+        longer=agreement.share(*habits.longer),
+        agrees=agreement.share(sum(equal), len(equal)),
+        seconds=habits.seconds,
+    )
+
+
+def passes(gold: Sequence[int], ranks: Sequence[int], shown: Sequence[int]) -> bool:
+    """Whether ranks, by place, order every pair as gold does that names an order; ``gold`` goes by canonical position."""
+    mine = dict(zip(shown, ranks, strict=True))
+    return all(
+        mine[one] < mine[other] for one in range(len(gold)) for other in range(len(gold)) if gold[one] < gold[other]
+    )
+
+
+# ---- which model is better
+
+
+def _standings(store: Store, votes: Sequence[quality.Vote]) -> tuple[list[Standing], float]:
+    ids = sorted({model for vote in votes for model in (vote.first, vote.second)})
+    if len(ids) < 2:
+        return [], 0.0
+    place = {model: i for i, model in enumerate(ids)}
+    rows = ranking.Votes(
+        np.array([place[vote.first] for vote in votes]),
+        np.array([place[vote.second] for vote in votes]),
+        np.array([vote.outcome for vote in votes]),
+        np.array([vote.person for vote in votes]),
+    )
+    longer = np.array([math.log((vote.first_length + 1) / (vote.second_length + 1)) for vote in votes])
+    plain, held = ranking.fit(rows, len(ids)), ranking.fit(rows._replace(longer=longer), len(ids))
+    judged = np.bincount(np.concatenate([rows.first, rows.second]), minlength=len(ids))
+    found = [
+        Standing(
+            store.get(Model, model).name,
+            float(plain.strengths[i]),
+            *plain.interval(i),
+            int(judged[i]),
+            float(held.strengths[i]),
+        )
+        for i, model in enumerate(ids)
+    ]
+    return sorted(found, key=lambda one: -one.strength), held.slope
+
+
+def _duel(store: Store, votes: Sequence[quality.Vote], standings: Sequence[Standing]) -> Duel | None:
+    """The first two of the leaderboard, by the judgements of the two against each other alone."""
+    if len(standings) < 2:
+        return None
+    first, second = (store.find(Model, "name = ?", [one.model])[0].id for one in standings[:2])
+    outcomes = [vote.outcome for vote in votes if (vote.first, vote.second) == (first, second)]
+    outcomes += [1 - vote.outcome for vote in votes if (vote.first, vote.second) == (second, first)]
+    if not outcomes:
+        return None
+    won, n = sum(outcomes), len(outcomes)
+    found = ranking.anytime(won, n)
+    return Duel(standings[0].model, standings[1].model, won / n, n, *found)
+
+
+# ---- what a project asks
+
+
+def project(store: Store, person: Person, project_id: int) -> tuple[Project, Form]:
+    require(person, "review")
+    found = store.get(Project, project_id)
+    return found, forms.parse(found.label_form)
+
+
+def save_form(
+    store: Store,
+    person: Person,
+    project_id: int,
+    form: Form,
+    *,
+    overlap: int,
+    gold_every: int,
+    repeat_share: float,
+    random_share: float,
+) -> Project:
+    """Ask this from the next desk on. Raises BadForm or ReviewProblem."""
+    require(person, "review")
+    form = forms.parse(forms.stored(form))
+    if not 1 <= overlap <= 50 or not 0 <= gold_every <= 1000:
+        raise ReviewProblem("Overlap is 1 to 50, and gold comes at most every 1000 comparisons.", "bad_overlap")
+    if not 0 <= repeat_share <= 0.5 or not RANDOM_LEAST <= random_share <= 1:
+        raise ReviewProblem(
+            "Repeats are 0 to 0.5 of all comparisons, and at least 0.1 come from the random arm.", "bad_shares"
+        )
+    with store.write():
+        before = store.get(Project, project_id)
+        settings = {**before.settings, "repeat_share": repeat_share, "random_share": random_share}
+        quality.save_settings(store, project_id, as_json(forms.stored(form)), as_json(settings), overlap, gold_every)
+        facts = {
+            "overlap": overlap,
+            "gold_every": gold_every,
+            "repeat_share": repeat_share,
+            "random_share": random_share,
+        }
+        audit.record(store, person, "change_label_form", "project", project_id, facts)
+        return store.get(Project, project_id)
+
+
+def ask_one_more(store: Store, person: Person, comparison_id: int) -> Comparison:
+    """People disagree: one more of them is asked."""
+    require(person, "review")
+    with store.write():
+        if store.get(Comparison, comparison_id).overlap >= 50:
+            raise ReviewProblem("This comparison was asked of 50 people already.", "asked_enough")
+        quality.ask_one_more(store, comparison_id)
+        audit.record(store, person, "ask_one_more", "comparison", comparison_id, {})
+        return store.get(Comparison, comparison_id)
+
+
+def make_gold(store: Store, person: Person, comparison_id: int, order: Sequence[int]) -> Comparison:
+    """A gold comparison of the same answers; ``order`` holds ranks by canonical position. The judged one stays as it is."""
+    require(person, "review")
+    with store.write():
+        found = store.get(Comparison, comparison_id)
+        if len(order) != found.size or min(order, default=0) != 1 or len(set(order)) == 1:
+            raise ReviewProblem(
+                f"Gold names an order of the {found.size} answers, 1 for the best; not all can be equal.",
+                "bad_gold",
+                size=found.size,
+            )
+        answers = [answer.id or 0 for answer in comparisons.completions_of(store, comparison_id)]
+        gold = Comparison(
+            project_id=found.project_id, case_id=found.case_id, kind=found.kind, size=found.size, gold=tuple(order),
+            queue_key=found.queue_key, reason="gold",
+        )  # fmt: skip
+        added = comparisons.add_comparison(store, gold, answers)
+        audit.record(store, person, "make_gold", "comparison", added.id, {"of": comparison_id})
+        return added

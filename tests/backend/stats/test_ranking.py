@@ -1,0 +1,114 @@
+"""Bradley-Terry equals published values, its intervals hold when people differ, and looking often costs nothing."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+from backend.stats import ranking
+from backend.stats.ranking import Votes
+
+CITATIONS = np.array([[714, 730, 498, 221], [33, 425, 68, 17], [320, 813, 1072, 142], [284, 276, 325, 188]])
+
+
+def of_table(table: np.ndarray) -> Votes:
+    """A win of row over column for each count off the diagonal, each by a person of its own."""
+    pairs = [(i, j) for i in range(len(table)) for j in range(len(table)) if i != j for _ in range(table[i, j])]
+    first, second = np.array(pairs).T
+    return Votes(first, second, np.ones(len(first)), np.arange(len(first)))
+
+
+def simulated(
+    draw: np.random.Generator, n: int, strengths: np.ndarray, people: int, taste: float, ties: float = 0.0
+) -> Votes:
+    liking = strengths + taste * draw.standard_normal((people, len(strengths)))
+    person = draw.integers(0, people, n)
+    first = draw.integers(0, len(strengths), n)
+    second = (first + draw.integers(1, len(strengths), n)) % len(strengths)
+    chance = 1 / (1 + np.exp(liking[person, second] - liking[person, first]))
+    outcome = np.where(draw.random(n) < ties, 0.5, (draw.random(n) < chance).astype(float))
+    return Votes(first, second, outcome, person)
+
+
+def test_the_journals_have_their_published_strengths_and_errors():
+    """Stigler's citations as BradleyTerry2 prints them: strengths against the first journal."""
+    found = ranking.fit(of_table(CITATIONS), 4)
+    against = found.strengths - found.strengths[0]
+    assert against == pytest.approx([0, -2.94907, -0.47957, 0.26895], abs=2e-4)
+    errors = [found.difference(model, 0)[1] for model in (1, 2, 3)]
+    assert errors == pytest.approx([0.10255, 0.06059, 0.07083], rel=0.06)  # a sandwich, where theirs trusts the model
+
+
+def test_who_stands_first_and_which_name_comes_first_changes_nothing():
+    votes = simulated(np.random.default_rng(0), 2000, np.array([0.0, 0.5, 1.0]), 20, 0.0, ties=0.1)
+    turned = Votes(votes.second, votes.first, 1 - votes.outcome, votes.person)
+    renamed = Votes(2 - votes.first, 2 - votes.second, votes.outcome, votes.person)
+    found = ranking.fit(votes, 3)
+    assert ranking.fit(turned, 3).strengths == pytest.approx(found.strengths, abs=1e-6)
+    assert ranking.fit(renamed, 3).strengths[::-1] == pytest.approx(found.strengths, abs=1e-6)
+    assert found.strengths.sum() == pytest.approx(0, abs=1e-9)
+
+
+def test_intervals_hold_when_people_differ_in_taste():
+    draw, strengths = np.random.default_rng(3), np.linspace(-1, 1, 6)
+    covered = alone = 0
+    for _ in range(60):
+        votes = simulated(draw, 2000, strengths, 30, 0.7)
+        truth = strengths[5] - strengths[0]
+        for of, person in (("people", votes.person), ("rows", np.arange(len(votes.first)))):
+            value, error = ranking.fit(votes._replace(person=person), 6).difference(5, 0)
+            hit = (
+                abs(value / 0.86 - truth) < 1.96 * error / 0.86
+            )  # averaging over tastes flattens the logit by about 0.86
+            covered += hit and of == "people"
+            alone += hit and of == "rows"
+    assert covered >= 52 and alone < covered, (covered, alone)
+
+
+def test_a_model_that_only_wins_stays_finite():
+    found = ranking.fit(Votes(np.zeros(50, int), np.ones(50, int), np.ones(50), np.arange(50)), 2)
+    assert np.isfinite(found.strengths).all() and found.strengths[0] > 2
+
+
+def test_the_strength_of_a_longer_winner_falls_when_lengths_are_held_equal():
+    draw = np.random.default_rng(4)
+    n = 6000
+    first, second = np.zeros(n, int), np.ones(n, int)
+    longer = draw.normal(0.8, 0.5, n)  # the first is longer, and people like length alone
+    outcome = (draw.random(n) < 1 / (1 + np.exp(-longer))).astype(float)
+    votes = Votes(first, second, outcome, draw.integers(0, 40, n))
+    plain, held = ranking.fit(votes, 2), ranking.fit(votes._replace(longer=longer), 2)
+    assert plain.difference(0, 1)[0] > 0.6
+    assert abs(held.difference(0, 1)[0]) < 0.2 and held.slope == pytest.approx(1.0, abs=0.15)
+
+
+def test_a_million_judgements_of_fifty_models_take_less_than_a_second():
+    votes = simulated(np.random.default_rng(5), 1_000_000, np.linspace(-1, 1, 50), 200, 0.3, ties=0.12)
+    began = time.process_time()
+    found = ranking.fit(votes, 50)
+    took = time.process_time() - began
+    assert took < 1.0, took
+    assert np.corrcoef(found.strengths, np.linspace(-1, 1, 50))[0, 1] > 0.98
+
+
+def test_looking_after_every_judgement_is_wrong_no_more_often_than_it_says():
+    draw = np.random.default_rng(6)
+    wrong = 0
+    for _ in range(200):
+        won = np.cumsum(draw.random(400) < 0.5)
+        wrong += any(ranking.anytime(float(won[n - 1]), n).is_decided for n in range(5, 400, 5))
+    assert wrong <= 16  # 5 % of 200, and what chance adds
+
+
+def test_a_clear_winner_is_found_and_an_unclear_one_told_how_many_more():
+    clear = ranking.anytime(90, 100)
+    assert clear.is_decided and clear.low > 0.5 and clear.more == 0
+    unclear = ranking.anytime(12, 20)
+    assert not unclear.is_decided and unclear.low < 0.5 < unclear.high and 100 < unclear.more < 1000
+    assert ranking.anytime(12 + 0.6 * unclear.more, 20 + unclear.more).is_decided
+    assert ranking.anytime(10, 20).more is None and ranking.anytime(0, 0) == (0.0, 1.0, False, None)
+    assert ranking.anytime(20, 20).high == pytest.approx(1.0) and ranking.anytime(0, 20).low == pytest.approx(
+        0.0, abs=1e-6
+    )

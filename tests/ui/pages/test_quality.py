@@ -1,0 +1,68 @@
+"""The quality page: figures with what they rest on, and a form that annotators see at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import expect
+
+from backend import labelling
+from backend.labels import form as forms
+from feedback_db.types import Project
+from tests.ui.house import token_for
+from tests.ui.pages.studio import Studio, Tab, parts
+
+RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}
+
+
+@pytest.fixture
+def tab(studio: Studio, studio_app: Any) -> Tab:
+    opened = Tab(studio_app, "/studio", token_for(studio, studio.engineer))  # type: ignore[arg-type]
+    opened.call("quality_open")
+    return opened
+
+
+def fields(**changes: Any) -> list[Any]:
+    given = {
+        "steps": 6, "choices": ["tie", "both_bad", "points"], "aspects": "kind,true", "tags": "", "flags": ["unsafe"],
+        "rationale": "optional", "overlap": 1, "gold": 0, "repeats": 0.0, "random": 0.3,
+    }  # fmt: skip
+    return list({**given, **changes}.values())
+
+
+def test_every_figure_says_what_it_rests_on(tab: Tab, studio: Studio) -> None:
+    shown = tab.call("quality_project", studio.project.id)[0]
+    (tables, cards) = (parts(shown, "table"), parts(shown, "cards")[0]["items"])
+    assert cards[0]["value"] == "–" and "n = 0" in cards[0]["hint"]  # nobody judged what another did
+    people = tables[0]["rows"]
+    assert people[0]["cells"][0] == "ann" and "n = " in people[0]["cells"][5]
+
+
+def test_a_saved_form_is_asked_with_the_next_desk(tab: Tab, studio: Studio) -> None:
+    before = studio.project.label_form
+    try:
+        (said,) = tab.call("save_form", studio.project.id, *fields())
+        assert "next comparison" in parts(said, "note")[0]["text"]
+        form = forms.parse(studio.store.get(Project, studio.project.id or 0).label_form)
+        assert form.steps == 6 and form.aspects == ("kind", "true") and not form.edit and form.flags == ("unsafe",)
+        desk = labelling.next_desk(studio.store, studio.annotator, studio.project.id or 0)
+        assert desk is not None and desk.form["points"] is True
+        with pytest.raises(gr.Error, match="different names"):
+            tab.call("save_form", studio.project.id, *fields(aspects="a, a"))
+        with pytest.raises(gr.Error, match="random arm"):
+            tab.call("save_form", studio.project.id, *fields(random=0.0))
+    finally:
+        tab.call("save_form", studio.project.id, *fields(steps=4, choices=["tie", "both_bad", "edit"], aspects=""))
+    assert before
+
+
+@pytest.mark.parametrize(("theme", "lang"), [("light", "en"), ("dark", "zh-CN")])
+def test_the_page_breaks_no_rule_of_accessibility(studio: Studio, studio_page: Any, theme: str, lang: str) -> None:
+    page = studio_page(studio.engineer, lang, theme)
+    page.goto("/studio/quality")
+    expect(page.locator("#quality table").first).to_be_visible()
+    found = Axe().run(page, options=RULES).response["violations"]
+    assert [(one["id"], one["nodes"][0]["target"], one["nodes"][0]["failureSummary"]) for one in found] == []
