@@ -336,7 +336,7 @@ STACK_FAULTS = [
     Fault("wanted rows take the first adapters", "None if mask is None else mask[wanted]", "None if mask is None else mask[: len(wanted)]"),
     Fault("wanted rows forget where they came from", "query, x, mask = query[wanted], x[wanted],", "query, x, mask = query[wanted], x[: len(wanted)],"),
     Fault("values are keys", "heads[:, self.queries + self.keys :])", "key)"),
-    Fault("the adapter stays in the weights", "            self._packed = self._packed_head = None\n", "            pass\n"),
+    Fault("the adapter stays in the weights", "            self._packed = None\n", "            pass\n"),
     Fault("the adapter is left out of the weights", "joined.packed(weights, rows, joined.adapted(group, names, torch.float32))", "joined.packed(weights, rows)"),
     Fault("the adapter is in the weights and beside them", "            yield self.adapters([])\n", "            yield self.adapters(names)\n"),
     Fault("the adapter is rounded before it is added", "joined.adapted(group, names, torch.float32)", "joined.adapted(group, names[:0], torch.float32)"),

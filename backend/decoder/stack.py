@@ -128,11 +128,12 @@ class Stack:
             ]
             for every, layer in zip(self._weights, self.backbone.layers, strict=True)
         ]
-        self._packed_head = joined.packed(self._head, rows)
+        if self._packed_head is None:  # no adapter changes it: it stays
+            self._packed_head = joined.packed(self._head, rows)
         try:
             yield self.adapters([])
         finally:
-            self._packed = self._packed_head = None
+            self._packed = None
 
     @torch.no_grad()
     def logits(self, states: Tensor) -> Tensor:
