@@ -1,6 +1,7 @@
 """Our side of the training measurement: the same order, the same rows, the same line of JSON as bench/peers/trl_side.py."""
 
 import json
+import os
 import resource
 import sys
 import tempfile
@@ -8,6 +9,8 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")  # as the worker of a job has it
 
 import numpy as np
 import torch

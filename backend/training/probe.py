@@ -27,7 +27,9 @@ from backend.training.shared_base import SharedBase
 PENALTIES = (1.0, 10.0, 100.0, 1000.0)
 CHOSEN_ON = 5  # every fifth case says which penalty is best
 SMALLEST_SLOPE = 1e-4  # of the loss per pair, in every direction, at which a fit ends
-BLOCK_PAIRS = 256  # of about a thousand features: a megabyte, what a core's second cache holds
+BLOCK_PAIRS = (
+    160  # of about a thousand features: two thirds of a megabyte, which a core's second cache holds beside the rest
+)
 
 
 class Compared(NamedTuple):

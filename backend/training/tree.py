@@ -307,7 +307,9 @@ def error(base: SharedBase, groups: Sequence[Group]) -> float:
 def trust(base: SharedBase, adapter: str | None, groups: Sequence[Group], run: Run) -> None:
     """At the start of a job: read a few of its groups both ways, and keep to what gives the states of plain rows."""
     several = sorted((group[:2] for group in groups if len(group) > 1), key=lambda group: -max(map(len, group)))
-    few = several if len(several) <= COMPARED else [*several[: COMPARED - 1], several[-1]]  # the longest, and the shortest
+    few = (
+        several if len(several) <= COMPARED else [*several[: COMPARED - 1], several[-1]]
+    )  # the longest, and the shortest
     while base.reads_trees and few:
         with base.scope(adapter):
             found = error(base, few)
