@@ -37,6 +37,7 @@ class Adapted(NamedTuple):
     b: Tensor  # (M, O), scaled: an adapter's rows are zero outside its own layer's outputs
     owner: Tensor  # (M,) which of the adapters each inner value belongs to
     groups: list[slice]  # of M: whole adapters that are added in one product
+    layout: tuple[int, ...]  # ``owner`` once more: products of one layout can share a mask
 
 
 def plain(layer: nn.Module) -> nn.Module:
@@ -93,8 +94,8 @@ def adapted(layers: Sequence[nn.Module], adapters: Sequence[str], dtype: torch.d
         row += rank
     owners = [part[0] for part, rank in zip(parts, ranks, strict=True) for _ in range(rank)]
     a = torch.nn.functional.pad(torch.cat(below).to(b.dtype), (0, 0, 0, spare))
-    owner = torch.tensor([*owners, *[0] * spare], device=weight.device)
-    return Adapted(a, b, owner, _groups(owners, len(b)))
+    layout = (*owners, *[0] * spare)
+    return Adapted(a, b, torch.tensor(layout, device=weight.device), _groups(owners, len(b)), layout)
 
 
 @lru_cache(maxsize=4)
@@ -127,20 +128,26 @@ def drawn(inputs: int, outputs: int, dtype: torch.dtype, draw: torch.Generator) 
         torch.randn(COLUMNS, inputs, generator=draw).to(dtype),
         torch.randn(COLUMNS, outputs, generator=draw).to(dtype),
     )
-    return Adapted(a, b, torch.zeros(COLUMNS, dtype=torch.long), [slice(0, COLUMNS)])
+    return Adapted(a, b, torch.zeros(COLUMNS, dtype=torch.long), [slice(0, COLUMNS)], (0,) * COLUMNS)
+
+
+def mask_of(lora: Adapted, owners: Tensor) -> Tensor:
+    """Which inner values are a row's own. ``owners`` (R, adapters) says whose each row is, as 0 and 1 -> (R, M)"""
+    return owners[:, lora.owner]
 
 
 def product(x: Tensor, weights: Weights, lora: Adapted | None, mask: Tensor | None) -> Tensor:
     """Outputs of all the layers side by side. x (R, I) -> (R, O)
 
-    ``mask`` (R, adapters) says whose each row is, as 0 and 1; None: there is one adapter and every row is its.
+    ``mask`` (R, M) is 1 at the inner values of a row's own adapter and 0 elsewhere (``mask_of``); None: there is one adapter
+    and every row is its.
     """
     out = _of_base(x, weights)
     if lora is None:
         return out
     inner = torch.mm(x, lora.a.t())  # (R, M)
     if mask is not None:
-        inner.mul_(mask[:, lora.owner])
+        inner.mul_(mask)
     for group in lora.groups:
         out.addmm_(inner[:, group], lora.b[group])
     return out

@@ -146,34 +146,34 @@ class Stack:
         tokens: Tensor,
         positions: Tensor,
         adapters: Adapters,
-        mask: Tensor | None,
+        owners: Tensor | None,
         attend: Attend,
         wanted: Tensor | None = None,
     ) -> Tensor:
         """The states after these tokens: one of each row, or all of some texts. tokens and positions (R,) -> (R, D)
 
-        ``mask`` as in ``joined.product``. With ``wanted`` (W,) the states of these places alone, (W, D): in the last layer
+        ``owners`` (R, adapters) says whose each row is, as 0 and 1; None: there is one adapter and every row is its. With ``wanted`` (W,) the states of these places alone, (W, D): in the last layer
         ``attend`` is then asked for their queries only.
         """
         x: Tensor = self.backbone.embed_tokens(tokens)
         cos, sin = self._turned(positions, x)
-        every = self._packed or self._weights
+        every, masks = self._packed or self._weights, _Masks(owners)
         for at, layer in enumerate(self.backbone.layers):
             weights, lora = every[at], adapters.parts[at]
             mine, mlp = layer.self_attn, layer.mlp
-            found = joined.product(_normed(layer.input_layernorm, x), weights[0], lora[0], mask)
+            found = joined.product(_normed(layer.input_layernorm, x), weights[0], lora[0], masks.of(lora[0]))
             heads = found.view(len(x), -1, self.head_size)
             query, key = self._turn(mine, heads, cos, sin)
             if wanted is not None and at == len(every) - 1:
-                query, x, mask = query[wanted], x[wanted], None if mask is None else mask[wanted]
+                query, x, masks = query[wanted], x[wanted], _Masks(None if owners is None else owners[wanted])
             seen = attend(at, query, key, heads[:, self.queries + self.keys :])
             if not len(x):  # nobody asks for the states, and the keys and values are kept
                 return x
-            x = x + joined.product(seen, weights[1], lora[1], mask)
-            gate, up = joined.product(_normed(layer.post_attention_layernorm, x), weights[2], lora[2], mask).chunk(
-                2, -1
-            )
-            x = x + joined.product(mlp.act_fn(gate).mul_(up), weights[3], lora[3], mask)
+            x = x + joined.product(seen, weights[1], lora[1], masks.of(lora[1]))
+            gate, up = joined.product(
+                _normed(layer.post_attention_layernorm, x), weights[2], lora[2], masks.of(lora[2])
+            ).chunk(2, -1)
+            x = x + joined.product(mlp.act_fn(gate).mul_(up), weights[3], lora[3], masks.of(lora[3]))
         return _normed(self.backbone.norm, x)
 
     def _turn(self, attention: Any, heads: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
@@ -193,6 +193,21 @@ class Stack:
             cos, sin = self.backbone.rotary_emb(x[None], every[None])  # (1, T, head size)
             self._turns = cos[0, :, None], sin[0, :, None]
         return self._turns[0][positions], self._turns[1][positions]
+
+
+class _Masks:
+    """Those of one read; most layers share them."""
+
+    def __init__(self, owners: Tensor | None) -> None:
+        self._owners = owners
+        self._made: dict[tuple[int, ...], Tensor] = {}
+
+    def of(self, lora: Adapted | None) -> Tensor | None:
+        if lora is None or self._owners is None:
+            return None
+        if lora.layout not in self._made:
+            self._made[lora.layout] = joined.mask_of(lora, self._owners)
+        return self._made[lora.layout]
 
 
 def _normed(norm: Any, x: Tensor) -> Tensor:
