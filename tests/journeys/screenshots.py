@@ -10,10 +10,11 @@ from playwright.sync_api import Page
 
 from tests.journeys.whetstone import accept, browsing, page_in, running
 
-PAGES = {
+PAGES = {  # compare first: it sends what label then shows
+    "compare": "/studio/compare",
     "label": "/label/",
     "build": "/studio/",
-    "compare": "/studio/compare",
+    "quality": "/studio/quality",
     "train": "/admin/train",
     "models": "/admin/models",
     "engines": "/admin/engines",
@@ -51,6 +52,8 @@ def take(page: Page, path: str, file: Path) -> None:
     page.wait_for_timeout(SETTLED_MS)
     if "compare" in path:
         page.click("#run")
+        page.wait_for_timeout(SETTLED_MS)
+        page.click("#send")
         page.wait_for_timeout(SETTLED_MS)
     page.screenshot(path=str(file))
 

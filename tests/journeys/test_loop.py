@@ -155,8 +155,8 @@ def promote(page: Page, store: Store) -> int:
 
 
 def the_next_comparison_is_the_new_policys(page: Page, store: Store, policy: int) -> None:
-    """What was on the desk may be finished; what comes after it is the promoted policy's."""
-    judge(page, 1)
+    """What was on the desk and what was fetched ahead may be finished; what comes after is the promoted policy's."""
+    judge(page, 2)
     page.wait_for_selector("#desk[data-ready]:not([data-ready=empty])", timeout=90_000)
     desk = int(page.get_attribute("#desk", "data-ready") or 0)
     comparison = store.get(Comparison, store.get(Assignment, desk).comparison_id)

@@ -39,7 +39,7 @@ STRINGS = {
         "{n} comparisons wait for labelling; {alike} were left out because both answers were the same.",
         "{n} 个比较已进入标注队列;{alike} 个因两个回答相同而略去。",
     ),
-    "battle.begin": ("Battle: two models by chance", "对战:随机两个模型"),
+    "battle.begin": ("Battle", "对战"),
     "battle.unknown": ("who is it?", "是谁?"),
     "battle.left": ("A is better", "A 更好"),
     "battle.tie": ("Tie", "平局"),
