@@ -282,3 +282,79 @@ def test_errands_are_refused_when_too_many_wait_and_told_when_the_engine_stops(s
     for future in waiting:
         with pytest.raises(Resting, match="is stopping"):
             future.result(10)
+
+
+def test_rows_of_several_adapters_share_every_step(scheduler: Scheduler, adapters: dict[str, Resolved]):
+    shared: list[int] = []
+    step = scheduler._step
+    scheduler._step = lambda group: (  # type: ignore[method-assign, assignment]
+        shared.append(len({row.ticket.request.model.name for row in group.rows})),
+        step(group),
+    )
+    models = [None, adapters["model-1"], adapters["model-2"]]
+    asked = [Asked(scheduler, request(scheduler.base, [5, 6, 7], model, max_tokens=60)) for model in models]
+    for one in asked:
+        one.pieces()
+    assert max(shared) == 3
+
+
+def test_a_request_that_would_take_too_much_memory_beside_others_waits_for_them(load: Callable[[], Base]):
+    base = load()
+    assert base.stack is not None
+    room_for_two = 2 * 100 * base.stack.room(1, 1).nbytes
+    scheduler = Scheduler(base, memory_limit=room_for_two)
+    beside: list[int] = []
+    step = scheduler._step
+    scheduler._step = lambda group: (beside.append(len(group.rows)), step(group))  # type: ignore[method-assign, assignment]
+    asked = [Asked(scheduler, request(base, [5, 6, 7, at], max_tokens=90, sampling=GREEDY)) for at in range(8, 13)]
+    texts = [one.texts() for one in asked]
+    scheduler.close()
+    assert max(beside) == 2
+    alone = Scheduler(load())
+    assert texts == [Asked(alone, one.request).texts() for one in asked]
+    alone.close()
+
+
+def test_a_request_larger_than_the_memory_limit_is_served_alone(load: Callable[[], Base]):
+    scheduler = Scheduler(load(), memory_limit=1)
+    assert [len(Asked(scheduler, request(scheduler.base, [5, 6], n=3)).texts()) for _ in range(2)] == [3, 3]
+    scheduler.close()
+
+
+def test_a_long_prompt_is_read_in_parts_beside_rows_that_are_written(
+    load: Callable[[], Base], monkeypatch: pytest.MonkeyPatch
+):
+    draw = random.Random(3)
+    long = [draw.randrange(5, 300) for _ in range(200)]
+    alone = Scheduler(load())
+    expected = Asked(alone, request(alone.base, long, max_tokens=5, sampling=GREEDY)).texts()
+    alone.close()
+    monkeypatch.setattr("backend.engines.local.scheduler.READ_BESIDE", 40)
+    scheduler = Scheduler(load())
+    steps = 0
+    step = scheduler._step
+
+    def counted(group: object) -> None:
+        nonlocal steps
+        steps += 1
+        step(group)  # type: ignore[arg-type]
+
+    scheduler._step = counted  # type: ignore[method-assign, assignment]
+    other = Asked(scheduler, request(scheduler.base, [5, 6], max_tokens=200, is_streamed=True, sampling=Sampling()))
+    wait_until(lambda: steps > 2)
+    begun = steps
+    late = Asked(scheduler, request(scheduler.base, long, max_tokens=5, sampling=GREEDY))
+    assert late.texts() == expected
+    assert steps - begun >= 5 + 3, "rows were written between the parts"
+    other.ticket.cancel()
+    scheduler.close()
+
+
+def test_a_prompt_that_was_read_before_is_found_again(load: Callable[[], Base]):
+    scheduler = Scheduler(load())
+    prompt = list(range(5, 105))
+    first = Asked(scheduler, request(scheduler.base, prompt)).texts()
+    assert scheduler.health()["cache_hits"] == 0
+    assert Asked(scheduler, request(scheduler.base, prompt)).texts() == first
+    assert scheduler.health()["cache_hits"] == pytest.approx(96 / 198, abs=1e-3)
+    scheduler.close()
