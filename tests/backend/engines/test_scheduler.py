@@ -12,6 +12,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from backend.engines.local.mixed import MixedRows, Prompt
 from backend.engines.local.model import Base
 from backend.engines.local.resolver import Resolved
 from backend.engines.local.sampling import Sampling
@@ -331,21 +332,25 @@ def test_a_long_prompt_is_read_in_parts_beside_rows_that_are_written(
     alone.close()
     monkeypatch.setattr("backend.engines.local.scheduler.READ_BESIDE", 40)
     scheduler = Scheduler(load())
-    steps = 0
-    step = scheduler._step
+    steps, at_part = 0, []
+    step, read_part = scheduler._step, MixedRows.read_part
 
     def counted(group: object) -> None:
         nonlocal steps
         steps += 1
         step(group)  # type: ignore[arg-type]
 
+    def noted(self: MixedRows, prompt: Prompt, tokens: int) -> bool:
+        at_part.append(steps)
+        return read_part(self, prompt, tokens)
+
     scheduler._step = counted  # type: ignore[method-assign, assignment]
+    monkeypatch.setattr(MixedRows, "read_part", noted)
     other = Asked(scheduler, request(scheduler.base, [5, 6], max_tokens=200, is_streamed=True, sampling=Sampling()))
     wait_until(lambda: steps > 2)
-    begun = steps
     late = Asked(scheduler, request(scheduler.base, long, max_tokens=5, sampling=GREEDY))
     assert late.texts() == expected
-    assert steps - begun >= 5 + 3, "rows were written between the parts"
+    assert len(at_part) >= 4 and all(one < other for one, other in itertools.pairwise(at_part))
     other.ticket.cancel()
     scheduler.close()
 
