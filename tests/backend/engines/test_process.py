@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -72,18 +73,19 @@ def test_requests_under_way_when_the_engine_is_killed_fail_at_once_with_what_to_
     pid = read_engine_file(tmp_path).pid
     expected = client.complete(HELLO, model="live", seed=5, max_tokens=20)
     long = {"model": "live", "n": 16, "max_tokens": 230}
-    stream = client.stream(HELLO, seed=1, **long)
-    next(stream)
-    with ThreadPoolExecutor(4) as pool:
-        whole = [pool.submit(client.complete, HELLO, seed=seed, **long) for seed in range(4)]
-        wait_until(lambda: client.health()["waiting"] + client.health()["active"] > 48)
+    with ThreadPoolExecutor(13) as pool:
+        asked = [pool.submit(client.complete, HELLO, seed=seed, **long) for seed in range(12)]
+        asked.append(pool.submit(lambda: list(client.stream(HELLO, seed=1, **long))))
+        wait_until(lambda: client.health()["waiting"] >= 4)
         os.kill(pid, signal.SIGKILL)
         killed = time.monotonic()
-        for one in whole:
-            with pytest.raises(EngineError, match="ended while it answered.*ask again"):
-                one.result(10)
-        with pytest.raises(EngineError, match="ended while it answered.*ask again"):
-            list(stream)
+        problems = [one.exception(10) for one in asked]  # one that was over before has none
+    failed = [problem for problem in problems if problem is not None]
+    assert len(failed) >= 4
+    assert all(
+        isinstance(problem, EngineError) and re.search("ended while it answered.*ask again", str(problem))
+        for problem in failed
+    ), failed
     assert time.monotonic() - killed < 3
     assert engine.health() is None, "it is asked, and not started for that"
     again = engine.client().complete(HELLO, model="live", seed=5, max_tokens=20)
