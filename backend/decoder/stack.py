@@ -152,8 +152,9 @@ class Stack:
     ) -> Tensor:
         """The states after these tokens: one of each row, or all of some texts. tokens and positions (R,) -> (R, D)
 
-        ``owners`` (R, adapters) says whose each row is, as 0 and 1; None: there is one adapter and every row is its. With ``wanted`` (W,) the states of these places alone, (W, D): in the last layer
-        ``attend`` is then asked for their queries only.
+        ``owners`` (R, adapters) says whose each row is, as 0 and 1; None: there is one adapter and every row is its. With
+        ``wanted`` (W,) the states of these places alone, (W, D): in the last layer ``attend`` is then asked for their
+        queries only.
         """
         x: Tensor = self.backbone.embed_tokens(tokens)
         cos, sin = self._turned(positions, x)

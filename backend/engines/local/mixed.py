@@ -44,10 +44,6 @@ class MixedRows:
         self._kept = stack.room(0, 0)  # (layers, 2, S, H, places, D)
         self._prepared: tuple[Adapters, Tensor | None] | None = None  # for the rows as they are
 
-    @property
-    def bytes_held(self) -> int:
-        return self._kept.nbytes
-
     def add(self, prompts: Sequence[Prompt], sources: Sequence[int]) -> Tensor:
         """Read all but the last token of each prompt once, and add one row for each source: the index of its prompt.
 

@@ -132,10 +132,12 @@ class Base:
         return int(psutil.virtual_memory().available)
 
     def move(self, device: torch.device | str) -> None:
-        """The model to another device and back; a stack is made anew, since it holds the weights where they were."""
+        """The model to another device, or back to its own, where it is read as a stack again: one holds the weights where
+        they were."""
         self.model.to(device)
         self.stack = None  # its memory goes before a new one takes any
-        self.stack = _stack_of(self.model)
+        if torch.device(device) == self.device:
+            self.stack = _stack_of(self.model)
 
     # adapters
 
