@@ -54,7 +54,6 @@ def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 class Adapters(NamedTuple):
     """Adapters in use, prepared for every product of the stack. Made anew when their weights change."""
 
-    names: tuple[str, ...]
     parts: list[list[Adapted | None]]  # by layer: queries with keys and values, output, gate with up, down
 
 
@@ -109,9 +108,7 @@ class Stack:
 
     def adapters(self, names: Sequence[str]) -> Adapters:
         """These adapters' weights as they are now."""
-        return Adapters(
-            tuple(names), [[joined.adapted(group, names) for group in _groups(layer)] for layer in self.backbone.layers]
-        )
+        return Adapters([[joined.adapted(group, names) for group in _groups(layer)] for layer in self.backbone.layers])
 
     @contextmanager
     def for_few_rows(self, adapter: str | None, rows: int) -> Iterator[Adapters]:
