@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any, NamedTuple
 
+from backend.engines.local.asking import Event, Failed, Piece, Request
 from backend.engines.local.resolver import Resolved
-from backend.engines.local.scheduler import Event, Failed, Piece, Request, Scheduler
+from backend.engines.local.scheduler import Scheduler
 
 SETTLED = 0.25  # of the arrivals: the batch is filling until then, and what it writes is not counted
 PATIENCE_SECONDS = 600.0

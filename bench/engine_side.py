@@ -15,10 +15,11 @@ from typing import Any
 
 import torch
 
+from backend.engines.local.asking import Piece, Request
 from backend.engines.local.model import load_base
 from backend.engines.local.resolver import Resolved
 from backend.engines.local.sampling import Sampling
-from backend.engines.local.scheduler import Piece, Request, Scheduler
+from backend.engines.local.scheduler import Scheduler
 from bench import bandwidth, clients
 
 SHORT = 4  # tokens of the warm-up where nothing is compared

@@ -11,9 +11,9 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from backend.engines.local.asking import Piece
 from backend.engines.local.model import load_base, verify_adapter
 from backend.engines.local.resolver import Resolved
-from backend.engines.local.scheduler import Piece
 from backend.registry import artifacts
 from bench import bandwidth, clients, engine_side, generation, workload
 from bench.training import PeerFailed

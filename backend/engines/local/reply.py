@@ -9,9 +9,10 @@ from typing import Any
 from fastapi.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from . import scheduler as work
+from . import asking as work
 from . import wire
 from .model import Base
+from .scheduler import Scheduler
 from .wire import ApiProblem
 
 TOLD_EVERY_SECONDS = 1.0  # how often a stream that waits is told its place; our choice
@@ -24,7 +25,7 @@ class Reply(Response):
     def __init__(
         self,
         base: Base,
-        scheduler: work.Scheduler,
+        scheduler: Scheduler,
         request: work.Request,
         body: wire.ChatBody | wire.CompletionBody,
         *,

@@ -22,12 +22,24 @@ from typing import Any, NamedTuple
 
 import torch
 
+from .asking import (
+    Event,
+    Failed,
+    Piece,
+    PromptScores,
+    QueueFull,
+    Request,
+    Resting,
+    Ticket,
+    TokenLogp,
+    longest_of,
+)
 from .mixed import MixedRows, Prompt, fewest_rows
 from .model import Base, ModelProblem
 from .prefixes import Prefixes
 from .resolver import Resolved
 from .rows import FixedRows, PaddedRows, can_be_fixed
-from .sampling import Sampling, Seen, choose, penalised, seen_of, settings_of, uniforms
+from .sampling import Seen, choose, penalised, seen_of, settings_of, uniforms
 from .text import TextStream
 
 log = logging.getLogger(__name__)
@@ -37,74 +49,6 @@ WAITING_LIMIT = 256  # prompts that may wait
 PREFILL_TOKENS = 16_384  # padded prompt tokens read in one turn
 READ_BESIDE = 1_024  # prompt tokens read in one turn while rows are being written; our choice
 SCORED_LOGITS = 1 << 26  # float32 logits held at once while prompts are scored: 256 MB
-
-
-class QueueFull(Exception):
-    def __init__(self, waiting: int, retry_after_seconds: int) -> None:
-        super().__init__(f"{waiting} prompts are waiting already. Try again in {retry_after_seconds} s.")
-        self.retry_after_seconds = retry_after_seconds
-
-
-class Resting(Exception):
-    """No request is taken for a while; the message says why."""
-
-
-class TokenLogp(NamedTuple):
-    token: int
-    logp: float | None  # None: the first token of a prompt has no log-probability
-    top: list[tuple[int, float]]
-
-
-class Piece(NamedTuple):
-    """A part of one answer; the last part has a finish reason. Samples are counted over all prompts of the request."""
-
-    sample: int
-    text: str
-    tokens: list[TokenLogp]
-    finish_reason: str | None
-    tokens_so_far: int
-    seconds: float
-    first_token_seconds: float
-
-
-class PromptScores(NamedTuple):
-    prompt: int
-    tokens: list[TokenLogp]
-
-
-class Failed(NamedTuple):
-    message: str
-    is_fault_of_model: bool
-
-
-Event = Piece | PromptScores | Failed
-
-
-@dataclass(frozen=True)
-class Request:
-    model: Resolved
-    prompts: list[list[int]]
-    max_tokens: int
-    seed: int
-    n: int = 1
-    sampling: Sampling = field(default_factory=Sampling)
-    stop: tuple[str, ...] = ()
-    top_logps: int | None = None  # None: no log-probabilities; k: those of the k most likely tokens as well
-    wants_prompt_scores: bool = False
-    is_streamed: bool = False
-
-
-@dataclass(eq=False)
-class Ticket:
-    """A request on its way. Cancelled, its rows leave before the next token."""
-
-    request: Request
-    emit: Callable[[Event], None]
-    arrived: float = field(default_factory=time.monotonic)
-    is_cancelled: bool = False
-
-    def cancel(self) -> None:
-        self.is_cancelled = True
 
 
 class _Job(NamedTuple):
@@ -513,11 +457,6 @@ class Scheduler:
         seconds = time.monotonic() - row.ticket.arrived
         tokens, row.unsent = row.unsent, []
         row.ticket.emit(Piece(row.sample, text, tokens, reason, row.tokens, seconds, row.first_token_seconds))
-
-
-def longest_of(request: Request) -> int:
-    """Tokens that the longest of its rows may come to."""
-    return max(len(prompt) for prompt in request.prompts) + request.max_tokens
 
 
 def _prompt_of(job: _Job) -> Prompt:

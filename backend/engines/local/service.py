@@ -11,20 +11,21 @@ from typing import Any
 from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
-from . import scheduler as work
+from . import asking as work
 from . import wire
 from .model import Base, ModelProblem
 from .reading import Asked, Reader, Reward, parts
 from .reply import Reply, refusal_problem
 from .resolver import Resolved, Resolver
 from .sampling import Sampling
+from .scheduler import Scheduler
 from .wire import ApiProblem
 
 
 class Service:
     """From a parsed body to a request for the scheduler, and from its events to an answer."""
 
-    def __init__(self, base: Base, scheduler: work.Scheduler, resolver: Resolver) -> None:
+    def __init__(self, base: Base, scheduler: Scheduler, resolver: Resolver) -> None:
         self._base = base
         self._scheduler = scheduler
         self._resolver = resolver

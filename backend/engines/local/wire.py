@@ -12,8 +12,8 @@ from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from .asking import Piece, TokenLogp
 from .resolver import Resolved
-from .scheduler import Piece, TokenLogp
 from .text import token_bytes, token_text
 
 Body = TypeVar("Body", bound=BaseModel)

@@ -12,11 +12,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from backend.engines.local.asking import Failed, Piece, PromptScores, QueueFull, Request, Resting, Ticket
 from backend.engines.local.mixed import MixedRows, Prompt
 from backend.engines.local.model import Base
 from backend.engines.local.resolver import Resolved
 from backend.engines.local.sampling import Sampling
-from backend.engines.local.scheduler import Failed, Piece, PromptScores, QueueFull, Request, Resting, Scheduler, Ticket
+from backend.engines.local.scheduler import Scheduler
 from tests.backend.engines.tiny import wait_until
 
 GREEDY = Sampling(temperature=0)
