@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from backend.training import dpo, ift, job, judge, on_policy, ppo, probe, reward, sft, tree
+from backend.training import dpo, ift, job, judge, on_policy, ppo, probe, reward, sft, stepping, tree
 from backend.training.answers import answer_logp, written
 from backend.training.data import Answer, AnswerRow, ComparisonRow, PromptRow, Tokens
 from backend.training.run import Run
@@ -118,7 +118,7 @@ def measure_reward(order: Order) -> Told:
         losses, _ = reward.comparison_losses(items[:COMPARED], reward.score_items(base, head, items[:COMPARED]))
     weights = [*base.weights(judge.ADAPTER), head.weight]
     learner = reward.Learner(1, judge.Member(judge.ADAPTER, head), weights, items, 1.0)
-    optimizer = torch.optim.AdamW(weights, lr=1e-4, weight_decay=0.0)
+    optimizer = stepping.adamw(weights, 1e-4)
     tree.trust(base, judge.ADAPTER, [item.sequences for item in items], run)
     watch = Watch()
     for step, part in enumerate(batches(order, items)):
@@ -138,7 +138,7 @@ def measure_sft(order: Order) -> Told:
     items, _ = sft.encode(base, given, settings)
     loss = -float(torch.cat(first_logp(base, on_policy.ADAPTER, rows)).mean())
     weights = base.weights(on_policy.ADAPTER)
-    optimizer = torch.optim.AdamW(weights, lr=1e-4, weight_decay=0.0)
+    optimizer = stepping.adamw(weights, 1e-4)
     watch = Watch()
     for step, part in enumerate(batches(order, items)):
         sft.update(base, [items[i].text for i in part], optimizer, weights, settings, 0, step, run)
@@ -151,7 +151,7 @@ def measure_dpo(order: Order) -> Told:
     items, _ = dpo.encode(base, comparisons(rows), settings)
     sums = [float(logp.sum()) for logp in first_logp(base, on_policy.ADAPTER, rows)]
     weights = base.weights(on_policy.ADAPTER)
-    optimizer = torch.optim.AdamW(weights, lr=1e-4, weight_decay=0.0)
+    optimizer = stepping.adamw(weights, 1e-4)
     watch = Watch()
     reference = dpo.log_sums(base, items, settings, run)
     for step, part in enumerate(batches(order, items)):

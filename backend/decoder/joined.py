@@ -69,8 +69,8 @@ def join(layers: Sequence[nn.Module]) -> Weights:
 
 
 @torch.no_grad()
-def adapted(layers: Sequence[nn.Module], adapters: Sequence[str], dtype: torch.dtype | None = None) -> Adapted | None:
-    """The adapters' parts of these layers as they are now, in the base's number format or this; None where there is none.
+def adapted(layers: Sequence[nn.Module], adapters: Sequence[str]) -> Adapted | None:
+    """The adapters' parts of these layers as they are now, in the base's number format; None where there is none.
 
     An adapter without a part of some layer leaves that layer alone.
     """
@@ -87,7 +87,7 @@ def adapted(layers: Sequence[nn.Module], adapters: Sequence[str], dtype: torch.d
     below = [layer.lora_A[name].weight for _, _, _, layer, name in parts]
     ranks = [len(a) for a in below]
     spare = -sum(ranks) % COLUMNS
-    b = weight.new_zeros(sum(ranks) + spare, sum(outputs), dtype=dtype or weight.dtype)
+    b = weight.new_zeros(sum(ranks) + spare, sum(outputs))
     row = 0
     for rank, (_, start, size, layer, name) in zip(ranks, parts, strict=True):
         b[row : row + rank, start : start + size] = layer.lora_B[name].weight.t() * layer.scaling[name]
@@ -111,15 +111,22 @@ def can_pack(dtype: torch.dtype, device: str) -> bool:
 
 
 @torch.no_grad()
-def packed(weights: Weights, rows: int, lora: Adapted | None = None) -> Weights:
-    """With a copy in the blocks that oneDNN wants for about so many rows: a product with few rows takes half the time then.
+def merged(weights: Weights, layers: Sequence[nn.Module], adapter: str) -> Weights:
+    """A copy with the adapter added in: W + s B A of every layer, A and B rounded to the base's number format as beside them."""
+    whole, start = weights.weight.clone(), 0
+    for layer in layers:
+        rows = slice(start, start + int(plain(layer).out_features))  # type: ignore[arg-type]
+        if isinstance(layer, LoraLinear) and adapter in layer.lora_A:
+            a, b = (part[adapter].weight.to(whole.dtype) for part in (layer.lora_A, layer.lora_B))
+            whole[rows].addmm_(b, a, alpha=layer.scaling[adapter])
+        start = rows.stop
+    return Weights(whole, weights.bias)
 
-    ``lora`` in float32 is added in: W + s B A, rounded to the base's number format as a whole.
-    """
-    weight = weights.weight
-    if lora is not None:
-        weight = torch.addmm(weight.float(), lora.b.t(), lora.a).to(weight.dtype)
-    return weights._replace(packed=torch.ops.mkldnn._reorder_linear_weight(weight, rows))
+
+@torch.no_grad()
+def packed(weights: Weights, rows: int) -> Weights:
+    """With a copy in the blocks that oneDNN wants for about so many rows: a product with few rows takes half the time then."""
+    return weights._replace(packed=torch.ops.mkldnn._reorder_linear_weight(weights.weight, rows))
 
 
 def drawn(inputs: int, outputs: int, dtype: torch.dtype, draw: torch.Generator) -> Adapted:

@@ -114,13 +114,12 @@ class Stack:
     def for_few_rows(self, adapter: str | None, rows: int) -> Iterator[Adapters]:
         """Within: what ``read`` is to be given for this adapter. On a processor it has a copy of the weights then, with the
         adapter added in and in the order that about so many rows read quickest."""
-        names = [] if adapter is None else [adapter]
         if not joined.can_pack(self.dtype, self.device.type):
-            yield self.adapters(names)
+            yield self.adapters([] if adapter is None else [adapter])
             return
         self._packed = [
             [
-                joined.packed(weights, rows, joined.adapted(group, names, torch.float32))
+                joined.packed(weights if adapter is None else joined.merged(weights, group, adapter), rows)
                 for weights, group in zip(every, _groups(layer), strict=True)
             ]
             for every, layer in zip(self._weights, self.backbone.layers, strict=True)
@@ -209,8 +208,11 @@ class _Masks:
 
 
 def _normed(norm: Any, x: Tensor) -> Tensor:
-    """RMS normalisation, Zhang & Sennrich 2019 (arXiv:1910.07467) eq. 4. (..., D)"""
-    return nn.functional.rms_norm(x, norm.weight.shape, norm.weight, norm.variance_epsilon)
+    """RMS normalisation, Zhang & Sennrich 2019 (arXiv:1910.07467) eq. 4, in float32 whatever x is; PyTorch's own takes more
+    passes. (..., D)"""
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+    inverse = length.square_().div_(x.shape[-1]).add_(norm.variance_epsilon).rsqrt_()  # (..., 1)
+    return (x * inverse).to(x.dtype).mul_(norm.weight)
 
 
 def _groups(layer: Any) -> list[list[nn.Module]]:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from backend.training import tree
+from backend.training import stepping, tree
 from backend.training.checkpoint import NONE, Checkpoints, Live
 from backend.training.data import PromptRow
 from backend.training.draws import cycled
@@ -139,7 +139,7 @@ def train(
 
 def prepare(base: SharedBase, settings: IFTSettings, seed: int, run: Run) -> Training:
     weights = base.weights(ADAPTER)
-    optimizer = torch.optim.AdamW(weights, lr=settings.learning_rate, weight_decay=0.0, eps=1e-5)
+    optimizer = stepping.adamw(weights, settings.learning_rate, eps=1e-5)
     return Training(base, weights, optimizer, settings, seed, run)
 
 

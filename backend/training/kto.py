@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from backend.training import report, tree
+from backend.training import report, stepping, tree
 from backend.training.answers import Written, answer_logp, groups_of, written
 from backend.training.checkpoint import NONE, Checkpoints, Live
 from backend.training.data import Tokens, UnpairedRow
@@ -85,7 +85,7 @@ def train(
 
     # 2. what is trained
     weights = base.weights(ADAPTER)
-    optimizer = torch.optim.AdamW(weights, lr=s.learning_rate, weight_decay=0.0, eps=1e-8)
+    optimizer = stepping.adamw(weights, s.learning_rate)
     live = Live({"policy": weights}, optimizer)
     first, facts = saves.resume(live)
     curve: list[dict[str, Any]] = facts.get("curve", [])

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from backend.training import values
+from backend.training import stepping, values
 from backend.training.checkpoint import NONE, Checkpoints, Live
 from backend.training.data import PromptRow
 from backend.training.draws import cycled, generator
@@ -155,7 +155,7 @@ def prepare(base: SharedBase, judge: Judge, settings: PPOSettings, seed: int, ru
     critic = values.new_critic(base, judge, settings, seed)
     policy, value = base.weights(ADAPTER), [*critic.own, *critic.head.parameters()]
     groups = [policy, value] if critic.own else [[*policy, *value]]
-    optimizer = torch.optim.AdamW([*policy, *value], lr=settings.learning_rate, weight_decay=0.0, eps=1e-5)
+    optimizer = stepping.adamw([*policy, *value], settings.learning_rate, eps=1e-5)
     return Training(base, judge, critic, groups, optimizer, settings, seed, run)
 
 

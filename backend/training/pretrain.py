@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from backend.training import report, tree
+from backend.training import report, stepping, tree
 from backend.training.checkpoint import NONE, Checkpoints, Live
 from backend.training.data import TextRow
 from backend.training.draws import cycled, generator
@@ -62,7 +62,7 @@ def train(
     held_out = [piece for piece in pieces if piece.row.split != "train"]
     asked = [ask(base, kit, piece.tokens, s, generator(seed, 0, f"held out {i}")) for i, piece in enumerate(held_out)]
     weights = base.weights(ADAPTER)
-    optimizer = torch.optim.AdamW(weights, lr=s.learning_rate, weight_decay=0.0, eps=1e-8)
+    optimizer = stepping.adamw(weights, s.learning_rate)
     live = Live({"policy": weights}, optimizer)
     first, facts = saves.resume(live)
     before: list[float] = facts["before"] if facts else losses(base, asked, s, run)

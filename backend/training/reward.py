@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from backend.training import probe, report, reward_report, tree
+from backend.training import probe, report, reward_report, stepping, tree
 from backend.training.checkpoint import NONE, Checkpoints, Live
 from backend.training.data import ComparisonRow, Pair, Tokens, pairs_of
 from backend.training.draws import cycled, generator
@@ -115,7 +115,7 @@ def train(
         features or probe.Features(base, ""), compared(training), compared(held_out), s.tokens_per_microbatch, run
     )
     weights = [weight for learner in learners for weight in learner.weights]
-    optimizer = torch.optim.AdamW(weights, lr=s.learning_rate, weight_decay=0.0, eps=1e-8)
+    optimizer = stepping.adamw(weights, s.learning_rate)
     steps_per_epoch = math.ceil(len(training) / s.batch_size)
     total_steps = steps_per_epoch * s.num_train_epochs
 

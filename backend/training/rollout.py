@@ -97,7 +97,8 @@ def sample(
         for start in range(0, len(prompts), size):
             few = prompts[start : start + size]
             uniform = torch.rand(length, len(few) * count, generator=draw, dtype=torch.float64)
-            found += _decode(base, few, count, temperature, uniform, run, adapters)
+            with torch.inference_mode(adapters is not None):  # transformers' modules may keep what they compute
+                found += _decode(base, few, count, temperature, uniform, run, adapters)
     return found
 
 
