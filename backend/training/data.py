@@ -17,7 +17,15 @@ from backend.training.draws import generator
 Row = TypeVar("Row")
 
 
-PASS_TOKENS = 64  # a forward and backward costs about as much as so many tokens before it reads any; our choice
+class Pass(NamedTuple):
+    """What a forward and backward is on a kind of device; both numbers are our choice."""
+
+    price: int  # tokens that could be read in the time it takes before it reads any
+    times: int  # how many times the tokens of the setting it takes
+
+
+PROCESSOR = Pass(64, 1)
+GPU = Pass(4096, 8)
 
 
 class BadRows(ValueError):
@@ -242,17 +250,19 @@ class Tokens:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def microbatches(lengths: Sequence[int], tokens: int, seed: int, step: int, width: int = 1) -> list[list[int]]:
-    """Places sorted by length and cut so that none, padded, exceeds ``tokens``; shuffled by the seed. One place is
-    ``width`` rows. Of all such cuts it is the one that computes least, padding and the price of a pass counted. The cuts
-    are a function of the arguments alone, so a run repeats itself to the bit."""
+def microbatches(
+    lengths: Sequence[int], tokens: int, seed: int, step: int, price: int = PROCESSOR.price
+) -> list[list[int]]:
+    """Places sorted by length and cut so that none, padded, exceeds ``tokens``; shuffled by the seed. Of all such cuts it
+    is the one that computes least, padding and the price of a pass in tokens counted. The cuts are a function of the
+    arguments alone, so a run repeats itself to the bit."""
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     cheapest = [0] * (len(order) + 1)  # tokens paid from this place of the order to its end
     ends = [0] * len(order)  # where the part that begins here ends, when it is cut best
     for start in reversed(range(len(order))):
-        padded = width * lengths[order[start]]  # tokens of one place in this part
+        padded = lengths[order[start]]  # tokens of one place in this part
         last = max(start + 1, min(len(order), start + tokens // max(padded, 1)))
-        costs = {end: (end - start) * padded + PASS_TOKENS + cheapest[end] for end in range(start + 1, last + 1)}
+        costs = {end: (end - start) * padded + price + cheapest[end] for end in range(start + 1, last + 1)}
         ends[start] = min(costs, key=lambda end: (costs[end], -end))
         cheapest[start] = costs[ends[start]]
     parts, start = [], 0

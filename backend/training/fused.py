@@ -49,5 +49,7 @@ def _is_the_same(module: Any) -> bool:
 
 
 def _forward(self: Any, x: Tensor) -> Tensor:
+    if x.is_cuda:  # PyTorch's own is one kernel there; on a processor it takes more passes than ours
+        return nn.functional.rms_norm(x, self.weight.shape, self.weight, self.variance_epsilon)
     found: Tensor = _RMSNorm.apply(x, self.weight, self.variance_epsilon)
     return found

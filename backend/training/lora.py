@@ -22,9 +22,11 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float) -> Tensor:
         flat = x.reshape(-1, x.shape[-1])  # (N, I)
-        inner = flat @ a.to(x.dtype).t()  # (N, R)
+        ctx.master = a.dtype
+        a, b = a.to(x.dtype), b.to(x.dtype)
+        inner = flat @ a.t()  # (N, R)
         out = flat @ weight.t() if bias is None else torch.addmm(bias, flat, weight.t())
-        out.addmm_(inner, b.to(x.dtype).t(), alpha=scale)
+        out.addmm_(inner, b.t(), alpha=scale)
         ctx.save_for_backward(flat, inner, weight, a, b)
         ctx.scale = scale
         return out.view(*x.shape[:-1], -1)
@@ -33,12 +35,12 @@ class _Linear(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         flat, inner, weight, a, b = ctx.saved_tensors
         out = grad.reshape(-1, grad.shape[-1])  # (N, O)
-        towards_a = (out @ b.to(out.dtype)).mul_(ctx.scale)  # (N, R)
+        towards_a = (out @ b).mul_(ctx.scale)  # (N, R)
         for_x = None
         if ctx.needs_input_grad[0]:
-            for_x = (out @ weight).addmm_(towards_a, a.to(out.dtype)).view(*grad.shape[:-1], -1)
-        for_a = (towards_a.t() @ flat).to(a.dtype)
-        for_b = (out.t() @ inner).to(b.dtype).mul_(ctx.scale)
+            for_x = (out @ weight).addmm_(towards_a, a).view(*grad.shape[:-1], -1)
+        for_a = (towards_a.t() @ flat).to(ctx.master)
+        for_b = (out.t() @ inner).to(ctx.master).mul_(ctx.scale)
         return for_x, None, None, for_a, for_b, None
 
 

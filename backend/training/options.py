@@ -69,7 +69,12 @@ class CommonSettings:
         1.0, "Largest gradient norm", "A larger gradient is scaled down.", 1e-6, 1e6, advanced=True
     )
     tokens_per_microbatch: int = setting(
-        2048, "Tokens per pass", "Padded tokens in one forward pass: memory against speed.", 16, 1 << 20, advanced=True
+        2048,
+        "Tokens per pass",
+        "Padded tokens in one forward pass, eight times as many on a GPU: memory against speed.",
+        16,
+        1 << 20,
+        advanced=True,
     )
     base_dtype: str = setting(
         "auto",

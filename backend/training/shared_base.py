@@ -27,7 +27,7 @@ from transformers.pytorch_utils import Conv1D
 from backend.decoder.stack import Stack, can_stack, is_wired_alike
 from backend.registry.artifacts import BadArtifact
 from backend.training import families, fused, llama, lora, packing
-from backend.training.data import pad_right
+from backend.training.data import GPU, PROCESSOR, pad_right
 from backend.training.draws import generator
 from backend.training.families import Family, UnsupportedBase
 from backend.training.packing import Piece
@@ -64,6 +64,7 @@ class SharedBase:
         self._takes_positions = is_decoder and "position_ids" in inspect.signature(self.backbone.forward).parameters
         self.reads_trees = self._takes_positions and _attention_is_plain(causal)  # see tree.py; a job may turn it off
         self.packs = self.reads_trees and self.device.type == "cpu"  # see packing.py; likewise
+        self.one_pass = PROCESSOR if self.device.type == "cpu" else GPU
         fused.install(causal)
         self.is_wired_like_llama = is_wired_alike(self.backbone)
         if self.is_wired_like_llama:

@@ -62,9 +62,11 @@ def size(base: SharedBase, group: Group) -> int:
 
 
 def parts(base: SharedBase, groups: Sequence[Group], tokens: int, seed: int, step: int) -> list[list[int]]:
-    """Micro-batches of whole groups, as ``data`` cuts them: a packed line has no padding to save."""
-    sizes = [size(base, group) for group in groups]
-    return lines(sizes, tokens) if base.packs else microbatches(sizes, tokens, seed, step)
+    """Micro-batches of whole groups, as ``data`` cuts them: a packed line has no padding to save. ``tokens`` is the setting's."""
+    sizes, one = [size(base, group) for group in groups], base.one_pass
+    if base.packs:
+        return lines(sizes, tokens * one.times)
+    return microbatches(sizes, tokens * one.times, seed, step, one.price)
 
 
 def rows_of(tokens: Tensor, is_real: Tensor, rows: Sequence[int]) -> list[list[int]]:
@@ -75,9 +77,11 @@ def rows_of(tokens: Tensor, is_real: Tensor, rows: Sequence[int]) -> list[list[i
 def trajectory_parts(
     base: SharedBase, tokens: Tensor, is_real: Tensor, responses: int, most: int, seed: int, step: int
 ) -> list[list[int]]:
-    """Micro-batches of the rows of a trajectory; answers to one prompt stay together as far as ``most`` tokens reach."""
+    """Micro-batches of the rows of a trajectory; answers to one prompt stay together as far as a pass reaches.
+    ``most`` is the setting's."""
     reads_once = base.reads_trees or base.family == "encoder_decoder"
-    several = max(1, (most - (tokens.shape[1] - responses)) // responses) if reads_once else 1
+    room = most * base.one_pass.times - (tokens.shape[1] - responses)
+    several = max(1, room // responses) if reads_once else 1
     groups = [
         group[start : start + several]
         for group in by_prompt(tokens, is_real, responses)

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from backend.training.data import (
-    PASS_TOKENS,
+    GPU,
+    PROCESSOR,
     BadRows,
     Tokens,
     lines,
@@ -76,7 +77,6 @@ def test_every_place_is_in_one_microbatch_within_the_budget() -> None:
     assert sorted(i for part in parts for i in part) == list(range(8))
     assert all(len(part) == 1 or len(part) * max(lengths[i] for i in part) <= 40 for part in parts)
     assert parts == microbatches(lengths, tokens=40, seed=1, step=2)
-    assert len(microbatches(lengths, tokens=40, seed=1, step=2, width=2)) > len(parts)
 
 
 def test_the_cut_computes_the_least_of_all_cuts() -> None:
@@ -87,10 +87,11 @@ def test_the_cut_computes_the_least_of_all_cuts() -> None:
             starts = [0, *(i + 1 for i, cut in enumerate(cuts) if cut), len(order)]
             parts = [order[a:b] for a, b in pairwise(starts)]
             if all(len(part) == 1 or len(part) * part[0] <= 600 for part in parts):
-                prices.append(sum(PASS_TOKENS + len(part) * part[0] for part in parts))
+                prices.append(sum(PROCESSOR.price + len(part) * part[0] for part in parts))
         found = [[lengths[i] for i in part] for part in microbatches(lengths, tokens=600, seed=0, step=0)]
-        assert sum(PASS_TOKENS + len(part) * max(part) for part in found) == min(prices)
+        assert sum(PROCESSOR.price + len(part) * max(part) for part in found) == min(prices)
     assert len(microbatches([400, 90, 80, 70, 10, 9], tokens=4096, seed=0, step=0)) == 3
+    assert len(microbatches([400, 90, 80, 70, 10, 9], tokens=4096, seed=0, step=0, price=GPU.price)) == 1
 
 
 def test_padding_stands_on_the_left() -> None:
