@@ -42,13 +42,13 @@ class Work(NamedTuple):
 
 
 WORK = [
-    Work("reward", "default", "reward pairs/s", 4.0, {"6M": 32, "90M": 8, "500M": 256}, 8),
-    Work("reward", "best", "reward pairs/s", 2.5, {"6M": 32, "90M": 8, "500M": 256}, 8),
-    Work("sft", "default", "SFT tokens/s", 2.0, {"6M": 32, "90M": 8, "500M": 256}, 8),
-    Work("sft", "best", "SFT tokens/s", 1.3, {"6M": 32, "90M": 8, "500M": 256}, 8),
-    Work("dpo", "default", "DPO pairs/s", 5.0, {"6M": 32, "90M": 8, "500M": 256}, 8),
-    Work("dpo", "best", "DPO pairs/s", 2.5, {"6M": 32, "90M": 8, "500M": 256}, 8),
-    Work("ift", "default", "IFT answers/s", 4.0, {"6M": 128, "90M": 16, "500M": 256}, 8),
+    Work("reward", "default", "reward pairs/s", 4.0, {"6M": 32, "90M": 8, "500M": 128}, 8),
+    Work("reward", "best", "reward pairs/s", 2.5, {"6M": 32, "90M": 8, "500M": 128}, 8),
+    Work("sft", "default", "SFT tokens/s", 2.0, {"6M": 32, "90M": 8, "500M": 128}, 8),
+    Work("sft", "best", "SFT tokens/s", 1.3, {"6M": 32, "90M": 8, "500M": 128}, 8),
+    Work("dpo", "default", "DPO pairs/s", 5.0, {"6M": 32, "90M": 8, "500M": 128}, 8),
+    Work("dpo", "best", "DPO pairs/s", 2.5, {"6M": 32, "90M": 8, "500M": 128}, 8),
+    Work("ift", "default", "IFT answers/s", 4.0, {"6M": 128, "90M": 16, "500M": 64}, 8),
     Work("ppo", "default", "PPO episodes/s", 4.0, {"6M": 32, "90M": 16}, 16),
     Work("ppo_value", "default", "PPO episodes/s, value adapter", 2.5, {"6M": 32, "90M": 16}, 16),
 ]
