@@ -2,7 +2,7 @@
 
 import sys
 
-from backend import alternating, cli, comparing, opening, signing_in, starting
+from backend import alternating, cli, comparing, opening, signing_in, starting, testing
 from backend.jobs.repeating import Repeating
 from backend.settings import Settings
 from feedback_db import prompts
@@ -22,6 +22,7 @@ def serve(settings: Settings) -> int:
         beside = [
             Repeating("supervisor", lambda: _work(house), every_seconds=1),
             Repeating("refill", lambda: _refill(house), every_seconds=3),
+            Repeating("suites", lambda: testing.advance(house.store, house.engine), every_seconds=0.5),
         ]
 
         def started() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
 
@@ -218,6 +218,23 @@ def add_case(
     case = _case(project_id, values, expected, scenario, tags, person_id=person.id)
     with store.write():
         return prompts.case_with(store, project_id, case.digest) or store.add(case)
+
+
+def add_cases(
+    store: Store,
+    person: Person,
+    project_id: int,
+    rows: Sequence[tuple[Mapping[str, str], str | None]],
+    *,
+    scenario: str | None = None,
+    language: str | None = None,
+) -> list[Case]:
+    """Several (values, expected answer) at once, all or none; a case that is there already is taken as it is."""
+    with store.write():
+        return [
+            add_case(store, person, project_id, values=values, expected=expected, scenario=scenario, language=language)
+            for values, expected in rows
+        ]
 
 
 def _case(

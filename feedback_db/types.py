@@ -290,6 +290,55 @@ class Judgement:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Suite:
+    """Cases and the checks of their answers. A version is a row and never changes."""
+
+    id: int | None = None
+    project_id: int
+    name: str
+    version: int = 1
+    case_ids: tuple[int, ...]
+    checks: tuple[dict[str, Any], ...]  # as backend/suites/checks.py reads them
+    threshold: float | None = None  # of a case's score; None: every check must pass
+    digest: bytes
+    person_id: int | None = None
+    created_at: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuiteRun:
+    """A suite answered: one column per arm, each case ``repeats`` times."""
+
+    id: int | None = None
+    project_id: int
+    suite_id: int
+    arms: tuple[dict[str, int], ...]  # {"template", "model", "sampling"}, ids
+    repeats: int = 1
+    seed: int = 0
+    state: Literal["running", "stopped", "done"] = "running"
+    total: int  # cells there will be
+    problem: str = ""
+    person_id: int | None = None
+    created_at: int = 0
+    finished_at: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One answer of a run and what the checks said of it."""
+
+    run_id: int
+    arm: int
+    case_id: int
+    repeat: int
+    completion_id: int | None
+    score: float
+    passed: bool
+    results: tuple[tuple[float, bool, str], ...]
+    problem: str = ""  # why there is no answer
+
+
+@dataclass(frozen=True, kw_only=True)
 class Document:
     """A plain text that a model may learn the language of. It is never changed."""
 
@@ -417,6 +466,9 @@ TABLES: dict[type, str] = {
     Comparison: "comparisons",
     Assignment: "assignments",
     Judgement: "judgements",
+    Suite: "suites",
+    SuiteRun: "runs",
+    Cell: "cells",
     Document: "documents",
     Snapshot: "snapshots",
     Job: "jobs",

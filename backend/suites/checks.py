@@ -1,0 +1,148 @@
+"""What is asked of an answer, as people write it: ``{"type": "not-contains", "value": "sorry", "weight": 2}``.
+
+The types, weights and thresholds are promptfoo's wherever it has the check, so that its files mean the same here. Values may
+name the case's variables and ``expected`` in double braces; they are filled in once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from backend.problem import Problem
+from backend.prompts.problem import TemplateProblem
+from backend.prompts.template import compile_template, render
+from backend.suites import overlap, structured, texts
+from backend.suites.kinds import KINDS, Given, Kind, Outcome
+
+NOT = "not-"
+MOST_CHECKS = 64
+KEYS = ("type", "value", "threshold", "weight", "metric")
+ENTERED = (overlap, structured, texts)  # the files whose checks there are
+
+
+class BadCheck(Problem, ValueError):
+    """A check that cannot be read; the message says which, what is wrong, and what to write instead."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """``threshold`` None is the kind's own. A weight of 0 tells its score and never fails a case."""
+
+    type: str
+    value: Any = None
+    threshold: float | None = None
+    weight: float = 1.0
+    metric: str = ""
+    is_negated: bool = False
+
+    @property
+    def kind(self) -> Kind:
+        return KINDS[self.type]
+
+    @property
+    def name(self) -> str:
+        return f"{NOT if self.is_negated else ''}{self.type}"
+
+    def as_row(self) -> dict[str, Any]:
+        """The shortest that ``parse`` reads back as this check."""
+        row: dict[str, Any] = {"type": self.name}
+        if self.value is not None:
+            row["value"] = self.value
+        if self.threshold is not None:
+            row["threshold"] = self.threshold
+        if self.weight != 1.0:
+            row["weight"] = self.weight
+        if self.metric:
+            row["metric"] = self.metric
+        return row
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one check found: ``score`` 0 to 1."""
+
+    check: Check = field(repr=False)
+    score: float
+    passed: bool
+    reason: str
+
+
+def parse(rows: Sequence[Mapping[str, Any]]) -> tuple[Check, ...]:
+    """Raises BadCheck at the first that cannot be read."""
+    if len(rows) > MOST_CHECKS:
+        raise BadCheck(f"A suite takes at most {MOST_CHECKS} checks; there are {len(rows)}. Leave some out.")
+    return tuple(_parsed(row, place) for place, row in enumerate(rows, 1))
+
+
+def look(check: Check, given: Given) -> Result:
+    """What the check says of an answer. What keeps it from saying anything is a failure with the reason."""
+    try:
+        value = _filled(check.value, given)
+        outcome = check.kind.look(given, value, check.threshold)
+    except (Problem, ValueError) as problem:
+        return Result(check, 0.0, False, str(problem))
+    if check.is_negated:
+        outcome = Outcome(1.0 - outcome.score, not outcome.passed, f"not: {outcome.reason}")
+    return Result(check, outcome.score, outcome.passed or check.weight == 0, outcome.reason)
+
+
+def _parsed(row: Mapping[str, Any], place: int) -> Check:
+    where = f"Check {place}"
+    if not isinstance(row, Mapping):
+        raise BadCheck(f'{where} is no table. Write it as {{"type": "contains", "value": "..."}}.')
+    unknown = sorted(set(row) - set(KEYS))
+    if unknown:
+        raise BadCheck(f"{where} has no setting {', '.join(map(str, unknown))}. It knows {', '.join(KEYS)}.")
+    type_, is_negated = str(row.get("type", "")), False
+    if type_.startswith(NOT):
+        type_, is_negated = type_.removeprefix(NOT), True
+    kind = KINDS.get(type_)
+    if kind is None:
+        raise BadCheck(f'{where}: there is no check "{row.get("type", "")}". Choose one of {", ".join(sorted(KINDS))}.')
+    check = Check(
+        type=type_,
+        value=row.get("value"),
+        threshold=_number(row.get("threshold"), f"{where} ({type_}): threshold"),
+        weight=_number(row.get("weight", 1.0), f"{where} ({type_}): weight") or 0.0,
+        metric=str(row.get("metric") or ""),
+        is_negated=is_negated,
+    )
+    if check.weight < 0:
+        raise BadCheck(f"{where} ({type_}): weight is {check.weight:g}; it must not be below 0.")
+    problem = kind.problem_with(check.value)
+    if problem:
+        raise BadCheck(f"{where} ({type_}): {problem}")
+    for text in _texts(check.value):
+        try:
+            compile_template(text)
+        except TemplateProblem as cause:
+            raise BadCheck(f"{where} ({type_}): {cause}") from None
+    return check
+
+
+def _filled(value: Any, given: Given) -> Any:
+    """The value with the case's variables; texts inside lists and tables too, once."""
+    if isinstance(value, str) and "{{" in value:
+        return render(compile_template(value), {**given.values, "expected": given.expected or ""})
+    if isinstance(value, list):
+        return [_filled(item, given) for item in value]
+    if isinstance(value, dict):
+        return {key: _filled(item, given) for key, item in value.items()}
+    return value
+
+
+def _texts(value: Any) -> list[str]:
+    if isinstance(value, str):
+        return [value] if "{{" in value else []
+    inner = value if isinstance(value, list) else list(value.values()) if isinstance(value, dict) else []
+    return [text for item in inner for text in _texts(item)]
+
+
+def _number(value: Any, what: str) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
+        raise BadCheck(f"{what} is {value!r}; it must be a number.")
+    return float(value)

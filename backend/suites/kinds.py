@@ -1,0 +1,103 @@
+"""Every check there is, by the name under which suites ask for it: texts, structured and overlap enter theirs here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """What a check may look at. ``values`` are the case's variables; what an engine did not tell is None."""
+
+    answer: str
+    expected: str | None = None
+    values: dict[str, Any] = field(default_factory=dict)
+    seconds: float | None = None
+    tokens: int | None = None
+    mean_logp: float | None = None
+    finish_reason: str = "stop"
+
+
+class Outcome(NamedTuple):
+    """``score`` 0 to 1."""
+
+    score: float
+    passed: bool
+    reason: str
+
+
+Look = Callable[[Given, Any, "float | None"], Outcome]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """``asks`` says what the value must be, for the form and for errors; "" where it may be left out."""
+
+    look: Look
+    asks: str
+    accepts: Callable[[Any], bool]
+
+    def problem_with(self, value: Any) -> str:
+        """Why this value will not do, or "". Where it may be left out, the case's expected answer stands in."""
+        return "" if self.accepts(value) else f"the value is {value!r}; it must be {self.asks}."
+
+
+KINDS: dict[str, Kind] = {}
+
+
+def kind(name: str, asks: str = "", accepts: Callable[[Any], bool] = lambda value: True) -> Callable[[Look], Look]:
+    """Enter a check under a name."""
+
+    def entered(look: Look) -> Look:
+        KINDS[name] = Kind(look, asks, accepts)
+        return look
+
+    return entered
+
+
+def judged(passed: bool, yes: str, no: str) -> Outcome:
+    """Of a check that knows only right and wrong."""
+    return Outcome(1.0 if passed else 0.0, passed, yes if passed else no)
+
+
+def graded(score: float, least: float, what: str) -> Outcome:
+    """Of a check that measures: it passes at ``least``. Rounding of the last digits fails nobody."""
+    score = 0.0 if math.isnan(score) else min(1.0, max(0.0, score))
+    passed = score >= least - 1e-9
+    return Outcome(score, passed, f"{what} {score:.3f}, {'at least' if passed else 'below'} {least:g}")
+
+
+def wanted(given: Given, value: Any) -> str:
+    """The text to compare with: the value, or the case's expected answer. Raises ValueError where there is neither."""
+    if value is not None:
+        return value if isinstance(value, str) else str(value)
+    if given.expected is None:
+        raise ValueError("the case has no expected answer and the check no value")
+    return given.expected
+
+
+def is_text(value: Any) -> bool:
+    return isinstance(value, str | int | float) and not isinstance(value, bool)
+
+
+def is_text_or_nothing(value: Any) -> bool:
+    return value is None or is_text(value)
+
+
+def is_some(value: Any) -> bool:
+    """A list of texts, or a text with commas between."""
+    return bool(value) and (isinstance(value, str) or (isinstance(value, list) and all(is_text(v) for v in value)))
+
+
+def is_limit(value: Any) -> bool:
+    """A number, or {"min": ..., "max": ...}."""
+    if isinstance(value, dict):
+        return bool(value) and set(value) <= {"min", "max"} and all(is_number(v) for v in value.values())
+    return is_number(value)
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,394 @@
+"""What prompt engineers do to know whether version 7 really beats version 6: suites of cases with checks, and runs of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import Literal, NamedTuple, Protocol
+
+from backend import access
+from backend.engines.answers import Answer, Client, EngineError
+from backend.engines.kept import SamplingSettings, engine_name, keep_answer, keep_prompt, keep_sampling
+from backend.problem import Problem
+from backend.prompts.digest import digest_of
+from backend.suites import written
+from backend.suites.checks import Check, parse
+from backend.suites.kinds import Given
+from backend.suites.scoring import scored
+from backend.suites.summary import Summary, summed
+from feedback_db import Store, audit, suites
+from feedback_db.types import Case, Cell, Completion, Model, Person, Prompt, Sampling, Suite, SuiteRun, Template
+
+AT_ONCE = 8  # requests kept in flight: enough for the engine to batch
+TOGETHER = 64  # cells between two looks at whether somebody stopped the run
+MOST_CELLS, MOST_CASES, MOST_ARMS, MOST_REPEATS = 100_000, 20_000, 8, 100
+
+Show = Literal["all", "failed", "differ", "worse"]
+
+
+class CannotTest(Problem):
+    """A suite that cannot be kept, or a run that cannot start; the message says why."""
+
+
+class Engine(Protocol):
+    def client_for(self, model: Model) -> Client: ...
+
+
+class Arm(NamedTuple):
+    """One column of a run."""
+
+    template: Template
+    model: Model
+    sampling: Sampling
+
+
+class Progress(NamedTuple):
+    run: SuiteRun
+    done: int
+    failed: int  # of these, without an answer
+
+
+class Row(NamedTuple):
+    """One case of a run: by arm its cells in the order of the repeats, each with its answer."""
+
+    case: Case
+    cells: list[list[tuple[Cell, Completion | None]]]
+
+
+# ---- suites
+
+
+def named(store: Store, person: Person, project_id: int) -> list[Suite]:
+    """The newest version of each suite."""
+    access.require(person, "compare")
+    return suites.suites(store, project_id)
+
+
+def suite(store: Store, person: Person, suite_id: int) -> Suite:
+    access.require(person, "compare")
+    return store.get(Suite, suite_id)
+
+
+def checks_as_text(suite: Suite) -> str:
+    return "\n".join(written.line_of(check) for check in parse(suite.checks))
+
+
+def read_cases(person: Person, text: str) -> list[written.Written]:
+    """Cases pasted as CSV or JSON lines. Raises BadCases with line and field."""
+    access.require(person, "compare")
+    return written.cases_of(text)
+
+
+def save_suite(
+    store: Store,
+    person: Person,
+    project_id: int,
+    *,
+    name: str,
+    case_ids: Sequence[int],
+    checks: str,
+    threshold: float | None = None,
+) -> Suite:
+    """The next version of this name; one equal to the newest is that version. Raises CannotTest, BadCheck."""
+    access.require(person, "compare")
+    name, ids = name.strip(), tuple(dict.fromkeys(case_ids))
+    if not name or len(name) > 120:
+        raise CannotTest("A suite needs a name of at most 120 characters.", "no_suite_name")
+    if not 1 <= len(ids) <= MOST_CASES:
+        raise CannotTest(
+            f"A suite takes 1 to {MOST_CASES} cases, not {len(ids)}.", "suite_cases", most=MOST_CASES, n=len(ids)
+        )
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise CannotTest(
+            f"The threshold is {threshold:g}; it must lie between 0 and 1.", "suite_threshold", value=threshold
+        )
+    rows = tuple(check.as_row() for check in written.checks_of(checks))
+    if not rows:
+        raise CannotTest("A suite needs a check, or every answer would pass.", "no_checks")
+    key = digest_of({"cases": list(ids), "checks": list(rows), "threshold": threshold})
+    with store.write():
+        if any(store.get(Case, case_id).project_id != project_id for case_id in ids):
+            raise CannotTest("A case belongs to another project. Take it out of the suite.", "foreign_case")
+        newest = suites.newest(store, project_id, name)
+        if newest is not None and newest.digest == key:
+            return newest
+        saved = store.add(
+            Suite(
+                project_id=project_id, name=name, version=newest.version + 1 if newest else 1, case_ids=ids, checks=rows,
+                threshold=threshold, digest=key, person_id=person.id,
+            )
+        )  # fmt: skip
+        audit.record(store, person, "save_suite", "suite", saved.id, {"version": saved.version})
+        return saved
+
+
+# ---- runs
+
+
+def start(
+    store: Store,
+    person: Person,
+    suite_id: int,
+    columns: Sequence[tuple[int, int]],
+    *,
+    sampling: SamplingSettings = SamplingSettings(temperature=0.0),
+    repeats: int = 1,
+    seed: int = 0,
+) -> SuiteRun:
+    """Begin to answer the suite in each (template id, model id). ``advance`` does the work. Raises CannotTest."""
+    access.require(person, "compare")
+    suite = store.get(Suite, suite_id)
+    several = tuple(dict.fromkeys(columns))
+    if not 1 <= len(several) <= MOST_ARMS:
+        raise CannotTest(
+            f"Choose 1 to {MOST_ARMS} columns, not {len(several)}.", "suite_arms", most=MOST_ARMS, n=len(several)
+        )
+    if not 1 <= repeats <= MOST_REPEATS:
+        raise CannotTest(
+            f"Ask each case 1 to {MOST_REPEATS} times, not {repeats}.", "suite_repeats", most=MOST_REPEATS, n=repeats
+        )
+    total = len(several) * len(suite.case_ids) * repeats
+    if total > MOST_CELLS:
+        raise CannotTest(
+            f"{total:,} answers are too many for one run; at most {MOST_CELLS:,}.",
+            "suite_cells",
+            most=MOST_CELLS,
+            n=total,
+        )
+    with store.write():
+        for template_id, model_id in several:
+            template, model = store.get(Template, template_id), store.get(Model, model_id)
+            if template.project_id != suite.project_id or model.kind == "reward":
+                raise CannotTest("A column needs a template of this project and a model that writes.", "suite_column")
+        kept = keep_sampling(store, sampling)
+        arms = tuple({"template": t, "model": m, "sampling": kept.id or 0} for t, m in several)
+        run = store.add(
+            SuiteRun(
+                project_id=suite.project_id, suite_id=suite_id, arms=arms, repeats=repeats, seed=seed, total=total,
+                person_id=person.id,
+            )
+        )  # fmt: skip
+        audit.record(store, person, "start_run", "run", run.id, {"cells": total})
+        return run
+
+
+def stop(store: Store, person: Person, run_id: int) -> SuiteRun:
+    access.require(person, "compare")
+    run = store.get(SuiteRun, run_id)
+    return suites.set_state(store, run_id, "stopped") if run.state == "running" else run
+
+
+def go_on(store: Store, person: Person, run_id: int) -> SuiteRun:
+    """What has an answer is not asked again; what failed is."""
+    access.require(person, "compare")
+    with store.write():
+        suites.forget_failed(store, run_id)
+        return suites.set_state(store, run_id, "running")
+
+
+def runs(store: Store, person: Person, project_id: int) -> list[Progress]:
+    """Newest first."""
+    access.require(person, "compare")
+    return [Progress(run, *suites.counted(store, run.id or 0)) for run in suites.runs(store, project_id)]
+
+
+def progress(store: Store, person: Person, run_id: int) -> Progress:
+    access.require(person, "compare")
+    return Progress(store.get(SuiteRun, run_id), *suites.counted(store, run_id))
+
+
+def arms_of(store: Store, run: SuiteRun) -> list[Arm]:
+    return [
+        Arm(store.get(Template, arm["template"]), store.get(Model, arm["model"]), store.get(Sampling, arm["sampling"]))
+        for arm in run.arms
+    ]
+
+
+def summary(store: Store, person: Person, run_id: int) -> Summary:
+    access.require(person, "compare")
+    run = store.get(SuiteRun, run_id)
+    return summed(suites.told(store, run_id), len(run.arms))
+
+
+def rows(
+    store: Store, person: Person, run_id: int, *, show: Show = "all", start: int = 0, most: int = 20
+) -> tuple[list[Row], int]:
+    """A page of a run's cases, and how many there are in all. ``differ``: columns do not agree; ``worse``: a column fails
+    what the first passes. The suite's order."""
+    access.require(person, "compare")
+    run = store.get(SuiteRun, run_id)
+    suite = store.get(Suite, run.suite_id)
+    wanted = (
+        [case_id for case_id in suite.case_ids if case_id in _shown(store, run, show)]
+        if show != "all"
+        else list(suite.case_ids)
+    )
+    page = wanted[start : start + most]
+    cells = suites.cells(store, run_id, page)
+    answers = suites.completions(store, [cell.completion_id for cell in cells if cell.completion_id is not None])
+    found: list[Row] = []
+    for case_id in page:
+        of_case = [cell for cell in cells if cell.case_id == case_id]
+        by_arm = [
+            [(cell, answers.get(cell.completion_id or 0)) for cell in of_case if cell.arm == arm]
+            for arm in range(len(run.arms))
+        ]
+        found.append(Row(store.get(Case, case_id), by_arm))
+    return found, len(wanted)
+
+
+def _shown(store: Store, run: SuiteRun, show: Show) -> set[int]:
+    passes: dict[int, dict[int, bool]] = {}
+    for row in suites.told(store, run.id or 0):
+        by_arm = passes.setdefault(int(row["case_id"]), {})
+        by_arm[int(row["arm"])] = by_arm.get(int(row["arm"]), True) and bool(row["passed"])
+    if show == "failed":
+        return {case for case, by_arm in passes.items() if not all(by_arm.values())}
+    if show == "differ":
+        return {case for case, by_arm in passes.items() if len(set(by_arm.values())) > 1}
+    return {case for case, by_arm in passes.items() if by_arm.get(0, False) and not all(by_arm.values())}
+
+
+# ---- the work
+
+
+class _Asked(NamedTuple):
+    """A cell that wants an answer; the prompt is made once for all repeats."""
+
+    place: tuple[int, int, int]  # case id, arm, repeat
+    case: Case
+    arm: Arm
+    prompt: Prompt
+    seed: int
+
+
+def advance(store: Store, engine: Engine) -> int:
+    """Answer some cells of every run that is under way; the app itself calls this again and again. Returns how many."""
+    done = 0
+    for run in suites.running(store):
+        places = list(islice(_missing(store, run), TOGETHER))
+        try:
+            done += _answer(store, engine, run, places)
+        except EngineError as error:
+            suites.set_state(store, run.id or 0, "stopped", problem=str(error))
+            continue
+        if len(places) < TOGETHER:
+            suites.finish(store, run.id or 0)
+    return done
+
+
+def _missing(store: Store, run: SuiteRun) -> Iterator[tuple[int, int, int]]:
+    """Cells that are not there yet, case by case, so that columns can be compared early; repeats come last."""
+    there, suite = suites.there(store, run.id or 0), store.get(Suite, run.suite_id)
+    for repeat in range(run.repeats):
+        for case_id in suite.case_ids:
+            for arm in range(len(run.arms)):
+                if (case_id, arm, repeat) not in there:
+                    yield case_id, arm, repeat
+
+
+def _answer(store: Store, engine: Engine, run: SuiteRun, places: Sequence[tuple[int, int, int]]) -> int:
+    """Raises EngineError when the engine cannot be reached, is full, or refuses whoever asks; cells before it are kept."""
+    suite = store.get(Suite, run.suite_id)
+    checks, arms = parse(suite.checks), arms_of(store, run)
+    asked: list[_Asked] = []
+    done = 0
+    for place in places:
+        one = _asked(store, engine, run, arms, place)
+        before = _known(store, one) if isinstance(one, _Asked) else None
+        if isinstance(one, str):
+            suites.keep_cell(store, _without(run, place, one))
+        elif before is not None:
+            suites.keep_cell(store, _cell(run, one, before, checks, suite.threshold))
+        else:
+            asked.append(one)
+            continue
+        done += 1
+    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="suite") as pool:
+        for one, told in zip(asked, pool.map(lambda one: _told(engine, one), asked), strict=True):
+            if isinstance(told, EngineError):
+                if _is_of_the_engine(told):
+                    pool.shutdown(cancel_futures=True)
+                    raise told
+                suites.keep_cell(store, _without(run, one.place, str(told)))
+            else:
+                with store.write():
+                    kept = keep_answer(
+                        store, one.prompt, one.arm.model, one.arm.sampling, told, seed=one.seed, repeat=one.place[2]
+                    )
+                    suites.keep_cell(store, _cell(run, one, kept, checks, suite.threshold))
+            done += 1
+    return done
+
+
+def _asked(
+    store: Store, engine: Engine, run: SuiteRun, arms: Sequence[Arm], place: tuple[int, int, int]
+) -> _Asked | str:
+    """The prompt of a cell, or why there is none."""
+    case_id, number, repeat = place
+    case, arm = store.get(Case, case_id), arms[number]
+    try:
+        client = engine.client_for(arm.model)
+        most = int(arm.sampling.settings["max_tokens"])
+        prompt = keep_prompt(store, client, arm.template, case, most, run.person_id)
+    except EngineError as error:
+        if _is_of_the_engine(error):
+            raise
+        return str(error)
+    except Problem as problem:
+        return str(problem)
+    return _Asked(place, case, arm, prompt, run.seed + repeat)
+
+
+def _known(store: Store, one: _Asked) -> Completion | None:
+    model_id, sampling_id = one.arm.model.id or 0, one.arm.sampling.id or 0
+    return suites.answered_before(store, one.prompt.digest, model_id, sampling_id, one.seed, one.place[2])
+
+
+def _told(engine: Engine, one: _Asked) -> Answer | EngineError:
+    settings = one.arm.sampling.settings
+    try:
+        (answer,) = engine.client_for(one.arm.model).complete(
+            list(one.prompt.messages),
+            model=engine_name(one.arm.model),
+            seed=one.seed,
+            temperature=settings["temperature"],
+            top_p=settings["top_p"],
+            max_tokens=settings["max_tokens"],
+        )
+    except EngineError as error:
+        return error
+    return answer
+
+
+def _is_of_the_engine(error: EngineError) -> bool:
+    """Not of this prompt: the next would fail as well."""
+    return error.status is None or error.status in (401, 403, 404, 429) or error.status >= 500
+
+
+def _cell(run: SuiteRun, one: _Asked, completion: Completion, checks: Sequence[Check], threshold: float | None) -> Cell:
+    case_id, arm, repeat = one.place
+    given = Given(
+        answer=completion.text,
+        expected=one.case.expected,
+        values=dict(one.case.values or {}),
+        seconds=completion.seconds,
+        tokens=completion.tokens,
+        mean_logp=completion.mean_logp,
+        finish_reason=completion.finish_reason,
+    )
+    found = scored(checks, given, threshold)
+    results = tuple((round(result.score, 6), result.passed, result.reason) for result in found.results)
+    return Cell(
+        run_id=run.id or 0, arm=arm, case_id=case_id, repeat=repeat, completion_id=completion.id, score=found.score,
+        passed=found.passed, results=results,
+    )  # fmt: skip
+
+
+def _without(run: SuiteRun, place: tuple[int, int, int], problem: str) -> Cell:
+    case_id, arm, repeat = place
+    return Cell(
+        run_id=run.id or 0, arm=arm, case_id=case_id, repeat=repeat, completion_id=None, score=0.0, passed=False, results=(),
+        problem=problem or "no answer",
+    )  # fmt: skip

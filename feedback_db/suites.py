@@ -1,0 +1,125 @@
+"""Suites, their runs, and the cells of a run: what was answered and what the checks said."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from .store import Store, as_json, as_row
+from .types import Case, Cell, Completion, Suite, SuiteRun
+
+
+def suites(store: Store, project_id: int) -> list[Suite]:
+    """The newest version of each suite, by name."""
+    return store.find(
+        Suite,
+        "project_id = ? and version = (select max(version) from suites s where s.project_id = suites.project_id"
+        " and s.name = suites.name)",
+        [project_id],
+        "name",
+    )
+
+
+def newest(store: Store, project_id: int, name: str) -> Suite | None:
+    return next(iter(store.find(Suite, "project_id = ? and name = ?", [project_id, name], "version desc", 1)), None)
+
+
+def cases_of(store: Store, suite: Suite) -> list[Case]:
+    """In the suite's order."""
+    listed = as_json(list(suite.case_ids))
+    found = {case.id: case for case in store.find(Case, "id in (select value from json_each(?))", [listed])}
+    return [found[case_id] for case_id in suite.case_ids]
+
+
+def runs(store: Store, project_id: int, limit: int = 50) -> list[SuiteRun]:
+    """Newest first."""
+    return store.find(SuiteRun, "project_id = ?", [project_id], "id desc", limit)
+
+
+def running(store: Store) -> list[SuiteRun]:
+    return store.find(SuiteRun, "state = 'running'")
+
+
+def set_state(
+    store: Store, run_id: int, state: Literal["running", "stopped", "done"], *, problem: str = ""
+) -> SuiteRun:
+    with store.write() as db:
+        db.conn.execute(
+            "update runs set state = ?, problem = ?, finished_at = ? where id = ?",
+            [state, problem, store.now() if state == "done" else None, run_id],
+        )
+        return store.get(SuiteRun, run_id)
+
+
+def finish(store: Store, run_id: int) -> None:
+    """A run that nobody stopped meanwhile is done."""
+    with store.write() as db:
+        db.conn.execute(
+            "update runs set state = 'done', finished_at = ? where id = ? and state = 'running'", [store.now(), run_id]
+        )
+
+
+def keep_cell(store: Store, cell: Cell) -> None:
+    """Add it; one that is there stays."""
+    row = as_row(cell)
+    names, marks = ",".join(row), ",".join("?" * len(row))
+    with store.write() as db:
+        db.conn.execute(f"insert or ignore into cells ({names}) values ({marks})", tuple(row.values()))
+
+
+def forget_failed(store: Store, run_id: int) -> None:
+    """Cells without an answer make room for another try."""
+    with store.write() as db:
+        db.conn.execute("delete from cells where run_id = ? and problem <> ''", [run_id])
+
+
+def there(store: Store, run_id: int) -> set[tuple[int, int, int]]:
+    """(case id, arm, repeat) of the cells that were tried."""
+    rows = store.rows("select case_id, arm, repeat from cells where run_id = ?", [run_id])
+    return {(row["case_id"], row["arm"], row["repeat"]) for row in rows}
+
+
+def counted(store: Store, run_id: int) -> tuple[int, int]:
+    """Cells there are, and those of them without an answer."""
+    row = store.rows("select count(*) as n, sum(problem <> '') as failed from cells where run_id = ?", [run_id])[0]
+    return row["n"], row["failed"] or 0
+
+
+def cells(store: Store, run_id: int, case_ids: Sequence[int] | None = None) -> list[Cell]:
+    """Of a run, or of these cases of it; by case, arm and repeat."""
+    if case_ids is None:
+        return store.find(Cell, "run_id = ?", [run_id], "case_id, arm, repeat")
+    return store.find(
+        Cell,
+        "run_id = ? and case_id in (select value from json_each(?))",
+        [run_id, as_json(list(case_ids))],
+        "case_id, arm, repeat",
+    )
+
+
+def told(store: Store, run_id: int) -> list[dict[str, float]]:
+    """Of every cell what aggregates need: arm, case_id, repeat, score, passed, and of its answer seconds, tokens."""
+    return store.rows(
+        "select l.arm, l.case_id, l.repeat, l.score, l.passed, c.seconds, c.tokens, c.prompt_tokens, l.problem <> '' as failed"
+        " from cells l left join completions c on c.id = l.completion_id where l.run_id = ?",
+        [run_id],
+    )
+
+
+def completions(store: Store, ids: Sequence[int]) -> dict[int, Completion]:
+    found = store.find(Completion, "id in (select value from json_each(?))", [as_json(list(ids))])
+    return {one.id: one for one in found if one.id is not None}
+
+
+def answered_before(
+    store: Store, prompt_digest: bytes, model_id: int, sampling_id: int, seed: int, repeat: int
+) -> Completion | None:
+    """An answer to the same bytes by the same model, sampled alike: it need not be generated again."""
+    found = store.find(
+        Completion,
+        "prompt_id in (select id from prompts where digest = ?) and model_id = ? and sampling_id = ? and seed = ?"
+        " and repeat = ? and finish_reason in ('stop', 'length')",
+        [prompt_digest, model_id, sampling_id, seed, repeat],
+        limit=1,
+    )
+    return found[0] if found else None
