@@ -80,6 +80,18 @@ def read_cases(person: Person, text: str) -> list[written.Written]:
     return written.cases_of(text)
 
 
+def threshold_of(text: str) -> float | None:
+    """What was typed as the threshold; None for nothing. Raises CannotTest."""
+    if not text.strip():
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise CannotTest(
+            f'The threshold is "{text.strip()}"; it must be a number between 0 and 1.', "threshold_text"
+        ) from None
+
+
 def save_suite(
     store: Store,
     person: Person,
@@ -224,18 +236,26 @@ def rows(
         if show != "all"
         else list(suite.case_ids)
     )
-    page = wanted[start : start + most]
-    cells = suites.cells(store, run_id, page)
+    return _rows(store, run, wanted[start : start + most]), len(wanted)
+
+
+def row(store: Store, person: Person, run_id: int, case_id: int) -> Row:
+    access.require(person, "compare")
+    return _rows(store, store.get(SuiteRun, run_id), [case_id])[0]
+
+
+def _rows(store: Store, run: SuiteRun, case_ids: Sequence[int]) -> list[Row]:
+    cells = suites.cells(store, run.id or 0, case_ids)
     answers = suites.completions(store, [cell.completion_id for cell in cells if cell.completion_id is not None])
     found: list[Row] = []
-    for case_id in page:
+    for case_id in case_ids:
         of_case = [cell for cell in cells if cell.case_id == case_id]
         by_arm = [
             [(cell, answers.get(cell.completion_id or 0)) for cell in of_case if cell.arm == arm]
             for arm in range(len(run.arms))
         ]
         found.append(Row(store.get(Case, case_id), by_arm))
-    return found, len(wanted)
+    return found
 
 
 def _shown(store: Store, run: SuiteRun, show: Show) -> set[int]:

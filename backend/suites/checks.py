@@ -6,6 +6,7 @@ name the case's variables and ``expected`` in double braces; they are filled in 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -143,6 +144,6 @@ def _texts(value: Any) -> list[str]:
 def _number(value: Any, what: str) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise BadCheck(f"{what} is {value!r}; it must be a number.")
     return float(value)

@@ -11,11 +11,12 @@ from ui.strings import (
     quality,
     rounds,
     shell,
+    suites,
     train,
     views,
     work,
 )
 
-FILES = (shell, problems, work, views, label, build, compare, quality, train, rounds, models, engines, people)
+FILES = (shell, problems, work, views, label, build, suites, compare, quality, train, rounds, models, engines, people)
 
 STRINGS: dict[str, tuple[str, ...]] = {key: texts for file in FILES for key, texts in file.STRINGS.items()}

@@ -14,6 +14,7 @@ STRINGS = {
     "role.admin": ("admin", "管理员"),
     "nav.label": ("Label", "标注"),
     "nav.build": ("Build", "构建"),
+    "nav.suites": ("Test", "测试"),
     "nav.compare": ("Compare", "比较"),
     "nav.quality": ("Quality", "质量"),
     "nav.train": ("Train", "训练"),

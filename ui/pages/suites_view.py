@@ -1,0 +1,165 @@
+"""What the test page draws: runs, columns, pairs of columns, cases."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from backend import prompting
+from backend.stats.agreement import Estimate
+from backend.suites.summary import Column, Pair, Summary
+from backend.testing import Arm, Progress, Row
+from ui.context import Ui
+from ui.views.drawn import badge, drawing, heading, messages, note, table
+from ui.views.words import clipped, clock, figure, share
+
+LETTERS = "ABCDEFGH"
+SURE = 0.05
+
+
+def runs_shown(ui: Ui, found: Sequence[Progress], chosen: int | None) -> dict[str, Any]:
+    say = ui.guard.say
+    tones = {"running": "info", "stopped": "warn", "done": "ok"}
+    rows = [
+        (
+            one.run.id or 0,
+            [
+                str(one.run.id),
+                clock(one.run.created_at),
+                f"{one.done:,} / {one.run.total:,}",
+                badge(say(f"suites.state.{one.run.state}"), tones[one.run.state]),
+            ],
+        )
+        for one in found
+    ]
+    columns = [say(f"suites.{name}") for name in ("which", "when", "done", "state")]
+    return drawing(
+        table(
+            columns,
+            rows,
+            caption=say("suites.runs"),
+            empty=say("suites.no_runs"),
+            chosen=chosen,
+            selects=True,
+            numbers=[2],
+        )
+    )
+
+
+def run_shown(ui: Ui, progress: Progress, arms: Sequence[Arm], summary: Summary) -> dict[str, Any]:
+    say = ui.guard.say
+    return drawing(
+        note(progress.run.problem, "bad") if progress.run.problem else None,
+        note(say("suites.without", n=progress.failed), "warn") if progress.failed else None,
+        table(
+            [say(f"suites.{name}") for name in ("column", "passed", "score", "flaky", "seconds", "tokens")],
+            [(at, _column(at, arms[at], column)) for at, column in enumerate(summary.columns)],
+            caption=say("suites.columns"),
+            empty="",
+            numbers=[1, 2, 3, 4, 5],
+        ),
+        heading(say("suites.pairs")) if summary.pairs else None,
+        table(
+            [say(f"suites.{name}") for name in ("column", "flips", "p", "gain", "says")],
+            [(pair.arm, _pair(ui, pair)) for pair in summary.pairs],
+            caption=say("suites.pairs"),
+            empty="",
+            numbers=[1, 2, 3],
+        )
+        if summary.pairs
+        else None,
+    )
+
+
+def cases_shown(ui: Ui, rows: Sequence[Row], n: int, start: int, chosen: int | None) -> dict[str, Any]:
+    say = ui.guard.say
+    arms = len(rows[0].cells) if rows else 0
+    told = [
+        (row.case.id or 0, [clipped(prompting.case_text(row.case), 60), *(_cell(ui, cells) for cells in row.cells)])
+        for row in rows
+    ]
+    where = say("suites.page", first=start + 1, last=start + len(rows), n=n) if rows else ""
+    return drawing(
+        table(
+            [say("suites.case"), *LETTERS[:arms]], told, caption=where or say("suites.show"), empty=say("suites.no_rows"),
+            chosen=chosen, selects=True,
+        ),
+        note(where) if where else None,
+    )  # fmt: skip
+
+
+def case_shown(ui: Ui, row: Row, names: Sequence[str]) -> dict[str, Any]:
+    """The case, what is expected, and every answer with what the checks said."""
+    say = ui.guard.say
+    items = [{"role": "user", "label": say("suites.case"), "text": prompting.case_text(row.case), "foot": ""}]
+    if row.case.expected:
+        items.append({"role": "system", "label": say("suites.expected"), "text": row.case.expected, "foot": ""})
+    for at, cells in enumerate(row.cells):
+        for cell, answer in cells:
+            foot = " · ".join(
+                f"{name} {'✓' if passed else '✗'} {reason}"
+                for name, (_, passed, reason) in zip(names, cell.results, strict=False)
+            )
+            verdict = say("suites.pass") if cell.passed else say("suites.fail")
+            text = answer.text if answer else cell.problem
+            label = f"{LETTERS[at]} · {verdict if answer else say('suites.no_answer')} · {cell.score:.2f}"
+            items.append({"role": "assistant", "label": label, "text": text, "foot": foot})
+    return drawing(messages(items))
+
+
+def _column(at: int, arm: Arm, column: Column) -> list[Any]:
+    name = f"{LETTERS[at]}  {arm.template.name} · v{arm.template.version} × {arm.model.name}"
+    prompt = "–" if math.isnan(column.prompt_tokens) else f"{column.prompt_tokens:.0f}"
+    tokens = "–" if math.isnan(column.tokens) else f"{prompt} + {column.tokens:.0f}"
+    return [
+        name,
+        _share(column.passed),
+        _range(column.score),
+        "–" if math.isnan(column.flaky) else share(column.flaky),
+        "–" if math.isnan(column.seconds) else figure(column.seconds),
+        tokens,
+    ]
+
+
+def _pair(ui: Ui, pair: Pair) -> list[Any]:
+    flips = pair.flips
+    return [
+        LETTERS[pair.arm],
+        f"{flips.gained} / {flips.lost}",
+        f"{pair.adjusted:.3f}",
+        _range(pair.gain, "+"),
+        _says(ui, pair),
+    ]
+
+
+def _says(ui: Ui, pair: Pair) -> Any:
+    say = ui.guard.say
+    if pair.adjusted < SURE:
+        is_better = pair.flips.gained > pair.flips.lost
+        return badge(say("suites.better" if is_better else "suites.worse"), "ok" if is_better else "bad")
+    if pair.needed is not None:
+        return badge(say("suites.needs", n=f"{pair.needed:,}"), "info")
+    moved = pair.gain.low > 0 or pair.gain.high < 0
+    return badge(say("suites.more_cases" if moved else "suites.even"), "info")
+
+
+def _cell(ui: Ui, cells: Sequence[Any]) -> Any:
+    if not cells:
+        return ""
+    passed = sum(cell.passed for cell, _ in cells)
+    if all(answer is None for _, answer in cells):
+        return badge(ui.guard.say("suites.no_answer"), "warn")
+    if len(cells) > 1:
+        return badge(f"{passed} / {len(cells)}", "ok" if passed == len(cells) else "bad" if not passed else "warn")
+    cell, answer = cells[0]
+    word = ui.guard.say("suites.pass" if cell.passed else "suites.fail")
+    return badge(f"{word} · {clipped(answer.text, 40)}", "ok" if cell.passed else "bad")
+
+
+def _share(value: Estimate) -> str:
+    return f"{share(value.value)} ({share(value.low)}–{share(value.high)}, n = {value.n})" if value.n else "–"
+
+
+def _range(value: Estimate, sign: str = "") -> str:
+    return f"{value.value:{sign}.2f} ({value.low:{sign}.2f} – {value.high:{sign}.2f})" if value.n else "–"
