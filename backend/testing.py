@@ -65,6 +65,11 @@ def named(store: Store, person: Person, project_id: int) -> list[Suite]:
     return suites.suites(store, project_id)
 
 
+def newest(store: Store, person: Person, project_id: int) -> int | None:
+    """The suite that was saved last: what a page opens with."""
+    return max((one.id or 0 for one in named(store, person, project_id)), default=None)
+
+
 def suite(store: Store, person: Person, suite_id: int) -> Suite:
     access.require(person, "compare")
     return store.get(Suite, suite_id)

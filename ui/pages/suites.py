@@ -71,8 +71,9 @@ def page(ui: Ui) -> None:
             with gr.Column(scale=4, min_width=340, elem_classes="wh-panel"):
                 project = project_picker(ui)
                 suite = picker(label("suites.suite"), "suite")
-                form = _form(ui)
-                save = gr.Button(label("suites.save"), size="sm", elem_id="save-suite")
+                with gr.Accordion(label("suites.edit"), open=True, elem_id="edit-suite") as editor:
+                    form = _form(ui)
+                    save = gr.Button(label("suites.save"), size="sm", elem_id="save-suite")
                 saved = drawn("suite-status")
                 asked = _asked(ui)
                 run = gr.Button(label("suites.run"), variant="primary", size="sm", elem_id="run-suite")
@@ -82,7 +83,7 @@ def page(ui: Ui) -> None:
                 watch, previous, after = _watch(ui)
         timer = gr.Timer(EVERY_SECONDS, active=False)
     seen = gr.State(None)
-    filled = [suite, form.name, form.template, form.checks, form.threshold, asked.templates, asked.models]
+    filled = [editor, suite, form.name, form.template, form.checks, form.threshold, asked.templates, asked.models]
     shown = [
         runs,
         watch.run,
@@ -100,10 +101,11 @@ def page(ui: Ui) -> None:
     def open_page(request: gr.Request) -> list[Any]:
         projects, chosen = fill_projects(ui, request)
         project_id = chosen.id or 0 if chosen else 0
+        newest = testing.newest(ui.store, ui.guard.person(), project_id)
         return [
             gr.Timer(active=True),
             projects,
-            *_filled(ui, project_id, None),
+            *_filled(ui, project_id, newest),
             *_shown(ui, project_id, asked_for(request, "run")),
         ]
 
@@ -119,7 +121,7 @@ def page(ui: Ui) -> None:
         told = ui.guard.say(
             "suites.saved", name=made.name, version=made.version, n=len(made.case_ids), checks=len(made.checks)
         )
-        return [drawing(note(told, "ok")), "", *_filled(ui, project_id or 0, made.id)[:5]]
+        return [drawing(note(told, "ok")), "", *_filled(ui, project_id or 0, made.id)[:6]]
 
     @needs("compare")
     def start_run(project_id: int | None, suite_id: int | None, *given: Any) -> list[Any]:
@@ -182,7 +184,7 @@ def page(ui: Ui) -> None:
     gr.on(None, open_page, None, [timer, project, *filled, *shown], api_name="suites_open", **quiet)
     project.input(open_project, project, [*filled, *shown], api_name="suites_project", **quiet)
     suite.input(choose_suite, [project, suite], filled, api_name="choose_suite", **quiet)
-    save.click(save_suite, [project, suite, *form], [saved, form.pasted, *filled[:5]], api_name="save_suite")
+    save.click(save_suite, [project, suite, *form], [saved, form.pasted, *filled[:6]], api_name="save_suite")
     run.click(start_run, [project, suite, *asked], [started, *shown], api_name="start_run")
     watch.stop.click(stop_run, [project, watch.run], shown, api_name="stop_run")
     watch.go_on.click(go_on, [project, watch.run], shown, api_name="go_on")
@@ -275,6 +277,7 @@ def _filled(ui: Ui, project_id: int, suite_id: int | None) -> list[Any]:
     chosen = testing.suite(ui.store, person, suite_id) if suite_id else None
     choices = [(ui.guard.say("suites.new"), 0), *((f"{one.name} · v{one.version}", one.id or 0) for one in found)]
     return [
+        gr.update(open=chosen is None),
         gr.update(choices=choices, value=suite_id or 0),
         chosen.name if chosen else "",
         gr.update(choices=templates, value=None if chosen or not templates else templates[0][1]),

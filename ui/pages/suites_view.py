@@ -154,7 +154,7 @@ def _cell(ui: Ui, cells: Sequence[Any]) -> Any:
         return badge(f"{passed} / {len(cells)}", "ok" if passed == len(cells) else "bad" if not passed else "warn")
     cell, answer = cells[0]
     word = ui.guard.say("suites.pass" if cell.passed else "suites.fail")
-    return badge(f"{word} · {clipped(answer.text, 40)}", "ok" if cell.passed else "bad")
+    return badge(f"{word} · {clipped(answer.text, 28)}", "ok" if cell.passed else "bad")
 
 
 def _share(value: Estimate) -> str:

@@ -3,6 +3,7 @@
 STRINGS = {
     "suites.suite": ("Suite", "测试集"),
     "suites.new": ("A new suite", "新建测试集"),
+    "suites.edit": ("What the suite asks", "测试集内容"),
     "suites.name": ("Name", "名称"),
     "suites.of_template": ("Cases of this template's scenario", "此模板场景的用例"),
     "suites.split": ("Split", "划分"),

@@ -26,25 +26,34 @@ def tab(studio: Studio, studio_app: Any) -> Tab:
 
 
 def form(**changes: Any) -> list[Any]:
-    given = {"name": "colours", "template": None, "split": "all", "most": 100, "pasted": PASTED, "checks": "contains", "threshold": ""}
+    given = {
+        "name": "colours",
+        "template": None,
+        "split": "all",
+        "most": 100,
+        "pasted": PASTED,
+        "checks": "contains",
+        "threshold": "",
+    }
     return list({**given, **changes}.values())
 
 
-def ran(studio: Studio, tab: Tab) -> int:
+def ran(studio: Studio) -> int:
     """A finished run of two columns over two cases; its id."""
-    project_id = studio.project.id or 0
-    tab.call("save_suite", project_id, 0, *form())
-    (suite,) = [one for one in testing.named(studio.store, studio.engineer, project_id) if one.name == "colours"]
-    drafts = [prompting.Draft(name=f"colour {n}", body=body) for n, body in enumerate(("Say {{word}}", "Repeat {{word}}"))]
-    templates = [prompting.save_template(studio.store, studio.engineer, project_id, draft).id for draft in drafts]
-    live = models.live(studio.store, "policy")
+    store, bob, project_id = studio.store, studio.engineer, studio.project.id or 0
+    cases = prompting.add_cases(store, bob, project_id, [({"word": word}, word) for word in ("red", "blue")])
+    ids = [case.id or 0 for case in cases]
+    suite = testing.save_suite(store, bob, project_id, name="colours", case_ids=ids, checks="contains")
+    drafts = [
+        prompting.Draft(name=f"colour {n}", body=f"{verb} {{{{word}}}}") for n, verb in enumerate(("Say", "Repeat"))
+    ]
+    templates = [prompting.save_template(store, bob, project_id, draft).id or 0 for draft in drafts]
+    live = models.live(store, "policy")
     assert live is not None
-    before = {one.run.id for one in testing.runs(studio.store, studio.engineer, project_id)}
-    tab.call("start_run", project_id, suite.id, templates, [live.id], 0.0, 16, 1, 0)
-    (new,) = {one.run.id for one in testing.runs(studio.store, studio.engineer, project_id)} - before
-    for _ in range(20):
-        testing.advance(studio.store, studio.engine)  # type: ignore[attr-defined]
-    return new or 0
+    run = testing.start(store, bob, suite.id or 0, [(template, live.id or 0) for template in templates])
+    while testing.progress(store, bob, run.id or 0).run.state == "running":
+        testing.advance(store, studio.engine)
+    return run.id or 0
 
 
 def test_a_suite_is_saved_with_its_pasted_cases_and_refused_with_the_line(tab: Tab, studio: Studio) -> None:
@@ -53,23 +62,22 @@ def test_a_suite_is_saved_with_its_pasted_cases_and_refused_with_the_line(tab: T
     assert "2 cases, 1 checks" in parts(said, "note")[0]["text"] and emptied == ""
     with pytest.raises(gr.Error, match="Line 3: 1 fields"):
         tab.call("save_suite", project_id, 0, *form(pasted="word,expected\na,b\nc"))
-    with pytest.raises(gr.Error, match='Line 1: there is no check "contain"'):
+    with pytest.raises(gr.Error, match="Line 1: there is no check"):
         tab.call("save_suite", project_id, 0, *form(checks="contain:x"))
     with pytest.raises(gr.Error, match="between 0 and 1"):
         tab.call("save_suite", project_id, 0, *form(threshold="high"))
 
 
 def test_a_run_shows_columns_pairs_and_cases(tab: Tab, studio: Studio) -> None:
-    run_id = ran(studio, tab)
-    assert run_id
-    shown = tab.select("choose_run", run_id, studio.project.id)
+    run_id = ran(studio)
+    shown = tab.call("choose_run", studio.project.id, event={"id": run_id})
     columns, pairs = parts(shown[2], "table")
     assert len(columns["rows"]) == 2 and "n = 2" in columns["rows"][0]["cells"][1]
     assert pairs["rows"][0]["cells"][0] == "B"
     cases = parts(shown[6], "table")[0]
     assert len(cases["rows"]) == 2
     case_id = cases["rows"][0]["id"]
-    opened = tab.select("choose_case", case_id, run_id)
+    opened = tab.call("choose_case", run_id, event={"id": case_id})
     told = parts(opened[1], "messages")[0]["items"]
     assert told[0]["text"] and told[1]["text"] == "red" and "contains" in told[2]["foot"]
     (sent,) = tab.call("send_answers", run_id, case_id)
@@ -77,10 +85,8 @@ def test_a_run_shows_columns_pairs_and_cases(tab: Tab, studio: Studio) -> None:
 
 
 @pytest.mark.parametrize(("theme", "lang"), [("light", "en"), ("dark", "zh-CN")])
-def test_the_page_breaks_no_rule_of_accessibility(
-    studio: Studio, studio_page: Any, tab: Tab, theme: str, lang: str
-) -> None:
-    run_id = ran(studio, tab)
+def test_the_page_breaks_no_rule_of_accessibility(studio: Studio, studio_page: Any, theme: str, lang: str) -> None:
+    run_id = ran(studio)
     page = studio_page(studio.engineer, lang, theme)
     page.goto(f"/studio/test?run={run_id}")
     page.locator("#run-cases button").first.click()
