@@ -5,6 +5,7 @@ import sys
 from backend import alternating, cli, comparing, opening, signing_in, starting, testing
 from backend.jobs.repeating import Repeating
 from backend.settings import Settings
+from backend.suites import running
 from feedback_db import prompts
 
 
@@ -22,7 +23,7 @@ def serve(settings: Settings) -> int:
         beside = [
             Repeating("supervisor", lambda: _work(house), every_seconds=1),
             Repeating("refill", lambda: _refill(house), every_seconds=3),
-            Repeating("suites", lambda: testing.advance(house.store, house.engine), every_seconds=0.5),
+            Repeating("suites", lambda: _test(house), every_seconds=0.5),
         ]
 
         def started() -> None:
@@ -48,6 +49,11 @@ def _greet(settings: Settings, first_admin_token: str | None) -> None:
 def _work(house: opening.House) -> None:
     house.jobs.tick()
     alternating.advance(house.store)
+
+
+def _test(house: opening.House) -> None:
+    testing.follow(house.store)
+    running.advance(house.store, house.engine)
 
 
 def _refill(house: opening.House) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from .store import Store, as_json, as_row
-from .types import Case, Cell, Completion, Suite, SuiteRun
+from .types import Case, Cell, Completion, Model, Suite, SuiteRun
 
 
 def suites(store: Store, project_id: int) -> list[Suite]:
@@ -38,6 +38,23 @@ def runs(store: Store, project_id: int, limit: int = 50) -> list[SuiteRun]:
 
 def running(store: Store) -> list[SuiteRun]:
     return store.find(SuiteRun, "state = 'running'")
+
+
+def followed(store: Store) -> list[SuiteRun]:
+    """The newest run of each suite's name, where it is to be run again for new policies."""
+    return store.find(
+        SuiteRun,
+        "follows = 1 and id in (select max(r.id) from runs r join suites s on s.id = r.suite_id group by s.project_id, s.name)",
+    )
+
+
+def not_seen_by(store: Store, run: SuiteRun) -> list[Model]:
+    """Policies of the run's project that were trained after it began, oldest first."""
+    return store.find(
+        Model,
+        "kind = 'policy' and adapter is not null and project_id = ? and created_at > ?",
+        [run.project_id, run.created_at],
+    )
 
 
 def set_state(

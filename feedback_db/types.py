@@ -318,6 +318,7 @@ class SuiteRun:
     state: Literal["running", "stopped", "done"] = "running"
     total: int  # cells there will be
     problem: str = ""
+    follows: bool = False  # run again for every policy that is trained
     person_id: int | None = None
     created_at: int = 0
     finished_at: int | None = None

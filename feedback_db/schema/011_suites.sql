@@ -11,6 +11,7 @@ CREATE TABLE runs (
   arms TEXT NOT NULL CHECK (json_valid(arms)),                          -- [{"template", "model", "sampling"}] by id, one per column
   repeats INTEGER NOT NULL CHECK (repeats BETWEEN 1 AND 100), seed INTEGER NOT NULL,
   state TEXT NOT NULL CHECK (state IN ('running','stopped','done')), total INTEGER NOT NULL, problem TEXT NOT NULL DEFAULT '',
+  follows INTEGER NOT NULL DEFAULT 0 CHECK (follows IN (0,1)),          -- run again, with it, for every policy that is trained
   person_id INTEGER REFERENCES people(id), created_at INTEGER NOT NULL, finished_at INTEGER
 ) STRICT;
 CREATE INDEX runs_suite ON runs(suite_id);

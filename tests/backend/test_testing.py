@@ -8,10 +8,11 @@ from backend import prompting, testing
 from backend.access import Denied
 from backend.engines.answers import EngineError
 from backend.engines.scripted import ScriptedEngine
+from backend.suites import running
 from backend.suites.checks import BadCheck
 from backend.testing import CannotTest
 from feedback_db import Store, models, suites
-from feedback_db.types import Completion, Person, Project, Suite, SuiteRun, Template
+from feedback_db.types import Completion, Model, Person, Project, Suite, SuiteRun, Template
 
 CHECKS = "contains:{{word}}\nnot-contains:sorry"
 
@@ -59,7 +60,7 @@ def started(store: Store, person: Person, project: Project, bodies: tuple[str, .
 
 def finished(store: Store, engine: ScriptedEngine, run: SuiteRun) -> SuiteRun:
     for _ in range(100):
-        testing.advance(store, engine)
+        running.advance(store, engine)
         now = store.get(SuiteRun, run.id or 0)
         if now.state != "running":
             return now
@@ -105,7 +106,7 @@ def test_a_stop_holds_until_somebody_goes_on(
 ) -> None:
     run = started(store, engineer, project, ("Say {{word}}",))
     testing.stop(store, engineer, run.id or 0)
-    assert testing.advance(store, counting) == 0 and counting.asked == 0
+    assert running.advance(store, counting) == 0 and counting.asked == 0
     testing.go_on(store, engineer, run.id or 0)
     assert finished(store, counting, run).state == "done" and counting.asked == 6
 
@@ -130,6 +131,37 @@ def test_repeats_are_sampled_anew_and_flakes_counted(store: Store, engineer: Per
     (column,) = testing.summary(store, engineer, run.id or 0).columns
     assert (column.n, column.passed.n, column.passed.value, column.flaky) == (12, 6, 0.0, 1.0)
     assert column.score.value == pytest.approx(0.5)
+
+
+def test_a_followed_run_is_run_again_for_a_new_policy_beside_base_and_live(
+    store: Store, engineer: Person, project: Project, counting: Counting
+) -> None:
+    run = started(store, engineer, project, ("Say {{word}}", "SHOUT {{word}}"))
+    assert testing.follow(store) == []
+    live = run.arms[0]["model"]
+    followed = testing.start(store, engineer, run.suite_id, [(arm["template"], live) for arm in run.arms], follows=True)
+    assert testing.follow(store) == []
+    new = store.add(
+        Model(
+            project_id=project.id,
+            name="ppo-9",
+            kind="policy",
+            base="tiny",
+            adapter="x",
+            source="test",
+            digest=b"n" * 32,
+        )
+    )
+    (made,) = testing.follow(store)
+    assert [(arm["template"], arm["model"]) for arm in made.arms] == [
+        (arm["template"], model) for arm in followed.arms for model in (live, new.id)
+    ]
+    assert (made.total, made.suite_id, made.arms[0]["sampling"]) == (24, run.suite_id, followed.arms[0]["sampling"])
+    assert testing.follow(store) == []
+    other = store.add(
+        Model(project_id=None, name="ppo-10", kind="policy", base="tiny", adapter="y", source="test", digest=b"m" * 32)
+    )
+    assert other.id and testing.follow(store) == []
 
 
 def test_pages_show_what_is_asked_for(store: Store, engineer: Person, project: Project, counting: Counting) -> None:

@@ -9,6 +9,7 @@ import gradio as gr
 
 from backend import comparing, prompting, testing
 from backend.engines.kept import SamplingSettings
+from backend.suites import running
 from backend.suites.checks import parse
 from feedback_db.types import Suite
 from ui.context import Ui
@@ -47,6 +48,7 @@ class Asked(NamedTuple):
     max_tokens: Any
     repeats: Any
     seed: Any
+    follows: Any
 
 
 class Watch(NamedTuple):
@@ -131,7 +133,7 @@ def page(ui: Ui) -> None:
         sampling = SamplingSettings(temperature=float(a.temperature or 0), max_tokens=int(a.max_tokens or 0))
         made = testing.start(
             ui.store, ui.guard.person(), suite_id, list(product(a.templates or [], a.models or [])), sampling=sampling,
-            repeats=int(a.repeats or 0), seed=int(a.seed or 0),
+            repeats=int(a.repeats or 0), seed=int(a.seed or 0), follows=bool(a.follows),
         )  # fmt: skip
         told = ui.guard.say("suites.started", id=made.id, n=f"{made.total:,}")
         return [drawing(note(told, "ok")), *_shown(ui, project_id or 0, made.id)]
@@ -245,7 +247,8 @@ def _asked(ui: Ui) -> Asked:
         )
         repeats = gr.Number(value=1, precision=0, label=label("suites.repeats"), elem_id="suite-repeats", min_width=70)
         seed = gr.Number(value=0, precision=0, label=label("suites.seed"), elem_id="suite-seed", min_width=70)
-    return Asked(templates, models, temperature, max_tokens, repeats, seed)
+    follows = gr.Checkbox(label=label("suites.follows"), elem_id="suite-follows")
+    return Asked(templates, models, temperature, max_tokens, repeats, seed, follows)
 
 
 def _watch(ui: Ui) -> tuple[Watch, Any, Any]:
@@ -330,7 +333,7 @@ def _shown(
             gr.update(interactive=False),
             _told(found, None),
         ]
-    arms = testing.arms_of(ui.store, one.run)
+    arms = running.arms_of(ui.store, one.run)
     told = run_shown(ui, one, arms, testing.summary(ui.store, person, one.run.id))
     rows, n = testing.rows(ui.store, person, one.run.id, show=show, start=start, most=PAGE)  # type: ignore[arg-type]
     if start >= n:

@@ -8,8 +8,9 @@ from typing import Any
 
 from backend import prompting
 from backend.stats.agreement import Estimate
+from backend.suites.running import Arm
 from backend.suites.summary import Column, Pair, Summary
-from backend.testing import Arm, Progress, Row
+from backend.testing import Progress, Row
 from ui.context import Ui
 from ui.views.drawn import badge, drawing, heading, messages, note, table
 from ui.views.words import clipped, clock, figure, share

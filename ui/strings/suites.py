@@ -44,6 +44,10 @@ STRINGS = {
     "suites.max_tokens": ("Longest answer, tokens", "最长回答(词元)"),
     "suites.repeats": ("Times each", "每例次数"),
     "suites.seed": ("Seed", "种子"),
+    "suites.follows": (
+        "Run again for every policy that is trained, beside base and live",
+        "每次训练出新策略后自动重跑(与基座、当前策略并列)",
+    ),
     "suites.run": ("Run", "运行"),
     "suites.stop": ("Stop", "停止"),
     "suites.go_on": ("Go on", "继续"),

@@ -10,6 +10,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
 from backend import prompting, testing
+from backend.suites import running
 from feedback_db import models
 from tests.ui.house import token_for
 from tests.ui.pages.studio import Studio, Tab, parts
@@ -52,7 +53,7 @@ def ran(studio: Studio) -> int:
     assert live is not None
     run = testing.start(store, bob, suite.id or 0, [(template, live.id or 0) for template in templates])
     while testing.progress(store, bob, run.id or 0).run.state == "running":
-        testing.advance(store, studio.engine)
+        running.advance(store, studio.engine)
     return run.id or 0
 
 

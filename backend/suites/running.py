@@ -1,0 +1,181 @@
+"""The work behind a run: cells are answered in small batches, each kept with what the checks say of it, so that a run goes on
+where it was cut off and can be stopped between two batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import NamedTuple, Protocol
+
+from backend.engines.answers import Answer, Client, EngineError
+from backend.engines.kept import engine_name, keep_answer, keep_prompt
+from backend.problem import Problem
+from backend.suites.checks import Check, parse
+from backend.suites.kinds import Given
+from backend.suites.scoring import scored
+from feedback_db import Store, suites
+from feedback_db.types import Case, Cell, Completion, Model, Prompt, Sampling, Suite, SuiteRun, Template
+
+AT_ONCE = 8  # requests kept in flight: enough for the engine to batch
+TOGETHER = 64  # cells between two looks at whether somebody stopped the run
+
+
+class Engine(Protocol):
+    def client_for(self, model: Model) -> Client: ...
+
+
+class Arm(NamedTuple):
+    """One column of a run."""
+
+    template: Template
+    model: Model
+    sampling: Sampling
+
+
+def arms_of(store: Store, run: SuiteRun) -> list[Arm]:
+    return [
+        Arm(store.get(Template, arm["template"]), store.get(Model, arm["model"]), store.get(Sampling, arm["sampling"]))
+        for arm in run.arms
+    ]
+
+
+class _Asked(NamedTuple):
+    """A cell that wants an answer; the prompt is made once for all repeats."""
+
+    place: tuple[int, int, int]  # case id, arm, repeat
+    case: Case
+    arm: Arm
+    prompt: Prompt
+    seed: int
+
+
+def advance(store: Store, engine: Engine) -> int:
+    """Answer some cells of every run that is under way; the app itself calls this again and again. Returns how many."""
+    done = 0
+    for run in suites.running(store):
+        places = list(islice(_missing(store, run), TOGETHER))
+        try:
+            done += _answer(store, engine, run, places)
+        except EngineError as error:
+            suites.set_state(store, run.id or 0, "stopped", problem=str(error))
+            continue
+        if len(places) < TOGETHER:
+            suites.finish(store, run.id or 0)
+    return done
+
+
+def _missing(store: Store, run: SuiteRun) -> Iterator[tuple[int, int, int]]:
+    """Cells that are not there yet, case by case, so that columns can be compared early; repeats come last."""
+    there, suite = suites.there(store, run.id or 0), store.get(Suite, run.suite_id)
+    for repeat in range(run.repeats):
+        for case_id in suite.case_ids:
+            for arm in range(len(run.arms)):
+                if (case_id, arm, repeat) not in there:
+                    yield case_id, arm, repeat
+
+
+def _answer(store: Store, engine: Engine, run: SuiteRun, places: Sequence[tuple[int, int, int]]) -> int:
+    """Raises EngineError when the engine cannot be reached, is full, or refuses whoever asks; cells before it are kept."""
+    suite = store.get(Suite, run.suite_id)
+    checks, arms = parse(suite.checks), arms_of(store, run)
+    asked: list[_Asked] = []
+    done = 0
+    for place in places:
+        one = _asked(store, engine, run, arms, place)
+        before = _known(store, one) if isinstance(one, _Asked) else None
+        if isinstance(one, str):
+            suites.keep_cell(store, _without(run, place, one))
+        elif before is not None:
+            suites.keep_cell(store, _cell(run, one, before, checks, suite.threshold))
+        else:
+            asked.append(one)
+            continue
+        done += 1
+    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="suite") as pool:
+        for one, told in zip(asked, pool.map(lambda one: _told(engine, one), asked), strict=True):
+            if isinstance(told, EngineError):
+                if _is_of_the_engine(told):
+                    pool.shutdown(cancel_futures=True)
+                    raise told
+                suites.keep_cell(store, _without(run, one.place, str(told)))
+            else:
+                with store.write():
+                    kept = keep_answer(
+                        store, one.prompt, one.arm.model, one.arm.sampling, told, seed=one.seed, repeat=one.place[2]
+                    )
+                    suites.keep_cell(store, _cell(run, one, kept, checks, suite.threshold))
+            done += 1
+    return done
+
+
+def _asked(
+    store: Store, engine: Engine, run: SuiteRun, arms: Sequence[Arm], place: tuple[int, int, int]
+) -> _Asked | str:
+    """The prompt of a cell, or why there is none."""
+    case_id, number, repeat = place
+    case, arm = store.get(Case, case_id), arms[number]
+    try:
+        client = engine.client_for(arm.model)
+        most = int(arm.sampling.settings["max_tokens"])
+        prompt = keep_prompt(store, client, arm.template, case, most, run.person_id)
+    except EngineError as error:
+        if _is_of_the_engine(error):
+            raise
+        return str(error)
+    except Problem as problem:
+        return str(problem)
+    return _Asked(place, case, arm, prompt, run.seed + repeat)
+
+
+def _known(store: Store, one: _Asked) -> Completion | None:
+    model_id, sampling_id = one.arm.model.id or 0, one.arm.sampling.id or 0
+    return suites.answered_before(store, one.prompt.digest, model_id, sampling_id, one.seed, one.place[2])
+
+
+def _told(engine: Engine, one: _Asked) -> Answer | EngineError:
+    settings = one.arm.sampling.settings
+    try:
+        (answer,) = engine.client_for(one.arm.model).complete(
+            list(one.prompt.messages),
+            model=engine_name(one.arm.model),
+            seed=one.seed,
+            temperature=settings["temperature"],
+            top_p=settings["top_p"],
+            max_tokens=settings["max_tokens"],
+        )
+    except EngineError as error:
+        return error
+    return answer
+
+
+def _is_of_the_engine(error: EngineError) -> bool:
+    """Not of this prompt: the next would fail as well."""
+    return error.status is None or error.status in (401, 403, 404, 429) or error.status >= 500
+
+
+def _cell(run: SuiteRun, one: _Asked, completion: Completion, checks: Sequence[Check], threshold: float | None) -> Cell:
+    case_id, arm, repeat = one.place
+    given = Given(
+        answer=completion.text,
+        expected=one.case.expected,
+        values=dict(one.case.values or {}),
+        seconds=completion.seconds,
+        tokens=completion.tokens,
+        mean_logp=completion.mean_logp,
+        finish_reason=completion.finish_reason,
+    )
+    found = scored(checks, given, threshold)
+    results = tuple((round(result.score, 6), result.passed, result.reason) for result in found.results)
+    return Cell(
+        run_id=run.id or 0, arm=arm, case_id=case_id, repeat=repeat, completion_id=completion.id, score=found.score,
+        passed=found.passed, results=results,
+    )  # fmt: skip
+
+
+def _without(run: SuiteRun, place: tuple[int, int, int], problem: str) -> Cell:
+    case_id, arm, repeat = place
+    return Cell(
+        run_id=run.id or 0, arm=arm, case_id=case_id, repeat=repeat, completion_id=None, score=0.0, passed=False, results=(),
+        problem=problem or "no answer",
+    )  # fmt: skip
