@@ -48,13 +48,17 @@ class EngineProcess:
         *,
         device: str = "auto",
         dtype: str = "auto",
+        attention: str = "auto",
+        quantisation: str = "none",
         threads: int = 0,
         start_seconds: float = 120.0,
     ) -> None:
         self.data_dir = data_dir
         self.base = one_spelling(base)
         self.last_event: str | None = None
-        self._options = ["--device", device, "--dtype", dtype, "--threads", str(threads)]
+        placed = {"device": device, "dtype": dtype, "attention": attention, "quantisation": quantisation}
+        self._options = [word for name, value in placed.items() for word in (f"--{name}", value)]
+        self._options += ["--threads", str(threads)]
         self._start_seconds = start_seconds
         self._lock = threading.Lock()
         self._child: subprocess.Popen[bytes] | None = None

@@ -20,6 +20,8 @@ from starlette.types import ASGIApp
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: waiting threads leave the processor to a training
 
+from backend.settings import ATTENTIONS, DTYPES, QUANTISATIONS
+
 from ..process import EngineFile, one_spelling, process_started_at, remove_engine_file, write_engine_file
 
 log = logging.getLogger("backend.engines.local")
@@ -33,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _follow(options.parent)
     import torch
 
-    from .model import ModelProblem, load_base
+    from .loading import Setting, load_base
+    from .placing import ModelProblem
     from .resolver import StoreResolver
     from .scheduler import Scheduler
     from .server import build_app
@@ -42,7 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.set_num_threads(options.threads or max(1, (os.cpu_count() or 2) - 1))
     started = time.monotonic()
     try:
-        base = load_base(options.base, device=options.device, dtype=options.dtype, chat_template=options.chat_template)
+        setting = Setting(options.device, options.dtype, options.attention, options.quantisation)
+        base = load_base(options.base, setting, chat_template=options.chat_template)
     except ModelProblem as problem:
         print(f"engine: {problem}", file=sys.stderr, flush=True)
         return EXIT_MODEL_PROBLEM
@@ -63,7 +67,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--base", required=True, help="a model folder, or an id on the Hugging Face hub")
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
-    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16")
+    parser.add_argument("--dtype", default="auto", choices=DTYPES, help="of the weights and products")
+    parser.add_argument("--attention", default="auto", choices=ATTENTIONS, help="how attention is computed")
+    parser.add_argument("--quantisation", default="none", choices=QUANTISATIONS, help="of the base's weights")
     parser.add_argument("--threads", type=int, default=0, help="processor threads; 0 leaves one core to others")
     parser.add_argument("--chat-template", type=Path, help="a Jinja file, for a model that brings none")
     parser.add_argument("--parent", type=int, default=0, help="end when this process ends")

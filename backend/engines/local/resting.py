@@ -52,6 +52,8 @@ class Rest:
             "resting": self._is_resting,
             "device": base.device.type,
             "dtype": str(base.dtype).removeprefix("torch."),
+            "attention": base.attention,
+            "quantisation": base.quantisation,
             "memory_bytes": psutil.Process().memory_info().rss,
             "gpu_bytes": torch.cuda.memory_allocated(base.device) if is_cuda else 0,
         }
@@ -100,6 +102,7 @@ class Rest:
     def _let_go(self) -> None:
         self._base.move("cpu")
         self._scheduler.prefixes.clear()
+        self._scheduler.known.clear()
         gc.collect()
         if self._base.device.type == "cuda":
             torch.cuda.empty_cache()

@@ -14,7 +14,13 @@ import torch
 import uvicorn
 from peft import LoraConfig, PeftModel, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from backend.engines.local.model import Base
 from backend.engines.local.resolver import Resolved, Resolver
@@ -57,9 +63,11 @@ def with_lora(model: PreTrainedModel, config: LoraConfig) -> PeftModel:
 def save_adapter(models_dir: Path, base_folder: Path, seed: int, **options: object) -> artifacts.Saved:
     """An adapter that changes the answers, written as training writes it."""
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_pretrained(base_folder, dtype=torch.float32)
+    is_encoder_decoder = AutoConfig.from_pretrained(base_folder).is_encoder_decoder
+    loader = AutoModelForSeq2SeqLM if is_encoder_decoder else AutoModelForCausalLM
+    model = loader.from_pretrained(base_folder, dtype=torch.float32)
     settings = {"r": 4, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj", "down_proj"], **options}
-    peft = with_lora(model, LoraConfig(task_type="CAUSAL_LM", **settings))
+    peft = with_lora(model, LoraConfig(task_type="SEQ_2_SEQ_LM" if is_encoder_decoder else "CAUSAL_LM", **settings))
     for name, weight in peft.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.3)
