@@ -12,7 +12,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -22,6 +22,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: waiting thr
 
 from backend.settings import ATTENTIONS, DTYPES, QUANTISATIONS
 
+from ..lending import holders
 from ..process import EngineFile, one_spelling, process_started_at, remove_engine_file, write_engine_file
 
 log = logging.getLogger("backend.engines.local")
@@ -38,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from .loading import Setting, load_base
     from .placing import ModelProblem
     from .resolver import StoreResolver
+    from .resting import Rest, has_no_room
     from .scheduler import Scheduler
     from .server import build_app
 
@@ -46,16 +48,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     started = time.monotonic()
     try:
         setting = Setting(options.device, options.dtype, options.attention, options.quantisation)
-        base = load_base(options.base, setting, chat_template=options.chat_template)
+        at_work = holders(options.data_dir)
+        base = load_base(options.base, setting, chat_template=options.chat_template, at_rest=bool(at_work))
+        must_rest = bool(at_work) and has_no_room(base)
+        if base.is_away and not must_rest:
+            base.come_back()
     except ModelProblem as problem:
         print(f"engine: {problem}", file=sys.stderr, flush=True)
         return EXIT_MODEL_PROBLEM
     log.info("loaded %s on %s in %.1f s", base.name, base.device, time.monotonic() - started)
     scheduler = Scheduler(base)
+    rest = Rest(base, scheduler)
+    if must_rest:
+        rest.begin_without(at_work)
     key = secrets.token_urlsafe(32)
-    app = build_app(base, scheduler, StoreResolver(options.data_dir, base.digest), key)
+    app = build_app(base, scheduler, StoreResolver(options.data_dir, base.digest), key, rest)
     try:
-        _serve(app, key, options)
+        _serve(app, key, options, lambda: rest.join(holders(options.data_dir)))
     finally:
         scheduler.close()
     return 0
@@ -76,7 +85,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _serve(app: ASGIApp, key: str, options: argparse.Namespace) -> None:
+def _serve(app: ASGIApp, key: str, options: argparse.Namespace, announced: Callable[[], None]) -> None:
+    """Answer until a signal ends it; ``announced`` is called once whoever looks for an engine finds this one."""
     import uvicorn
 
     class Server(uvicorn.Server):
@@ -100,18 +110,19 @@ def _serve(app: ASGIApp, key: str, options: argparse.Namespace) -> None:
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     pid = os.getpid()
     file = EngineFile(url, key, pid, process_started_at(pid) or 0.0, time.time(), one_spelling(options.base))
-    threading.Thread(target=_announce, args=(server, options.data_dir, file), daemon=True).start()
+    threading.Thread(target=_announce, args=(server, options.data_dir, file, announced), daemon=True).start()
     try:
         server.run(sockets=[listener])
     finally:
         remove_engine_file(options.data_dir, pid)
 
 
-def _announce(server: object, data_dir: Path, file: EngineFile) -> None:
+def _announce(server: object, data_dir: Path, file: EngineFile, announced: Callable[[], None]) -> None:
     while not server.started:  # type: ignore[attr-defined]
         time.sleep(0.01)
     write_engine_file(data_dir, file)
     log.info("answering at %s", file.url)
+    announced()
 
 
 def _follow(parent: int) -> None:

@@ -39,7 +39,7 @@ def load_base(
 ) -> Base:
     """A base from a folder or a hub id. Weights only from safetensors; code that comes with a model is never run.
 
-    ``at_rest``: its weights stay in the processor's memory until ``Base.move`` brings them to their device. Raises ModelProblem.
+    ``at_rest``: its weights stay in the processor's memory until ``Base.come_back``. Raises ModelProblem.
     """
     setting = setting or Setting(device)
     folder = Path(source).expanduser()
@@ -68,7 +68,7 @@ def load_base(
             name,
             digest,
             adapter_limit=adapter_limit,
-            home=place,
+            home=place if at_rest else None,
             quantisation=setting.quantisation,
         )
     except families.UnsupportedBase as problem:

@@ -59,13 +59,13 @@ class Base:
         home: torch.device | None = None,
         quantisation: str = "none",
     ) -> None:
-        """``home``: where the model computes; None is where it is. Elsewhere it is at rest until ``move`` brings it there."""
+        """``home``: where the model computes; None is where it is. Given, it is away from there until ``come_back``."""
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.name = name
         self.digest = digest
-        place = torch.device(model.device)
-        self.device = place if home is None else torch.device(home.type, home.index or place.index)
+        self.device: torch.device = home or torch.device(model.device)
+        self.is_away = home is not None
         self.dtype: torch.dtype = model.dtype
         self.quantisation = quantisation
         self.attention = str(getattr(model.config, "_attn_implementation", None) or "eager")
@@ -83,7 +83,7 @@ class Base:
         accepted = inspect.signature(model.forward).parameters
         self.takes_position = "position_ids" in accepted
         self._takes_logits_to_keep = "logits_to_keep" in accepted
-        self.stack = _stack_of(model) if self.device.type == place.type else None
+        self.stack = None if self.is_away else _stack_of(model)
         self._adapter_limit = adapter_limit
         self._adapters: OrderedDict[str, None] = OrderedDict()
         self._peft: PeftModel | None = None
@@ -180,13 +180,21 @@ class Base:
             return int(torch.cuda.mem_get_info(self.device)[0])
         return int(psutil.virtual_memory().available)
 
-    def move(self, device: torch.device | str) -> None:
-        """The model to another device, or back to its own, where it is read as a stack again: one holds the weights where
-        they were."""
-        self.model.to(device)
+    @property
+    def weight_bytes(self) -> int:
+        """What the base and its adapters take."""
+        return sum(weight.nbytes for weight in self.model.parameters())
+
+    def go_away(self) -> None:
+        """The model to the processor's memory. A stack, which holds the weights where they were, goes with it."""
+        self.model.to("cpu")
+        self.stack, self.is_away = None, True
+
+    def come_back(self) -> None:
+        """The model to its own device, where it is read as a stack again."""
+        self.model.to(self.device)
         self.stack = None  # its memory goes before a new one takes any
-        if torch.device(device) == self.device:
-            self.stack = _stack_of(self.model)
+        self.stack, self.is_away = _stack_of(self.model), False
 
     # adapters
 

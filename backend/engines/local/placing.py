@@ -15,7 +15,7 @@ class ModelProblem(Exception):
 def device_of(wanted: str) -> torch.device:
     """auto: the first NVIDIA GPU where there is one, else the processor. Raises ModelProblem."""
     if wanted == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(wanted)
     except RuntimeError as problem:
@@ -25,7 +25,7 @@ def device_of(wanted: str) -> torch.device:
         raise ModelProblem(
             f"There is no device {wanted} that torch can use here. Set 'device' to auto or cpu, or install torch for it."
         )
-    return device
+    return torch.device("cuda:0") if device.type == "cuda" and device.index is None else device
 
 
 def dtype_of(wanted: str, device: torch.device) -> Any:

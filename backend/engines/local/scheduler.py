@@ -115,14 +115,10 @@ class Scheduler:
         self.row_limit = row_limit
         self.waiting_limit = waiting_limit
         self._can_be_fixed = can_join(base) if base.is_encoder_decoder else can_be_fixed(base)
-        self._mixes = base.stack is not None and self._can_be_fixed
-        self._fewest = fewest_rows(base.stack) if base.stack is not None else 1
-        self._place_bytes = base.stack.room(1, 1).nbytes if base.stack is not None else 0
-        if base.is_encoder_decoder:
-            self._place_bytes = place_bytes(base)
-        self.memory_limit = memory_limit or base.free_memory() // 2  # bytes of keys and values
-        self.prefixes = Prefixes(self.memory_limit // 4)
-        self.known = Known(self.memory_limit // 4)  # in its stead where an encoder reads the prompts
+        self._given_limit = memory_limit
+        self.prefixes = Prefixes(0)
+        self.known = Known(0)  # in its stead where an encoder reads the prompts
+        self.settle()
         self._waiting: deque[_Job] = deque()
         self._groups: list[_Group] = []
         self._errands: deque[tuple[Callable[[Collection[str]], Any], Future[Any]]] = deque()
@@ -132,6 +128,17 @@ class Scheduler:
         self._steps: deque[tuple[int, float]] = deque(maxlen=200)  # (tokens, seconds)
         self._thread = threading.Thread(target=self._run, name="engine-model", daemon=True)
         self._thread.start()
+
+    def settle(self) -> None:
+        """What follows from where the model is and what is free there; again when it has come back from elsewhere."""
+        base = self.base
+        self._mixes = base.stack is not None and self._can_be_fixed
+        self._fewest = fewest_rows(base.stack) if base.stack is not None else 1
+        self._place_bytes = base.stack.room(1, 1).nbytes if base.stack is not None else 0
+        if base.is_encoder_decoder:
+            self._place_bytes = place_bytes(base)
+        self.memory_limit = self._given_limit or base.free_memory() // 2  # bytes of keys and values
+        self.prefixes.limit_bytes = self.known.limit_bytes = self.memory_limit // 4
 
     # from any thread
 
