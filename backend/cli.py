@@ -93,8 +93,10 @@ def _serving_options(parser: argparse.ArgumentParser) -> None:
 def _common_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data-dir", dest="data_dir", type=Path, help="folder of the database and the models (data)")
     parser.add_argument("--model", help="base model: a folder or a hub id (the embedded starter model)")
-    parser.add_argument("--device", help="auto, cpu, cuda, mps")
-    parser.add_argument("--dtype", help="auto, float32, bfloat16, float16")
+    parser.add_argument("--device", help="the engine's: auto, cpu, cuda, cuda:1, mps")
+    parser.add_argument("--dtype", help="the engine's: auto, float32, bfloat16, float16")
+    parser.add_argument("--attention", help="the engine's: auto, sdpa, eager, flash_attention_2")
+    parser.add_argument("--quantisation", help="of the engine's weights, by bitsandbytes: none, 8bit, 4bit")
 
 
 def _verb(
@@ -154,6 +156,7 @@ def _engine(args: argparse.Namespace, settings: Settings) -> int:
     return run_engine(
         ["--data-dir", str(settings.data_dir), "--base", str(base.folder), "--port", str(args.engine_port)]
         + ["--device", settings.device, "--dtype", settings.dtype]
+        + ["--attention", settings.attention, "--quantisation", settings.quantisation]
     )
 
 

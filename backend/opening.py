@@ -51,7 +51,14 @@ def opened(settings: Settings) -> Iterator[House]:
     store = Store(settings.database)
     try:
         register_base(store, base)
-        local = EngineProcess(settings.data_dir, str(base.folder), device=settings.device, dtype=settings.dtype)
+        local = EngineProcess(
+            settings.data_dir,
+            str(base.folder),
+            device=settings.device,
+            dtype=settings.dtype,
+            attention=settings.attention,
+            quantisation=settings.quantisation,
+        )
         engine = Engines(local, store, settings.data_dir, settings.engine_hosts)
         supervisor = Supervisor(
             store, runs_dir=settings.runs_dir, models_dir=settings.models_dir, base=str(base.folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -12,6 +13,10 @@ from typing import Any
 from backend.problem import Problem
 
 PREFIX = "WHETSTONE_"
+DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d{1,2})?")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+ATTENTIONS = ("auto", "sdpa", "eager", "flash_attention_2")
+QUANTISATIONS = ("none", "8bit", "4bit")
 STARTER = Path(__file__).parent / "starter" / "weights"
 
 
@@ -19,9 +24,22 @@ class BadSetting(Problem):
     """A setting has a wrong name or value; the message names the key and where it stands."""
 
 
+CHOICES = {
+    "device": ("auto", "cpu", "cuda", "cuda:1", "mps"),  # and other numbers
+    "dtype": DTYPES,
+    "attention": ATTENTIONS,
+    "quantisation": QUANTISATIONS,
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """``model`` is a folder or a hub id; empty is the embedded starter model."""
+    """``model`` is a folder or a hub id; empty is the embedded starter model.
+
+    The engine of this machine holds it on ``device`` (auto: an NVIDIA GPU where there is one, else the processor), its weights
+    as ``dtype`` (auto: float32 on a processor, elsewhere as the files are), or quantised by bitsandbytes, and computes
+    attention as ``attention`` says (auto: as transformers chooses).
+    """
 
     data_dir: Path = Path("data")
     host: str = "127.0.0.1"
@@ -31,6 +49,8 @@ class Settings:
     behind_proxy: bool = False
     device: str = "auto"
     dtype: str = "auto"
+    attention: str = "auto"
+    quantisation: str = "none"
     engine_hosts: tuple[str, ...] = ()  # remote engines that may be called, as host or host:port (engines/address.py)
     queue_target: int = 24  # open comparisons that are kept waiting for annotators
     judgements_per_minute: int = 300  # of one person: nobody reads faster, a stuck key does; 0 is no limit
@@ -84,11 +104,20 @@ def _typed(key: str, value: Any, where: str) -> Any:
             return _as_bool(value)
         if kind == "Path":
             return Path(value)
+        if key in CHOICES:
+            return _chosen(key, str(value), where)
         if kind.startswith("tuple"):
             return tuple(value.split(",") if isinstance(value, str) else value)
         return str(value)
     except (TypeError, ValueError) as error:
         raise BadSetting(f"The setting {key!r} in {where} must be of type {kind}, not {value!r}.") from error
+
+
+def _chosen(key: str, value: str, where: str) -> str:
+    known = CHOICES[key]
+    if not (DEVICE.fullmatch(value) if key == "device" else value in known):
+        raise BadSetting(f"The setting {key!r} in {where} may be {', '.join(known)}, not {value!r}.")
+    return value
 
 
 def _as_bool(value: Any) -> bool:

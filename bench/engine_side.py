@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from backend.engines.local.asking import Piece, Request
-from backend.engines.local.model import load_base
+from backend.engines.local.loading import Setting, load_base
 from backend.engines.local.resolver import Resolved
 from backend.engines.local.sampling import Sampling
 from backend.engines.local.scheduler import Scheduler
@@ -31,7 +31,7 @@ class Engine:
     """A scheduler whose base never ends an answer of itself, and the models it is asked for."""
 
     def __init__(self, order: dict[str, Any]) -> None:
-        base = load_base(order["base"], device="cpu", dtype=order["dtype"])
+        base = load_base(order["base"], Setting(device="cpu", dtype=order["dtype"]))
         base.end_tokens = frozenset()  # every answer has as many tokens as were asked for
         self.base = base
         self.scheduler = Scheduler(base)

@@ -48,13 +48,17 @@ class EngineProcess:
         *,
         device: str = "auto",
         dtype: str = "auto",
+        attention: str = "auto",
+        quantisation: str = "none",
         threads: int = 0,
         start_seconds: float = 120.0,
     ) -> None:
         self.data_dir = data_dir
         self.base = one_spelling(base)
         self.last_event: str | None = None
-        self._options = ["--device", device, "--dtype", dtype, "--threads", str(threads)]
+        placed = {"device": device, "dtype": dtype, "attention": attention, "quantisation": quantisation}
+        self._options = [word for name, value in placed.items() for word in (f"--{name}", value)]
+        self._options += ["--threads", str(threads)]
         self._start_seconds = start_seconds
         self._lock = threading.Lock()
         self._child: subprocess.Popen[bytes] | None = None
@@ -125,7 +129,7 @@ class EngineProcess:
             self.last_event = f"The engine had stopped{why} and was started again at {datetime.now():%H:%M}."
 
     def _start(self) -> None:
-        folder = _engine_folder(self.data_dir)
+        folder = engine_folder(self.data_dir)
         with contextlib.suppress(FileNotFoundError):
             (folder / "engine.json").unlink()
         command = [sys.executable, "-m", "backend.engines.local", "--data-dir", str(self.data_dir.resolve())]
@@ -203,7 +207,7 @@ def read_engine_file(data_dir: Path) -> EngineFile | None:
 
 def write_engine_file(data_dir: Path, file: EngineFile) -> None:
     """Whole or not at all: written beside, then renamed."""
-    path = _engine_folder(data_dir) / "engine.json"
+    path = engine_folder(data_dir) / "engine.json"
     beside = _private_file(path.with_suffix(f".{file.pid}.tmp"))
     beside.write_text(json.dumps(asdict(file)), encoding="utf-8")
     beside.replace(path)
@@ -215,7 +219,8 @@ def remove_engine_file(data_dir: Path, pid: int) -> None:
         (data_dir / "engine" / "engine.json").unlink(missing_ok=True)
 
 
-def _engine_folder(data_dir: Path) -> Path:
+def engine_folder(data_dir: Path) -> Path:
+    """Where an engine's file, log and lock stand, made on first use; readable by its owner only."""
     folder = data_dir / "engine"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     return folder
@@ -232,7 +237,7 @@ def _private_file(path: Path) -> Path:
 def _start_lock(data_dir: Path, seconds: float) -> Iterator[None]:
     """Two processes of one data folder do not start two engines."""
     try:
-        with FileLock(_engine_folder(data_dir) / "start.lock", timeout=seconds):
+        with FileLock(engine_folder(data_dir) / "start.lock", timeout=seconds):
             yield
     except Timeout as problem:
         raise EngineError(

@@ -25,7 +25,7 @@ from backend.jobs.folder import BadJob, Job, read_job
 from backend.registry.artifacts import BadArtifact
 from backend.training.checkpoint import OtherRun
 from backend.training.data import BadRows
-from backend.training.device import is_short_of_memory
+from backend.training.device import has_gpu, is_short_of_memory
 from backend.training.families import UnsupportedBase
 from backend.training.job import TRAINERS, NotTheSame
 from backend.training.run import GuardStop, Interrupted, NotFinite, Paused, Run, Stopped, TooFewRows
@@ -72,8 +72,9 @@ def main(folder: Path) -> int:
 
 
 def room_for(job: Job) -> AbstractContextManager[Any]:
-    """Within: the engine of this data folder has let its GPU memory go, where a job computes on a GPU that is short of it."""
-    return engine_at_rest(Path(job.models).parent) if is_short_of_memory() else nullcontext()
+    """Within: a job that computes on a GPU is known to the engine of this data folder, which has let its memory go where
+    there is little of it."""
+    return engine_at_rest(Path(job.models).parent, asks=is_short_of_memory()) if has_gpu() else nullcontext()
 
 
 def sentence(failure: Exception) -> str:

@@ -12,7 +12,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from backend.engines.local.asking import Piece
-from backend.engines.local.model import load_base, verify_adapter
+from backend.engines.local.loading import load_base
+from backend.engines.local.model import verify_adapter
 from backend.engines.local.resolver import Resolved
 from backend.registry import artifacts
 from bench import bandwidth, clients, engine_side, generation, workload

@@ -128,7 +128,8 @@ def _health(ui: Ui) -> dict[str, Any]:
     if found is None:
         return drawing(title, note(say("engines.asleep")), note(ui.engine.last_event or "", "warn"))
     state = "engines.resting" if found["resting"] else "engines.running"
-    place = f"{found['device']}, {found['dtype']}"
+    kept = found["dtype"] if found["quantisation"] == "none" else f"{found['quantisation']} / {found['dtype']}"
+    place = f"{found['device']}, {kept}, {found['attention']}"
     items = [
         (say("engines.state"), say(state), place),
         (say("engines.speed"), f"{found['tokens_per_second']:g}", say("engines.speed_hint")),

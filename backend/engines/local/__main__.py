@@ -12,7 +12,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -20,6 +20,9 @@ from starlette.types import ASGIApp
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: waiting threads leave the processor to a training
 
+from backend.settings import ATTENTIONS, DTYPES, QUANTISATIONS
+
+from ..lending import holders
 from ..process import EngineFile, one_spelling, process_started_at, remove_engine_file, write_engine_file
 
 log = logging.getLogger("backend.engines.local")
@@ -33,8 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         _follow(options.parent)
     import torch
 
-    from .model import ModelProblem, load_base
+    from .loading import Setting, load_base
+    from .placing import ModelProblem
     from .resolver import StoreResolver
+    from .resting import Rest, has_no_room
     from .scheduler import Scheduler
     from .server import build_app
 
@@ -42,16 +47,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.set_num_threads(options.threads or max(1, (os.cpu_count() or 2) - 1))
     started = time.monotonic()
     try:
-        base = load_base(options.base, device=options.device, dtype=options.dtype, chat_template=options.chat_template)
+        setting = Setting(options.device, options.dtype, options.attention, options.quantisation)
+        at_work = holders(options.data_dir)
+        base = load_base(options.base, setting, chat_template=options.chat_template, at_rest=bool(at_work))
+        must_rest = bool(at_work) and has_no_room(base)
+        if base.is_away and not must_rest:
+            base.come_back()
     except ModelProblem as problem:
         print(f"engine: {problem}", file=sys.stderr, flush=True)
         return EXIT_MODEL_PROBLEM
     log.info("loaded %s on %s in %.1f s", base.name, base.device, time.monotonic() - started)
     scheduler = Scheduler(base)
+    rest = Rest(base, scheduler)
+    if must_rest:
+        rest.begin_without(at_work)
     key = secrets.token_urlsafe(32)
-    app = build_app(base, scheduler, StoreResolver(options.data_dir, base.digest), key)
+    app = build_app(base, scheduler, StoreResolver(options.data_dir, base.digest), key, rest)
     try:
-        _serve(app, key, options)
+        _serve(app, key, options, lambda: rest.join(holders(options.data_dir)))
     finally:
         scheduler.close()
     return 0
@@ -63,14 +76,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--base", required=True, help="a model folder, or an id on the Hugging Face hub")
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
-    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16")
+    parser.add_argument("--dtype", default="auto", choices=DTYPES, help="of the weights and products")
+    parser.add_argument("--attention", default="auto", choices=ATTENTIONS, help="how attention is computed")
+    parser.add_argument("--quantisation", default="none", choices=QUANTISATIONS, help="of the base's weights")
     parser.add_argument("--threads", type=int, default=0, help="processor threads; 0 leaves one core to others")
     parser.add_argument("--chat-template", type=Path, help="a Jinja file, for a model that brings none")
     parser.add_argument("--parent", type=int, default=0, help="end when this process ends")
     return parser
 
 
-def _serve(app: ASGIApp, key: str, options: argparse.Namespace) -> None:
+def _serve(app: ASGIApp, key: str, options: argparse.Namespace, announced: Callable[[], None]) -> None:
+    """Answer until a signal ends it; ``announced`` is called once whoever looks for an engine finds this one."""
     import uvicorn
 
     class Server(uvicorn.Server):
@@ -94,18 +110,19 @@ def _serve(app: ASGIApp, key: str, options: argparse.Namespace) -> None:
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     pid = os.getpid()
     file = EngineFile(url, key, pid, process_started_at(pid) or 0.0, time.time(), one_spelling(options.base))
-    threading.Thread(target=_announce, args=(server, options.data_dir, file), daemon=True).start()
+    threading.Thread(target=_announce, args=(server, options.data_dir, file, announced), daemon=True).start()
     try:
         server.run(sockets=[listener])
     finally:
         remove_engine_file(options.data_dir, pid)
 
 
-def _announce(server: object, data_dir: Path, file: EngineFile) -> None:
+def _announce(server: object, data_dir: Path, file: EngineFile, announced: Callable[[], None]) -> None:
     while not server.started:  # type: ignore[attr-defined]
         time.sleep(0.01)
     write_engine_file(data_dir, file)
     log.info("answering at %s", file.url)
+    announced()
 
 
 def _follow(parent: int) -> None:

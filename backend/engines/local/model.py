@@ -14,20 +14,22 @@ from typing import Any
 
 import psutil
 import torch
-from huggingface_hub import snapshot_download
 from peft import LoraConfig, PeftModel, set_peft_model_state_dict
 from peft.tuners.lora import Linear as LoraLinear
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, Cache, GenerationConfig
+from transformers import Cache, GenerationConfig
 
 from backend.decoder.stack import Stack, can_stack
 from backend.registry import artifacts
+from backend.training import families
+from backend.training.data import Tokens
+
+from .placing import ModelProblem
 
 log = logging.getLogger(__name__)
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 PACKED_FOR = 16  # rows; our choice
 ADAPTER_FILE = "adapter_model.safetensors"
 ALIGNED = (
@@ -43,20 +45,36 @@ UNSUPPORTED_LORA = (
 )
 
 
-class ModelProblem(Exception):
-    """Something about a model that whoever chose it can put right."""
-
-
 class Base:
-    """One causal language model with its tokenizer. Used by one thread; only the tokenizer side may be shared."""
+    """One language model with its tokenizer. Used by one thread; only the tokenizer side may be shared."""
 
-    def __init__(self, model: Any, tokenizer: Any, name: str, digest: str, *, adapter_limit: int = 8) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        name: str,
+        digest: str,
+        *,
+        adapter_limit: int = 8,
+        home: torch.device | None = None,
+        quantisation: str = "none",
+    ) -> None:
+        """``home``: where the model computes; None is where it is. Given, it is away from there until ``come_back``."""
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.name = name
         self.digest = digest
-        self.device = next(model.parameters()).device
-        self.dtype = next(model.parameters()).dtype
+        self.device: torch.device = home or torch.device(model.device)
+        self.is_away = home is not None
+        self.dtype: torch.dtype = model.dtype
+        self.quantisation = quantisation
+        self.attention = str(getattr(model.config, "_attn_implementation", None) or "eager")
+        self.family = families.family_of(model.config)
+        self.is_encoder_decoder = self.family == "encoder_decoder"
+        self.opening = families.opening(tokenizer, self.family)  # tokens before every text an encoder reads
+        self.start_token = families.start_id(model) if self.is_encoder_decoder else 0  # before every answer
+        self.closing = int(tokenizer.eos_token_id or 0) if self.is_encoder_decoder else -1  # after every prompt
+        self.width = families.width_of(model, self.family)
         self.layers = int(model.config.get_text_config().num_hidden_layers)
         self.vocabulary = int(model.get_output_embeddings().weight.shape[0])
         self.context = _context_of(model.config, tokenizer)
@@ -65,7 +83,7 @@ class Base:
         accepted = inspect.signature(model.forward).parameters
         self.takes_position = "position_ids" in accepted
         self._takes_logits_to_keep = "logits_to_keep" in accepted
-        self.stack = _stack_of(model)
+        self.stack = None if self.is_away else _stack_of(model)
         self._adapter_limit = adapter_limit
         self._adapters: OrderedDict[str, None] = OrderedDict()
         self._peft: PeftModel | None = None
@@ -75,11 +93,17 @@ class Base:
     # tokens
 
     def chat_tokens(self, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool = True) -> list[int]:
-        """The tokens of a conversation in the model's own chat template, ready for the next answer."""
+        """The tokens of a conversation in the model's own chat template, ready for the next answer.
+
+        An encoder-decoder without one gets plain lines, as in training, which always end where an answer begins.
+        """
+        if not self.tokenizer.chat_template and self.is_encoder_decoder:  # hardly one of them brings any
+            self.refuse_control_tokens(messages)
+            return Tokens(self.tokenizer, self.context).prefix([dict(message) for message in messages])
         if not self.tokenizer.chat_template:
             raise ModelProblem(
                 f"The model {self.name} has no chat template, so it cannot answer a conversation. "
-                "Choose an instruct model, add a chat_template.jinja to its folder, or pass --chat-template FILE."
+                "Choose an instruct model, or add a chat_template.jinja to its folder."
             )
         self.refuse_control_tokens(messages)
         try:
@@ -92,9 +116,34 @@ class Base:
 
     def text_tokens(self, text: str) -> list[int]:
         """The tokens of a bare prompt; a beginning-of-text token is added once where the tokenizer wants one."""
-        tokens = self.tokenizer.encode(text)
+        tokens = self.tokenizer.encode(text, add_special_tokens=not self.is_encoder_decoder)
         first = self.tokenizer.bos_token_id
         return tokens[1:] if first is not None and tokens[:2] == [first, first] else tokens
+
+    def open_ended(self, tokens: Sequence[int]) -> list[int]:
+        """A prompt's tokens as somebody gave them, without the opening and end tokens that an encoder's text is given anyway."""
+        tokens = list(tokens)
+        if not self.is_encoder_decoder:
+            return tokens
+        tokens = tokens[len(self.opening) :] if self.opening and tokens[: len(self.opening)] == self.opening else tokens
+        return tokens[:-1] if tokens[-1:] == [self.closing] else tokens
+
+    def before_answer(self, prompt: Sequence[int]) -> list[int]:
+        """What stands before an answer in the text that its tokens go on with: the prompt, or a decoder's start token."""
+        return [self.start_token] if self.is_encoder_decoder else list(prompt)
+
+    def left_beside(self, prompt_tokens: int) -> int:
+        """How many tokens an answer may have behind a prompt of so many; less than 0 where the prompt alone is too long.
+
+        An encoder-decoder has a room for the prompt and another for the answer.
+        """
+        if not self.is_encoder_decoder:
+            return self.context - prompt_tokens
+        return self.context if prompt_tokens <= self.longest_prompt else -1
+
+    @property
+    def longest_prompt(self) -> int:
+        return self.context - len(self.opening) - 1 if self.is_encoder_decoder else self.context
 
     def refuse_control_tokens(self, messages: Sequence[Mapping[str, str]]) -> None:
         """Raise ModelProblem where a text holds one: it could end a turn, or begin another."""
@@ -131,13 +180,21 @@ class Base:
             return int(torch.cuda.mem_get_info(self.device)[0])
         return int(psutil.virtual_memory().available)
 
-    def move(self, device: torch.device | str) -> None:
-        """The model to another device, or back to its own, where it is read as a stack again: one holds the weights where
-        they were."""
-        self.model.to(device)
+    @property
+    def weight_bytes(self) -> int:
+        """What the base and its adapters take."""
+        return sum(weight.nbytes for weight in self.model.parameters())
+
+    def go_away(self) -> None:
+        """The model to the processor's memory. A stack, which holds the weights where they were, goes with it."""
+        self.model.to("cpu")
+        self.stack, self.is_away = None, True
+
+    def come_back(self) -> None:
+        """The model to its own device, where it is read as a stack again."""
+        self.model.to(self.device)
         self.stack = None  # its memory goes before a new one takes any
-        if torch.device(device) == self.device:
-            self.stack = _stack_of(self.model)
+        self.stack, self.is_away = _stack_of(self.model), False
 
     # adapters
 
@@ -229,35 +286,6 @@ class Base:
         self._adopt_layers()
 
 
-def load_base(
-    source: str, *, device: str = "auto", dtype: str = "auto", chat_template: Path | None = None, adapter_limit: int = 8
-) -> Base:
-    """A base from a folder or a hub id. Weights only from safetensors; code that comes with a model is never run."""
-    folder = Path(source).expanduser()
-    is_folder = folder.exists()
-    name = folder.resolve().name if is_folder else source
-    if is_folder:
-        _check_folder(folder, name)
-    place = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-    options = {"trust_remote_code": False, "local_files_only": is_folder}
-    where = str(folder.resolve()) if is_folder else source
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(where, **options)
-    except Exception as problem:  # the loaders raise a dozen kinds; each means: not this model
-        raise ModelProblem(_why(problem, name, "tokenizer")) from problem
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            where, use_safetensors=True, dtype=_dtype_of(dtype, place), **options
-        ).to(place)
-    except Exception as problem:
-        raise ModelProblem(_why(problem, name, "weights")) from problem
-    if chat_template is not None:
-        tokenizer.chat_template = chat_template.read_text(encoding="utf-8")
-    files = folder if is_folder else Path(snapshot_download(source, local_files_only=True))
-    digest = artifacts.fingerprint(files)
-    return Base(model, tokenizer, name, digest, adapter_limit=adapter_limit)
-
-
 def _stack_of(model: Any) -> Stack | None:
     """The decoder read in the fewest products, where the model is wired for it. On a CPU with a packed copy of the weights,
     as far as they take no more than a quarter of the memory that is free."""
@@ -280,61 +308,6 @@ def _is_plain(layer: BaseTunerLayer, name: str) -> bool:
     variant = getattr(layer, "lora_variant", {})
     has_bias = getattr(layer.lora_B[name], "bias", None) is not None if name in layer.lora_B else True
     return isinstance(layer, LoraLinear) and name not in variant and not has_bias
-
-
-def _check_folder(folder: Path, name: str) -> None:
-    if not folder.is_dir():
-        raise ModelProblem(f"{name} is a file. Give the folder of a model, or its id on the Hugging Face hub.")
-    if not (folder / "config.json").is_file():
-        raise ModelProblem(
-            f"The folder {name} has no config.json, so it is not a model. Give the folder that holds it."
-        )
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except ValueError as problem:
-        raise ModelProblem(f"The config.json of {name} is not valid JSON.") from problem
-    if "auto_map" in config:
-        raise ModelProblem(
-            f"The model {name} needs its own code (auto_map in config.json), which is never run here. "
-            "Choose a model that transformers knows by itself."
-        )
-    if not any(folder.glob("*.safetensors")):
-        raise ModelProblem(
-            f"The folder {name} has no *.safetensors weights. Other formats can hold code and are not read; "
-            "save the model with save_pretrained(safe_serialization=True)."
-        )
-    if not any((folder / file).is_file() for file in TOKENIZER_FILES):
-        raise ModelProblem(
-            f"The folder {name} has no tokenizer ({', '.join(TOKENIZER_FILES[:3])}). Copy it from the original model."
-        )
-
-
-def _why(problem: Exception, name: str, part: str) -> str:
-    text = str(problem)
-    if "trust_remote_code" in text:
-        return f"The model {name} needs its own code, which is never run. Choose one that transformers knows by itself."
-    if "safetensors" in text:
-        return f"The model {name} has no safetensors weights; other formats can hold code and are not read."
-    if "not a local folder" in text or "not a valid model identifier" in text or "Repo id must" in text:
-        return f"There is no folder and no model on the hub named {name}. Check the spelling, or download it first."
-    if "Unrecognized configuration class" in text:
-        return (
-            f"The engine writes with causal language models (Llama, GPT and their like), and {name} is none. Choose one to "
-            "write, compare and serve; other families, such as T5 and BERT, can be trained from the command line on what "
-            "was imported."
-        )
-    first_line = text.strip().splitlines()[0] if text.strip() else type(problem).__name__
-    return f"The {part} of the model {name} cannot be loaded: {first_line[:300]}"
-
-
-def _dtype_of(dtype: str, device: torch.device) -> Any:
-    """auto: the file's own on an accelerator, float32 on a CPU, where half precision is slower and less exact."""
-    if dtype == "auto":
-        return torch.float32 if device.type == "cpu" else "auto"
-    found = getattr(torch, dtype, None)
-    if not isinstance(found, torch.dtype):
-        raise ModelProblem(f"{dtype} is not a number format. Use auto, float32, bfloat16 or float16.")
-    return found
 
 
 def _context_of(config: Any, tokenizer: Any) -> int:

@@ -1,13 +1,15 @@
 """What the model says of texts it only reads: scores by reward adapters, and embeddings by the bare base.
 
 Runs on the model's thread. The score is that of the training code (backend.training.judge): a member's head on the last
-hidden state at the last token, normalised; of several members the mean. The value at an earlier token is the same head
-read there: what the score would be if the answer stopped at that token.
+hidden state at the last token, normalised; of several members the mean. The value at an earlier token is what the score
+would be if the answer stopped at that token: of a decoder the same head read there, of an encoder, whose tokens see what
+comes after them, the score of the text cut there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,10 +20,12 @@ from backend.registry.artifacts import BadArtifact
 from backend.training import judge
 from backend.training.data import Tokens
 
+from . import encoder_decoder
 from .model import ALIGNED, Base, ModelProblem, verify_adapter
 from .resolver import Resolved
 
 READ_TOKENS = 4096  # padded tokens read in one turn, so that rows that are written wait for no long reading; our choice
+CUTS_READ = 1024  # texts that an encoder reads at most for one request's credit; our choice
 HEADS_KEPT = 32  # reward models whose heads stay in memory, a few kilobytes each; our choice
 
 
@@ -71,7 +75,7 @@ class Reader:
         if folder is None or not (folder / judge.HEAD).is_file():
             raise ModelProblem(f"The model {model.name} has no {judge.HEAD}: it is not a reward model. Choose another.")
         facts = verify_adapter(folder, model.digest, self._base.digest)
-        place = judge.Place(int(self._base.model.get_output_embeddings().weight.shape[1]), self._base.device)
+        place = judge.Place(self._base.width, self._base.device)
         try:
             members = range(1, judge.members_in(folder) + 1)
             heads = [judge.load_head(place, folder, judge.files_of(number)[1]) for number in members]
@@ -119,10 +123,46 @@ class Reader:
         return found
 
     def embeddings(self, rows: Sequence[Sequence[int]], keep: Collection[str] = ()) -> list[list[float]]:
-        """The mean of the bare base's last hidden states over each text's tokens, scaled to length 1. (N, D)"""
+        """The mean of the bare base's last hidden states over each text's tokens, scaled to length 1. (N, D)
+
+        Of an encoder-decoder they are its encoder's, the end token's among them, as sentences are read in Ni et al. 2021
+        (arXiv:2108.08877).
+        """
+        if self._base.is_encoder_decoder:
+            rows = [[*row, self._base.closing] for row in rows]
         with self._base.scope(None):
             means = torch.stack([states.float().mean(0) for states in _states(self._base, rows)])
         return torch.nn.functional.normalize(means, dim=-1).tolist()
+
+
+def to_read(base: Base, asked: Asked, wants_credit: bool) -> Asked:
+    """The texts to be read for these scores: of an encoder one for every token whose value is wanted. Raises ModelProblem."""
+    if not base.is_encoder_decoder:
+        return asked
+    if not wants_credit:
+        return asked._replace(answer_tokens=[1] * len(asked.sequences))
+    if sum(asked.answer_tokens) > CUTS_READ:
+        raise ModelProblem(
+            f"credit: this base reads a text once for every token of an answer, at most {CUTS_READ} in all; these answers have "
+            f"{sum(asked.answer_tokens)}. Ask about fewer or shorter ones."
+        )
+    cut = [
+        sequence[: len(sequence) - count + until]
+        for sequence, count in zip(asked.sequences, asked.answer_tokens, strict=True)
+        for until in range(1, count + 1)
+    ]
+    return asked._replace(sequences=cut, answer_tokens=[1] * len(cut))
+
+
+def of_answers(rewards: Sequence[Reward], asked: Asked) -> list[Reward]:
+    """From what was said of the texts of ``to_read`` to one reward per answer."""
+    if len(rewards) == len(asked.sequences):
+        return list(rewards)
+    ends = list(accumulate(asked.answer_tokens))
+    return [
+        rewards[end - 1]._replace(values=[one.score for one in rewards[end - count : end]])
+        for end, count in zip(ends, asked.answer_tokens, strict=True)
+    ]
 
 
 def member_name(digest: str, number: int) -> str:
@@ -143,6 +183,9 @@ def parts(lengths: Sequence[int], tokens: int = READ_TOKENS) -> list[list[int]]:
 
 def _states(base: Base, rows: Sequence[Sequence[int]]) -> list[torch.Tensor]:
     """The last hidden states of each row, (tokens, D); padded at the right, where padding is seen by nobody."""
+    if base.is_encoder_decoder:
+        found = encoder_decoder.read(base, [[*base.opening, *row] for row in rows])
+        return [states[len(base.opening) :] for states in found]
     longest = -(-max(len(row) for row in rows) // ALIGNED) * ALIGNED
     tokens = torch.full((len(rows), min(longest, max(base.context, *map(len, rows)))), base.pad_token)
     for at, row in enumerate(rows):

@@ -34,6 +34,7 @@ from .asking import (
     TokenLogp,
     longest_of,
 )
+from .encoder_decoder import JoinedRows, Known, StartedRows, can_join, place_bytes
 from .mixed import MixedRows, Prompt, fewest_rows
 from .model import Base, ModelProblem
 from .prefixes import Prefixes
@@ -86,7 +87,7 @@ class _Group:
 
     model: Resolved | None  # of all rows; None: each row has its own
     rows: list[_Row]
-    held: FixedRows | PaddedRows | MixedRows
+    held: FixedRows | PaddedRows | MixedRows | JoinedRows | StartedRows
     last: torch.Tensor  # (B,)
 
     def keep(self, kept: list[int]) -> None:
@@ -113,12 +114,11 @@ class Scheduler:
         self.base = base
         self.row_limit = row_limit
         self.waiting_limit = waiting_limit
-        self._can_be_fixed = can_be_fixed(base)
-        self._mixes = base.stack is not None and self._can_be_fixed
-        self._fewest = fewest_rows(base.stack) if base.stack is not None else 1
-        self._place_bytes = base.stack.room(1, 1).nbytes if base.stack is not None else 0
-        self.memory_limit = memory_limit or base.free_memory() // 2  # bytes of keys and values
-        self.prefixes = Prefixes(self.memory_limit // 4)
+        self._can_be_fixed = can_join(base) if base.is_encoder_decoder else can_be_fixed(base)
+        self._given_limit = memory_limit
+        self.prefixes = Prefixes(0)
+        self.known = Known(0)  # in its stead where an encoder reads the prompts
+        self.settle()
         self._waiting: deque[_Job] = deque()
         self._groups: list[_Group] = []
         self._errands: deque[tuple[Callable[[Collection[str]], Any], Future[Any]]] = deque()
@@ -128,6 +128,17 @@ class Scheduler:
         self._steps: deque[tuple[int, float]] = deque(maxlen=200)  # (tokens, seconds)
         self._thread = threading.Thread(target=self._run, name="engine-model", daemon=True)
         self._thread.start()
+
+    def settle(self) -> None:
+        """What follows from where the model is and what is free there; again when it has come back from elsewhere."""
+        base = self.base
+        self._mixes = base.stack is not None and self._can_be_fixed
+        self._fewest = fewest_rows(base.stack) if base.stack is not None else 1
+        self._place_bytes = base.stack.room(1, 1).nbytes if base.stack is not None else 0
+        if base.is_encoder_decoder:
+            self._place_bytes = place_bytes(base)
+        self.memory_limit = self._given_limit or base.free_memory() // 2  # bytes of keys and values
+        self.prefixes.limit_bytes = self.known.limit_bytes = self.memory_limit // 4
 
     # from any thread
 
@@ -180,7 +191,7 @@ class Scheduler:
         return next((at for at, other in enumerate(waiting, 1) if other is ticket), 0)
 
     def health(self) -> dict[str, Any]:
-        steps = list(self._steps)
+        steps, cache = list(self._steps), self.known if self.base.is_encoder_decoder else self.prefixes
         seconds = sum(step[1] for step in steps)
         with self._changed:
             waiting = sum(not job.ticket.is_cancelled for job in self._waiting)
@@ -191,7 +202,7 @@ class Scheduler:
             "waiting": waiting,
             "active": sum(len(group.rows) for group in list(self._groups)),
             "batch_fill": round(statistics.mean(step[0] for step in steps) / self.row_limit, 3) if steps else 0.0,
-            "cache_hits": round(self.prefixes.found_tokens / max(1, self.prefixes.asked_tokens), 3),
+            "cache_hits": round(cache.found_tokens / max(1, cache.asked_tokens), 3),
         }
 
     def close(self) -> None:
@@ -377,24 +388,32 @@ class Scheduler:
         sources = [prompts.index(tuple(job.tokens)) for job in jobs for _ in range(job.ticket.request.n)]
         with self.base.scope(model.digest if model.adapter else None):
             if not self._can_be_fixed:
-                padded = PaddedRows(self.base, prompts, sources)
-                self._groups.append(_Group(model, rows, padded, padded.last))
+                started = self._started(model, prompts, sources)
+                self._groups.append(_Group(model, rows, started, started.last))
                 return
             for group in self._groups:
-                if group.model is not None and group.model.digest == model.digest and isinstance(group.held, FixedRows):
+                is_same = group.model is not None and group.model.digest == model.digest
+                if is_same and isinstance(group.held, FixedRows | JoinedRows):
                     group.last = torch.cat([group.last, group.held.add(prompts, sources)])
                     group.rows = group.rows + rows
                     return
-            held = FixedRows(self.base)
+            is_encoded = self.base.is_encoder_decoder
+            held = JoinedRows(self.base, self.known, model.digest) if is_encoded else FixedRows(self.base)
             self._groups.append(_Group(model, rows, held, held.add(prompts, sources)))
+
+    def _started(self, model: Resolved, prompts: list[tuple[int, ...]], sources: list[int]) -> PaddedRows | StartedRows:
+        if self.base.is_encoder_decoder:
+            return StartedRows(self.base, self.known, model.digest, prompts, sources)
+        return PaddedRows(self.base, prompts, sources)
 
     def _rows(self, jobs: list[_Job]) -> list[_Row]:
         return [self._row(job, sample) for job in jobs for sample in range(job.ticket.request.n)]
 
     def _row(self, job: _Job, sample: int) -> _Row:
         request = job.ticket.request
-        text = TextStream(self.base.tokenizer, job.tokens, request.stop)
-        seen = seen_of(request.sampling, job.tokens, self.base.vocabulary, self.base.device)
+        before = self.base.before_answer(job.tokens)
+        text = TextStream(self.base.tokenizer, before, request.stop)
+        seen = seen_of(request.sampling, before, self.base.vocabulary, self.base.device)
         return _Row(job.ticket, job.prompt * request.n + sample, text, uniforms(request.seed, sample), seen)
 
     def _step(self, group: _Group) -> None:

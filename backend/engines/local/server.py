@@ -20,11 +20,11 @@ from .service import Service
 from .wire import ApiProblem
 
 
-def build_app(base: Base, scheduler: Scheduler, resolver: Resolver, key: str) -> ASGIApp:
-    """The whole server as one ASGI application."""
+def build_app(base: Base, scheduler: Scheduler, resolver: Resolver, key: str, rest: Rest | None = None) -> ASGIApp:
+    """The whole server as one ASGI application. ``rest``: where somebody else has begun one."""
     app = FastAPI(title="Whetstone engine", openapi_url=None, docs_url=None, redoc_url=None)
     service = Service(base, scheduler, resolver)
-    rest = Rest(base, scheduler)
+    rest = rest or Rest(base, scheduler)
 
     @app.get("/health")
     async def health() -> dict[str, Any]:

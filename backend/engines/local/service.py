@@ -14,7 +14,7 @@ from starlette.concurrency import run_in_threadpool
 from . import asking as work
 from . import wire
 from .model import Base, ModelProblem
-from .reading import Asked, Reader, Reward, parts
+from .reading import Asked, Reader, Reward, of_answers, parts, to_read
 from .reply import Reply, refusal_problem
 from .resolver import Resolved, Resolver
 from .sampling import Sampling
@@ -72,6 +72,12 @@ class Service:
             raise ApiProblem(400, "echo is answered whole; leave stream out.", "invalid_value", param="echo")
         asked = 16 if body.max_tokens is None else body.max_tokens
         scores = bool(body.echo) and body.logprobs is not None
+        if scores and self._base.is_encoder_decoder:
+            message = (
+                "This base is an encoder-decoder: its encoder reads the prompt whole and says nothing of how likely its "
+                "tokens are. Leave out echo or logprobs; the logprobs of an answer can be had."
+            )
+            raise ApiProblem(400, message, "unsupported_for_model", param="echo")
         request = self._request(body, model, prompts, asked, body.logprobs, wants_prompt_scores=scores)
         return Reply(self._base, self._scheduler, request, body, is_chat=False, echo=echo)
 
@@ -85,13 +91,15 @@ class Service:
         model = await self._do(lambda _: self._reader.open(found))
         try:
             asked = self._reader.ask(model, messages, answers)
+            texts = to_read(self._base, asked, body.credit)
         except ModelProblem as problem:
             raise ApiProblem(400, str(problem), "invalid_messages", param="messages") from problem
-        rewards: dict[int, Reward] = {}
-        for part in parts([len(sequence) for sequence in asked.sequences]):
-            some = Asked([asked.sequences[at] for at in part], [asked.answer_tokens[at] for at in part], 0)
+        found_of: dict[int, Reward] = {}
+        for part in parts([len(sequence) for sequence in texts.sequences]):
+            some = Asked([texts.sequences[at] for at in part], [texts.answer_tokens[at] for at in part], 0)
             scored = await self._do(partial(self._reader.rewards, model, some))
-            rewards.update(zip(part, scored, strict=True))
+            found_of.update(zip(part, scored, strict=True))
+        rewards = of_answers([found_of[at] for at in range(len(texts.sequences))], asked)
         data = []
         for at in range(len(answers)):
             own = asked.sequences[at][-asked.answer_tokens[at] :]
@@ -108,8 +116,8 @@ class Service:
             )
         rows = self._prompt_tokens(body.input, "input")
         longest = max(map(len, rows))
-        if longest > self._base.context:
-            message = f"This model's context holds {self._base.context} tokens; a text has {longest}. Shorten it."
+        if longest > self._base.longest_prompt:
+            message = f"{_room_of(self._base)}; a text has {longest}. Shorten it."
             raise ApiProblem(400, message, "context_length_exceeded", param="input")
         found: dict[int, list[float]] = {}
         for part in parts([len(row) for row in rows]):
@@ -138,14 +146,11 @@ class Service:
         wants_prompt_scores: bool,
     ) -> work.Request:
         longest = max(len(tokens) for tokens in prompts)
-        context = self._base.context
-        max_tokens = context - longest if asked is None else asked
-        if longest + max_tokens > context or (asked is None and max_tokens < 1):
+        left = self._base.left_beside(longest)
+        max_tokens = left if asked is None else asked
+        if max_tokens > left or (asked is None and max_tokens < 1):
             wish = f"{longest} prompt tokens" + (f" and {asked} new ones" if asked else " and at least 1 new one")
-            message = (
-                f"This model's context holds {context} tokens; the request needs {wish}. "
-                "Shorten the prompt or lower max_tokens."
-            )
+            message = f"{_room_of(self._base)}; the request needs {wish}. Shorten the prompt or lower max_tokens."
             param = "messages" if isinstance(body, wire.ChatBody) else "prompt"
             raise ApiProblem(400, message, "context_length_exceeded", param=param)
         if (body.n or 1) > self._scheduler.row_limit:
@@ -187,11 +192,18 @@ class Service:
             rows = [prompt]
         else:
             rows = [self._base.text_tokens(item) if isinstance(item, str) else item for item in prompt]
+        rows = [self._base.open_ended(row) for row in rows]
         if not all(rows):
             raise ApiProblem(400, f"{param}: an empty text has no tokens to go on from.", "invalid_value", param=param)
         if not all(0 <= token < self._base.vocabulary for row in rows for token in row):
             raise ApiProblem(400, f"Token ids go from 0 to {self._base.vocabulary - 1}.", "invalid_value", param=param)
         return rows
+
+
+def _room_of(base: Base) -> str:
+    if base.is_encoder_decoder:
+        return f"This model reads prompts of up to {base.longest_prompt} tokens and writes up to {base.context}"
+    return f"This model's context holds {base.context} tokens"
 
 
 def _decoded(base: Base, tokens: list[int], prompt: Any, at: int) -> str:

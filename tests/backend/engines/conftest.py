@@ -9,7 +9,8 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from backend.engines.local.model import Base, load_base
+from backend.engines.local.loading import load_base
+from backend.engines.local.model import Base
 from backend.engines.local.resolver import Resolved
 from backend.engines.local.scheduler import Scheduler
 from tests.backend.engines.tiny import Served, TableResolver, make_tokenizer, save_adapter, served

@@ -12,7 +12,8 @@ import torch
 from peft import LoraConfig
 from transformers import AutoModelForCausalLM
 
-from backend.engines.local.model import Base, ModelProblem, load_base
+from backend.engines.local.loading import load_base
+from backend.engines.local.model import Base, ModelProblem
 from backend.engines.local.resolver import Resolved
 from tests.backend.engines.tiny import save_adapter, with_lora
 
@@ -138,7 +139,12 @@ def test_a_failed_load_leaves_the_base_and_the_other_adapters_as_they_were(
         (lambda folder: edit(folder / "config.json", auto_map={"AutoModelForCausalLM": "evil.Model"}), "own code"),
         (lambda folder: (folder / "config.json").write_text("{"), "not valid JSON"),
         (lambda folder: edit(folder / "config.json", model_type="unheard-of"), "cannot be loaded"),
-        (lambda folder: edit(folder / "config.json", model_type="t5"), "causal language models .* is none"),
+        (
+            lambda folder: edit(folder / "config.json", model_type="t5"),
+            r"lack \d+ tensors that its config.json promises",
+        ),
+        (lambda folder: edit(folder / "config.json", model_type="bert"), "causal language models .* is neither"),
+        (lambda folder: edit(folder / "config.json", model_type="clip_vision_model"), "is neither"),
     ],
 )
 def test_a_folder_that_is_no_model_is_refused_with_what_is_missing(

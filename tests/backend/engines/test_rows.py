@@ -10,7 +10,8 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
 from backend.engines.local import rows as rows_of
-from backend.engines.local.model import Base, load_base
+from backend.engines.local.loading import load_base
+from backend.engines.local.model import Base
 from backend.engines.local.rows import FixedRows, PaddedRows, can_be_fixed
 
 STARTER = Path(rows_of.__file__).parents[2] / "starter" / "weights"

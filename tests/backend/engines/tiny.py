@@ -1,74 +1,23 @@
-"""What the engine's tests share: a tiny tokenizer, adapters written as training writes them, names from a table."""
+"""What the engine's tests share: the engine's server in a thread, names from a table, and the tiny models."""
 
 from __future__ import annotations
 
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import NamedTuple
 
-import torch
 import uvicorn
-from peft import LoraConfig, PeftModel, get_peft_model
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from backend.engines.local.model import Base
 from backend.engines.local.resolver import Resolved, Resolver
 from backend.engines.local.scheduler import Scheduler
 from backend.engines.local.server import build_app
-from backend.registry import artifacts
+from tests.backend.engines.tiny_models import CHINESE, TEMPLATE, TEXT, make_tokenizer, save_adapter, with_lora
 
+__all__ = ["CHINESE", "TEMPLATE", "TEXT", "make_tokenizer", "save_adapter", "with_lora"]
 KEY = "a-key-for-tests"
-CHINESE = "今天天气很好，我们一起去公园散步吧。"
-TEXT = ["the film was good and the story was kind", "where is my parcel, please help me", "Input: Output: a b c"]
-TEMPLATE = (
-    "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
-)
-
-
-def make_tokenizer() -> PreTrainedTokenizerFast:
-    inner = Tokenizer(models.BPE())
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    inner.decoder = decoders.ByteLevel()
-    special = ["<pad>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    inner.train_from_iterator(
-        TEXT,
-        trainers.BpeTrainer(vocab_size=320, special_tokens=special, initial_alphabet=alphabet, show_progress=False),
-    )
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=inner, pad_token="<pad>", eos_token="<|end|>", additional_special_tokens=special[2:]
-    )
-    tokenizer.chat_template = TEMPLATE
-    return tokenizer
-
-
-def with_lora(model: PreTrainedModel, config: LoraConfig) -> PeftModel:
-    with warnings.catch_warnings():  # peft 0.21 asks transformers for a name that is on its way out
-        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
-        return get_peft_model(model, config)
-
-
-def save_adapter(models_dir: Path, base_folder: Path, seed: int, **options: object) -> artifacts.Saved:
-    """An adapter that changes the answers, written as training writes it."""
-    torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_pretrained(base_folder, dtype=torch.float32)
-    settings = {"r": 4, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj", "down_proj"], **options}
-    peft = with_lora(model, LoraConfig(task_type="CAUSAL_LM", **settings))
-    for name, weight in peft.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(weight, std=0.3)
-
-    def fill(folder: Path) -> None:
-        peft.save_pretrained(folder)
-        (folder / "README.md").unlink(missing_ok=True)
-
-    return artifacts.save(models_dir, fill, {"base_fingerprint": artifacts.fingerprint(base_folder)})
 
 
 class TableResolver:

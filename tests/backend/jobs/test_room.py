@@ -22,24 +22,26 @@ def test_a_gpu_is_short_of_memory_when_less_than_half_of_it_is_free(
     monkeypatch: pytest.MonkeyPatch, has_gpu: bool, free: int, is_short: bool
 ):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free, 100))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free, 100))
     assert device.is_short_of_memory() is is_short
+    assert device.is_short_of_memory(free) is has_gpu, "with what would be taken"
 
 
-@pytest.mark.parametrize("is_short", [True, False])
-def test_a_job_asks_the_engine_of_its_data_folder_for_room_only_where_it_is_short(
-    monkeypatch: pytest.MonkeyPatch, is_short: bool
+@pytest.mark.parametrize(("has_gpu", "is_short"), [(True, True), (True, False), (False, False)])
+def test_a_job_on_a_gpu_is_known_to_the_engine_and_asks_it_for_room_only_where_there_is_little(
+    monkeypatch: pytest.MonkeyPatch, has_gpu: bool, is_short: bool
 ):
     said: list[Any] = []
 
     @contextmanager
-    def at_rest(data_dir: Path) -> Iterator[bool]:
-        said.append(data_dir)
+    def at_rest(data_dir: Path, *, asks: bool) -> Iterator[bool]:
+        said.extend([data_dir, asks])
         yield True
         said.append("back")
 
     monkeypatch.setattr(worker, "engine_at_rest", at_rest)
     monkeypatch.setattr(worker, "is_short_of_memory", lambda: is_short)
+    monkeypatch.setattr(worker, "has_gpu", lambda: has_gpu)
     with worker.room_for(SimpleNamespace(models="/data/one/models")):  # type: ignore[arg-type]
         said.append("trains")
-    assert said == ([Path("/data/one"), "trains", "back"] if is_short else ["trains"])
+    assert said == ([Path("/data/one"), is_short, "trains", "back"] if has_gpu else ["trains"])

@@ -22,7 +22,7 @@ from ui.web import create_app
 KEY = "sk-test-0123456789abcdef"
 HEALTH = {
     "loaded": True, "adapters": 3, "tokens_per_second": 812.5, "waiting": 2, "active": 7, "resting": False, "device": "cpu",
-    "dtype": "float32", "memory_bytes": 300 << 20, "gpu_bytes": 0, "batch_fill": 0.75,
+    "dtype": "float32", "attention": "sdpa", "quantisation": "none", "memory_bytes": 300 << 20, "gpu_bytes": 0, "batch_fill": 0.75,
 }  # fmt: skip
 
 
@@ -82,16 +82,18 @@ def test_the_health_of_the_engine_is_shown_with_what_each_figure_means(
     monkeypatch.setattr(engines.local, "health", lambda: HEALTH)
     (health,) = tab.call("engines_again")
     shown = {item["label"]: (item["value"], item["hint"]) for item in parts(health, "cards")[0]["items"]}
-    assert shown["State"] == ("answering", "cpu, float32")
+    assert shown["State"] == ("answering", "cpu, float32, sdpa")
     assert shown["Tokens per second"][0] == "812.5"
     assert shown["Answers being written"] == ("7", "2 requests wait")
     assert shown["Memory"][0] == "300 MB"
     assert shown["Batch fill"][0] == "75 %"
     assert "GPU memory" not in shown
-    monkeypatch.setattr(engines.local, "health", lambda: {**HEALTH, "resting": True, "gpu_bytes": 1 << 30})
+    elsewhere = {"device": "cuda", "dtype": "bfloat16", "quantisation": "4bit", "resting": True, "gpu_bytes": 1 << 30}
+    monkeypatch.setattr(engines.local, "health", lambda: {**HEALTH, **elsewhere})
     (health,) = tab.call("engines_again")
-    shown = {item["label"]: item["value"] for item in parts(health, "cards")[0]["items"]}
-    assert (shown["State"], shown["GPU memory"]) == ("resting while a model is trained", "1024 MB")
+    shown = {item["label"]: (item["value"], item["hint"]) for item in parts(health, "cards")[0]["items"]}
+    assert shown["State"] == ("resting while a model is trained", "cuda, 4bit / bfloat16, sdpa")
+    assert shown["GPU memory"][0] == "1024 MB"
 
 
 def test_an_engine_is_added_asked_used_and_removed(tab: Tab, house: Studio, server: Stub, app: Any):
