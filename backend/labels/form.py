@@ -41,6 +41,10 @@ class Form:
     rationale: Literal["off", "optional", "required"] = "optional"
     edit: bool = True
     confidence: bool = False
+    markdown: bool = True  # texts are shown as Markdown; off shows them as they are written
+    continues: bool = False  # whoever judged may go on from the better answer; the live policy answers twice
+    reveal: Literal["off", "margin", "others"] = "off"  # what is told after the judgement
+    reveal_holdout: float = 0.3  # of comparisons and people nothing is told, to see what telling does
 
 
 def parse(stored: Mapping[str, Any]) -> Form:
@@ -56,6 +60,8 @@ def parse(stored: Mapping[str, Any]) -> Form:
         raise BadForm(f"A pair has {', '.join(map(str, STEPS))} steps, not {form.steps}.", "bad_steps")
     if form.rationale not in ("off", "optional", "required"):
         raise BadForm("The rationale is off, optional or required.", "bad_rationale")
+    if form.reveal not in ("off", "margin", "others") or not 0 <= form.reveal_holdout <= 1:
+        raise BadForm("Off, margin or others is revealed, and held back for a share of 0 to 1.", "bad_reveal")
     if not set(form.flags) <= set(FLAGS):
         raise BadForm(f"Known flags are {', '.join(FLAGS)}.", "bad_flags")
     return form

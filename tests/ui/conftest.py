@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from feedback_db.types import Person, Project
-from tests.ui.house import House, add_comparisons, app_of, build, serving, token_for
+from tests.ui.house import HOSTILE, LONG, House, add_comparisons, app_of, build, serving, token_for
 
 
 @pytest.fixture(scope="session")
@@ -46,12 +46,12 @@ def browser() -> Iterator[Browser]:
 def project(house: House) -> Callable[..., Project]:
     """A new project that is the only open one."""
 
-    def make(comparisons: int, **settings: Any) -> Project:
+    def make(comparisons: int, texts: tuple[str, ...] = (f"{LONG}\n", f"{HOSTILE} "), **settings: Any) -> Project:
         number = house.store.value("select count(*) from projects")
         with house.store.write() as db:
             db.conn.execute("update projects set archived_at = 1 where archived_at is null")
         made = house.store.add(Project(name=f"project {number}", **settings))
-        add_comparisons(house.store, made, comparisons, first=1000 * number)
+        add_comparisons(house.store, made, comparisons, first=1000 * number, texts=texts)
         return made
 
     return make

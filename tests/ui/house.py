@@ -59,7 +59,15 @@ def build(folder: Path, comparisons: int = 12, overlap: int = 1, **clock: Any) -
     return House(store, settings, project, ann, eve, bob, admin)
 
 
-def add_comparisons(store: Store, project: Project, number: int, overlap: int = 1, first: int = 0) -> list[Comparison]:
+def add_comparisons(
+    store: Store,
+    project: Project,
+    number: int,
+    overlap: int = 1,
+    first: int = 0,
+    texts: tuple[str, ...] = (f"{LONG}\n", f"{HOSTILE} "),
+) -> list[Comparison]:
+    """Pairs of these texts, each with the number of its case at the end."""
     made = []
     with store.write() as db:
         found = store.find(Model, "name = ?", [SECRET_MODEL])
@@ -82,7 +90,7 @@ def add_comparisons(store: Store, project: Project, number: int, overlap: int = 
                     queue_key=0 if n % 2 else n, arm="random",
                 )
             )  # fmt: skip
-            for position, text in enumerate((f"{LONG}\n{n}", f"{HOSTILE} {n}")):
+            for position, text in enumerate(f"{one}{n}" for one in texts):
                 completion = store.add(
                     Completion(
                         prompt_id=prompt.id, model_id=model.id, sampling_id=sampling.id, seed=position, text=text,

@@ -3,10 +3,10 @@ import { Kept, newKey, post, postUntilAnswered } from "./label_send.js";
 import { Hand } from "./label_hand.js";
 import { LAYOUTS, keyOf, meaning } from "./label_keys.js";
 import { body, draftOf, missing } from "./label_said.js";
-import { askSkip, build, el, say, showDesk, showEmpty, showGuidelines, showKeys, showOwn, showProgress, showSheet } from "./label_view.js";
+import { askSkip, build, el, say, showDesk, showEmpty, showKeys, showOwn, showProgress, showSheet } from "./label_view.js";
 
 const HEARTBEAT_MS = 60000, DRAFT_MS = 1000, LOOK_AGAIN_MS = 20000, KEYS_KEPT = 20;
-const SHEET = ["submit", "left", "tie", "bad", "good", "equal", "back", "undo", "skip", "why", "edit", "flags", "asks", "marks", "diff", "view", "guidelines", "help"];
+const SHEET = ["submit", "left", "tie", "bad", "good", "equal", "back", "undo", "skip", "why", "edit", "flags", "asks", "marks", "diff", "view", "guidelines", "plain", "sync", "help"];
 
 export async function mount(root) {
   const { default: strings } = await import(document.documentElement.dataset.text);
@@ -21,11 +21,11 @@ class Desk {
     this.busy = true;
     this.keys = []; // pressed while nothing lay there to be judged; played when something does
     this.view = build(root, strings, {
-      changeProject: () => this.changeProject(), guidelines: () => this.guidelines(), own: () => this.own(), undo: () => this.undo(), skip: () => this.skip(),
+      changeProject: () => this.changeProject(), guidelines: () => this.hand.see("beside"), sight: (name) => this.hand.see(name), own: () => this.own(), undo: () => this.undo(), skip: () => this.skip(),
       submit: () => this.submit(), typed: () => this.hand.change({ rationale: this.view.rationale.value }),
     });
     this.hand = new Hand(root, this.view, strings, {
-      changed: (said) => this.changed(said), say: (text) => this.say(text), view: (name) => this.kept.set("view", name), isBusy: () => this.busy,
+      changed: (said) => this.changed(said), say: (text) => this.say(text), sight: (values) => this.kept.set("sight", values), isBusy: () => this.busy,
     });
     this.gone = new AbortController();
     const listen = (target, name, act) => target.addEventListener(name, act, { signal: this.gone.signal });
@@ -77,7 +77,7 @@ class Desk {
     this.waiting = desk.progress.waiting ?? Math.max(0, (this.waiting || 0) - 1); // not counted anew for every desk
     showDesk(this.view, this.strings, desk);
     showProgress(this.view, this.strings, desk.progress, this.waiting, 1);
-    this.hand.open(desk, this.kept.get(`draft:${desk.assignment}`) || desk.draft, this.layout, this.kept.get("view"));
+    this.hand.open(desk, this.kept.get(`draft:${desk.assignment}`) || desk.draft, this.layout, this.kept.get("sight"));
     showKeys(this.view, this.strings, this.layout, desk, () => this.sheet());
     this.key = newKey();
     this.shownAt = this.visibleSince = Date.now();
@@ -205,10 +205,6 @@ class Desk {
     }
   }
 
-  guidelines() {
-    if (this.desk?.guideline) showGuidelines(this.root, this.strings, this.desk);
-  }
-
   async own() {
     const found = await post("own", { project: this.project }).catch((problem) => this.say("", problem.message));
     if (found) showOwn(this.root, this.strings, found);
@@ -226,7 +222,7 @@ class Desk {
       this.layout = layout;
       this.kept.set("layout", layout);
       if (!this.desk) return;
-      this.hand.draw(layout, this.kept.get("view"));
+      this.hand.draw(layout);
       showKeys(this.view, this.strings, layout, this.desk, () => this.sheet());
     });
   }
@@ -333,7 +329,6 @@ class Desk {
     else if (!this.desk || this.hand.act(meant)) return;
     else if (act === "submit") this.submit();
     else if (act === "skip") this.skip();
-    else if (act === "guidelines") this.guidelines();
   }
 
   // ---- what is said

@@ -1,9 +1,11 @@
 // What the desk looks like: the parts that stay. Texts of models and people are set by textContent only.
 import { keyOf } from "./label_keys.js";
+import { fill } from "./label_text.js";
+import { parsed } from "./markdown.js";
 
 const WAITING_MOST = 100; // the server stops counting there
 const SKIP_REASONS = ["unclear", "needs_knowledge", "personal", "broken"];
-const HINTS = ["submit", "undo", "skip", "why", "edit", "flags", "asks", "marks", "diff", "view"];
+const HINTS = ["submit", "undo", "skip", "why", "edit", "flags", "asks", "marks"];
 const VIEWS = ["side", "stacked", "focus"];
 export const LETTERS = "ABCDEFGHIJKLMNOP";
 
@@ -33,6 +35,7 @@ export function build(root, strings, acts) {
     kind: el("span", { class: "chip" }), fill: el("i"), track: null, done: el("span", { id: "done" }), today: el("b"), median: el("b"),
     guidelines: el("button", { type: "button", id: "guidelines", onclick: acts.guidelines }),
     messages: el("div", { class: "body", tabindex: "0", role: "region", "aria-label": t("conversation") }),
+    guide: el("div", { class: "body txt", tabindex: "0", role: "region", "aria-label": t("guidelines_title") }),
     answers: el("div", { class: "pair" }), said: el("span", { class: "said", role: "status", id: "said" }),
     alert: el("span", { class: "said alert", role: "alert", id: "alert" }),
     choice: el("div", { class: "choice" }), asks: el("div", { class: "asks", id: "asks" }), hints: el("div", { class: "hints" }),
@@ -42,12 +45,16 @@ export function build(root, strings, acts) {
   view.undo = el("button", { type: "button", id: "undo", onclick: acts.undo });
   view.skip = el("button", { type: "button", id: "skip", onclick: acts.skip });
   view.submit = el("button", { type: "button", id: "submit", class: "submit", onclick: acts.submit });
+  view.sights = Object.fromEntries(["view", "diff", "plain", "sync"].map((name) =>
+    [name, el("button", { type: "button", id: `sight-${name}`, class: "sight", onclick: () => acts.sight(name) })]));
+  view.guideCard = el("div", { class: "card guide" }, el("h2", {}, t("guidelines_title")), view.guide);
+  view.stage = el("div", { class: "stage" }, el("div", { class: "card case" }, el("h2", {}, t("conversation")), view.messages),
+    view.guideCard, view.answers);
   view.work = [
     el("div", { class: "line" }, view.project, view.kind, view.track, view.done, view.guidelines,
-      el("span", { class: "grow" }), el("span", {}, `${t("today")} `, view.today), el("span", {}, `${t("median")} `, view.median),
+      el("span", { class: "sights" }, ...Object.values(view.sights)), el("span", { class: "grow" }), el("span", {}, `${t("today")} `, view.today), el("span", {}, `${t("median")} `, view.median),
       el("button", { type: "button", id: "own", onclick: acts.own }, t("own"))),
-    el("div", { class: "card case" }, el("h2", {}, t("conversation")), view.messages),
-    view.answers, view.choice, view.asks,
+    view.stage, view.choice, view.asks,
     el("div", { class: "acts" }, view.rationale, view.undo, view.skip, view.submit),
     view.hints,
   ];
@@ -65,7 +72,7 @@ export function showKeys(view, strings, layout, desk, openSheet) {
   view.skip.replaceChildren(...[key("skip"), t("skip")].filter(Boolean));
   view.submit.replaceChildren(...[t("submit"), key("submit")].filter(Boolean));
   const isAsked = { why: desk.form.rationale !== "off", edit: desk.form.edit, flags: desk.form.flags.length, asks: view.asks.children.length,
-    marks: desk.form.span_tags.length, diff: desk.answers.length === 2, view: desk.answers.length > 1 };
+    marks: desk.form.span_tags.length };
   const shown = HINTS.filter((act) => layout !== "off" && isAsked[act] !== false && isAsked[act] !== 0);
   const sheet = el("button", { type: "button", id: "keys", class: "plain", onclick: openSheet }, kbd("?"), ` ${t("help")}`);
   view.hints.replaceChildren(...shown.map((act) => el("span", { class: "key" }, key(act), ` ${t(`key.${act}`)}`)), sheet, view.said, view.alert);
@@ -74,11 +81,9 @@ export function showKeys(view, strings, layout, desk, openSheet) {
 export function showDesk(view, strings, desk) {
   const t = (key, values) => say(strings, key, values);
   view.kind.textContent = t(`kind.${desk.kind}`);
-  view.messages.replaceChildren(...desk.conversation.flatMap(({ role, text }) => [
-    el("div", { class: "who" }, strings[`label.role.${role}`] || role), el("div", { class: "txt" }, text)]));
   view.messages.scrollTop = 0;
-  view.guidelines.hidden = !desk.guideline;
-  view.guidelines.textContent = t("guidelines", { version: desk.guideline_version ?? "" });
+  view.guidelines.textContent = desk.guideline ? t("guidelines", { version: desk.guideline_version ?? "" }) : t("beside");
+  view.guideCard.hidden = !desk.guideline;
   const asked = desk.form.rationale;
   view.rationale.hidden = asked === "off";
   view.rationale.setAttribute("aria-label", t(asked === "required" ? "rationale_required" : "rationale"));
@@ -86,10 +91,32 @@ export function showDesk(view, strings, desk) {
   scrollTo(0, 0);
 }
 
-// Side by side, one under the other, or one at a time.
-export function showLayout(view, name, focused) {
-  view.answers.dataset.view = VIEWS.includes(name) ? name : VIEWS[0];
+// What is asked and what to look for: read as Markdown, unless the project or the person wants texts as they are written.
+export function showAsked(view, strings, desk, isPlain) {
+  view.messages.replaceChildren(...desk.conversation.flatMap(({ role, text }) => {
+    const shown = el("div", { class: "txt" });
+    fill(shown, text, [], isPlain ? undefined : parsed(text));
+    return [el("div", { class: "who" }, strings[`label.role.${role}`] || role), shown];
+  }));
+  fill(view.guide, desk.guideline, [], isPlain ? undefined : parsed(desk.guideline));
+}
+
+// How the desk is looked at: answers side by side, one under the other, or one at a time; what is asked above them or beside.
+export function showSight(view, strings, desk, sight, focused) {
+  const name = VIEWS.includes(sight.view) ? sight.view : VIEWS[0];
+  view.answers.dataset.view = name;
+  view.stage.dataset.beside = String(sight.beside);
   [...view.answers.children].forEach((card, i) => card.classList.toggle("away", name === "focus" && i !== focused));
+  view.guidelines.setAttribute("aria-pressed", String(sight.beside));
+  view.sights.view.textContent = say(strings, `view.${name}`);
+  view.sights.view.hidden = desk.answers.length < 2;
+  for (const one of ["diff", "plain", "sync"]) {
+    view.sights[one].textContent = say(strings, `sight.${one}`);
+    view.sights[one].setAttribute("aria-pressed", String(sight[one]));
+  }
+  view.sights.diff.hidden = desk.answers.length !== 2;
+  view.sights.plain.hidden = !desk.form.markdown;
+  view.sights.sync.hidden = desk.answers.length < 2 || name === "focus";
 }
 
 export const nextLayout = (name) => VIEWS[(VIEWS.indexOf(name) + 1) % VIEWS.length];
@@ -136,12 +163,6 @@ export function showSheet(root, strings, layout, rows, choose) {
     return el("label", {}, radio, ` ${t(`layout.${name}`)}`);
   }));
   const box = dialog(root, t("help"), list, layouts, el("button", { type: "button", onclick: () => box.close() }, t("close")));
-}
-
-export function showGuidelines(root, strings, desk) {
-  const t = (key) => say(strings, key);
-  const box = dialog(root, t("guidelines_title"), el("div", { class: "txt" }, desk.guideline),
-    el("button", { type: "button", onclick: () => box.close() }, t("close")));
 }
 
 // One's own figures, each with what it means, its interval and what it rests on.
