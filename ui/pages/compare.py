@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
-from backend import comparing, prompting
-from backend.comparing import Column, Pane, SamplingSettings
+from backend import comparing, prompting, streaming
+from backend.engines.kept import SamplingSettings
+from backend.streaming import Column, Pane
 from ui.context import Ui
 from ui.pages.compare_battle import battle_events, battle_row
 from ui.views.drawn import drawing, drawn, note, panes
@@ -205,7 +206,7 @@ def _run_events(
             gr.update(interactive=False),
             drawing(note(ui.guard.say("compare.running"))),
         )
-        for now in comparing.side_by_side(
+        for now in streaming.side_by_side(
             ui.store, ui.engine, ui.guard.person(), case_id=case_id or 0, columns=[_column(one) for one in chosen], seed=int(seed or 0)
         ):  # fmt: skip
             waiting = list(now)
@@ -240,7 +241,7 @@ def _opened(ui: Ui, project_id: int | None, case_id: int | None) -> list[Any]:
     """Cases, templates and models of a project; the first two columns differ where they can."""
     person, project = ui.guard.person(), project_id or 0
     templates = prompting.templates(ui.store, person, project)
-    models = comparing.policies(ui.store, person)
+    models = streaming.policies(ui.store, person)
     shown = template_choices(templates)
     named = model_choices(ui, models)
     live = next((model.id for model in models if model.stage == "live"), named[0][1] if named else None)
@@ -279,7 +280,7 @@ def _column(chosen: Setting) -> Column:
 def _titles(ui: Ui, chosen: Sequence[Setting]) -> list[str]:
     """Template and model of each column: here the engineer sees them; annotators never do."""
     person = ui.guard.person()
-    models = {model.id: model.name for model in comparing.policies(ui.store, person)}
+    models = {model.id: model.name for model in streaming.policies(ui.store, person)}
     titles = []
     for one in chosen:
         template = prompting.template(ui.store, person, one.template or 0)
