@@ -51,6 +51,26 @@ def send_to_labelling(
         return made
 
 
+def ask_to_write(store: Store, person: Person, case_id: int, *, overlap: int = 1) -> Comparison:
+    """Ask annotators for the ideal answer to a case, with nothing to compare it to. One that waits already is returned."""
+    access.require(person, "compare")
+    with store.write():
+        case = store.get(Case, case_id)
+        waiting = comparisons.waiting_to_be_written(store, case_id)
+        if waiting is not None:
+            return waiting
+        made = comparisons.add_comparison(
+            store,
+            Comparison(
+                project_id=case.project_id, case_id=case_id, kind="demonstration", size=0, overlap=overlap,
+                slots_left=overlap, reason="an answer asked for by an engineer", arm="priority",
+            ),
+            [],
+        )  # fmt: skip
+        audit.record(store, person, "ask_to_write", "comparison", made.id, {"case": case_id})
+        return made
+
+
 class Made(NamedTuple):
     """What a request for comparisons came to."""
 

@@ -62,6 +62,14 @@ def existing_comparison(store: Store, completion_ids: list[int]) -> Comparison |
     return found[0] if found else None
 
 
+def waiting_to_be_written(store: Store, case_id: int) -> Comparison | None:
+    """The open request for an ideal answer to this case."""
+    return next(
+        iter(store.find(Comparison, "case_id = ? and kind = 'demonstration' and status = 'open'", [case_id], limit=1)),
+        None,
+    )
+
+
 def open_count(store: Store, project_id: int, most: int = -1) -> int:
     """Comparisons that still want judgements; stops counting at ``most``, if that is given."""
     return store.value(

@@ -39,6 +39,7 @@ class Desk:
     lease_seconds: int
     draft: dict[str, Any] | None
     progress: Counts
+    corrects: int | None = None  # the judgement that is looked at again
 
 
 def desk_of(

@@ -13,11 +13,14 @@ from feedback_db import Store, comparisons, judgements, prompts, queue
 from feedback_db.types import Assignment, Case, Comparison, Demonstration, Judgement, Person, Project
 
 
-def judge(store: Store, found: Assignment, key: bytes, answer: Answer) -> tuple[Judgement, Assignment]:
+def judge(
+    store: Store, found: Assignment, key: bytes, answer: Answer, *, corrects: bool = False
+) -> tuple[Judgement, Assignment]:
+    """Append what was said. One that counts already is only superseded by whoever says that they correct it."""
     now = store.now()
-    if found.state == "submitted":
+    if found.state == "submitted" and not corrects:
         raise judged_already()
-    if found.state != "leased" and not queue.slot_is_free(store, found):  # too late: somebody else has the slot
+    if found.state not in ("leased", "submitted") and not queue.slot_is_free(store, found):  # too late: taken
         found = queue.as_surplus(store, found)
     before = judgements.head(store, found)
     stored = judgements.add(
@@ -76,7 +79,7 @@ def checked(store: Store, project: Project, found: Assignment, answer: Answer) -
 
 def keep_as_demonstration(store: Store, project: Project, stored: Judgement, person: Person) -> None:
     """What somebody wrote in an answer's place becomes a worked example, if the case is one question."""
-    if stored.edited_text is None or stored.edited_position is None:
+    if stored.edited_text is None:
         return
     comparison = store.get(Comparison, stored.comparison_id)
     asked = judgements.conversation_of(store.get(Case, comparison.case_id))
@@ -85,11 +88,13 @@ def keep_as_demonstration(store: Store, project: Project, stored: Judgement, per
         return
     digest = demonstration_digest(input=questions[0], output=stored.edited_text)
     if prompts.demonstration_with(store, id_of(project), digest) is None:
-        mended = comparisons.completions_of(store, comparison.id or 0)[stored.edited_position]
+        mended = None
+        if stored.edited_position is not None:
+            mended = comparisons.completions_of(store, comparison.id or 0)[stored.edited_position].id
         store.add(
             Demonstration(
-                project_id=id_of(project), input=questions[0], output=stored.edited_text, source="winner", digest=digest,
-                judgement_id=stored.id, completion_id=mended.id, person_id=person.id,
+                project_id=id_of(project), input=questions[0], output=stored.edited_text, digest=digest,
+                source="winner" if mended else "written", judgement_id=stored.id, completion_id=mended, person_id=person.id,
             )
         )  # fmt: skip
 

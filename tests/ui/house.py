@@ -109,10 +109,10 @@ def token_for(house: House, person: Person) -> str:
     return signing_in.accept(house.store, token, None).token
 
 
-def app_of(house: House, **options: Any) -> Any:
+def app_of(house: House, engine: Any = None, **options: Any) -> Any:
     from ui.web import create_app
 
-    return create_app(Ui(store=house.store, engine=None, jobs=None, settings=house.settings, text=Text()), **options)
+    return create_app(Ui(store=house.store, engine=engine, jobs=None, settings=house.settings, text=Text()), **options)
 
 
 @contextmanager

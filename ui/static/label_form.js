@@ -12,8 +12,8 @@ const POINTS = [1, 2, 3, 4, 5];
 export function buildForm(view, strings, layout, desk, acts) {
   const t = (key, values) => say(strings, key, values);
   const form = { t, layout, desk, acts, cards: [], radios: {}, rows: [] };
-  form.cards = desk.answers.map((text, place) => card(form, text, place));
-  view.answers.dataset.count = String(desk.answers.length);
+  form.cards = desk.kind === "demonstration" ? [written(form)] : desk.answers.map((text, place) => card(form, text, place));
+  view.answers.dataset.count = String(form.cards.length);
   view.answers.replaceChildren(...form.cards.map((one) => one.card));
   view.choice.replaceChildren(...(desk.kind === "pair" ? [verdicts(form)] : desk.kind === "rank" ? [strip(form)] : []));
   form.rows = questions(form);
@@ -47,6 +47,16 @@ function card(form, text, place) {
   const element = el("div", { class: "card answer", style: `--c: ${color}`, "data-side": letter }, head, ...(chip ? [chip] : []), body,
     ...(tools.children.length ? [tools] : []));
   return { card: element, body, shown, edit, editor, change, chip, text };
+}
+
+// Where nothing is shown: the answer is written here.
+function written(form) {
+  const { t, acts } = form;
+  const editor = el("textarea", { class: "editor", "aria-label": t("write"), placeholder: t("write_hint"), maxlength: "20000",
+    oninput: (event) => acts.mended(0, event.target.value) });
+  const body = el("div", { class: "body write" }, editor);
+  const element = el("div", { class: "card answer", style: "--c: var(--a)" }, el("h2", {}, t("write")), body);
+  return { card: element, body, shown: el("div"), edit: el("div"), editor, change: el("div"), chip: null, text: "", isWritten: true };
 }
 
 function flagButton(form, flag, name, letter) {
@@ -189,10 +199,10 @@ export function showSaid(form, said, { sight, mark }) {
   for (const button of document.querySelectorAll("#desk [data-flag]")) button.setAttribute("aria-pressed", String(said.flags.includes(button.dataset.flag)));
   form.cards.forEach((one, place) => {
     showText(form, one, place, said, sight, mark);
-    const mends = said.edited_place === place && said.edited_text !== null;
+    const mends = one.isWritten || (said.edited_place === place && said.edited_text !== null);
     one.edit.hidden = !mends;
-    if (mends && one.editor.value !== said.edited_text) one.editor.value = said.edited_text;
-    if (mends) showChange(one, said.edited_text);
+    if (mends && one.editor.value !== (said.edited_text ?? "")) one.editor.value = said.edited_text ?? "";
+    if (mends && !one.isWritten) showChange(one, said.edited_text);
   });
 }
 

@@ -1,7 +1,7 @@
 // One desk in the hands of a person: what they choose, rank, answer, mark and write before they submit.
 import { buildForm, showSaid, withAnswer } from "./label_form.js";
 import { numberOf } from "./label_keys.js";
-import { EMPTY, fromDraft, moved, ranksOf, tiersOf, verdictOf, verdictsOf, withPlace, withVerdict, withoutLast } from "./label_said.js";
+import { EMPTY, finalRanks, fromDraft, moved, ranksOf, tiersOf, verdictOf, verdictsOf, withPlace, withVerdict, withoutLast } from "./label_said.js";
 import { selectedIn, sentences, spanOf } from "./label_text.js";
 import { nextLayout, say, showAsked, showSight } from "./label_view.js";
 
@@ -28,7 +28,7 @@ export class Hand {
       drop: (place) => this.rank(this.tiers().map((tier) => tier.filter((one) => one !== place)).filter((tier) => tier.length)),
       move: (place, to, joins) => this.rank(moved(this.tiers(), place, to, joins)),
       answer: (row, value) => this.change(withAnswer(this.said, row, value, this.desk.answers.length)),
-      scrolled: (place) => this.scrolled(place), edit: (place) => this.edit(place), mended: (place, text) => this.change({ edited_place: place, edited_text: text }),
+      scrolled: (place) => this.scrolled(place), edit: (place) => this.edit(place), mended: (place, text) => this.change({ edited_place: this.desk.kind === "demonstration" ? null : place, edited_text: text }),
       unmend: () => { this.change({ edited_place: null, edited_text: null }); this.root.focus({ preventScroll: true }); },
     });
     this.look();
@@ -56,6 +56,19 @@ export class Hand {
     this.change({ ranks: ranksOf(tiers, this.desk.answers.length), strength: null });
   }
 
+  // Who may be gone on from: the one judged best, or the one looked at among equals; null while nothing is judged.
+  goesOnFrom() {
+    const [best] = tiersOf(finalRanks(this.said, this.desk), this.desk.answers.length);
+    return best ? (best.includes(this.focused) ? this.focused : best[0]) : null;
+  }
+
+  // A draft of another tab, for the same desk.
+  take(draft) {
+    this.said = fromDraft(draft);
+    this.view.rationale.value = this.said.rationale;
+    showSaid(this.form, this.said, this);
+  }
+
   place(place, joins) {
     if (place >= this.desk.answers.length) return;
     if (this.desk.kind === "rank") this.rank(withPlace(this.tiers(), place, joins));
@@ -74,6 +87,10 @@ export class Hand {
   }
 
   edit(place) {
+    if (this.desk.kind === "demonstration") {
+      this.form.cards[0].editor.focus();
+      return;
+    }
     if (!this.desk.form.edit || this.told.isBusy()) return;
     if (this.said.edited_place !== place || this.said.edited_text === null) this.change({ edited_place: place, edited_text: this.desk.answers[place] });
     this.turnTo(place);
