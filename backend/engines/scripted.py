@@ -110,4 +110,5 @@ class ScriptedEngine:
             mean_logp=-1.0,
             model=model,
             fingerprint=hashlib.sha256(model.encode()).hexdigest(),
+            token_logps=tuple((f" {word}" if at else word, -1.0) for at, word in enumerate(words[:max_tokens])),
         )

@@ -8,9 +8,10 @@ import pytest
 
 from backend import comparing, going_on, labelling
 from backend.engines.scripted import ScriptedEngine
-from backend.going_on import CannotGoOn
 from backend.labels import form as forms
+from backend.labels import turns
 from backend.labels.form import Form
+from backend.labels.turns import CannotGoOn
 from feedback_db import Store, comparisons, models
 from feedback_db.types import Case, Judgement, Person, Project, Prompt
 from tests.feedback_db.test_queue import answer, key
@@ -101,7 +102,7 @@ def test_what_stands_in_the_way_is_said(store, engine, annotator, engineer, chat
         go(with_=ScriptedEngine(lambda *_: "always this"))
     with pytest.raises(CannotGoOn, match="has grown"):
         go(with_=ScriptedEngine(lambda *_: "", max_model_len=90))
-    monkeypatch.setattr(going_on, "TURNS_MOST", 1)
+    monkeypatch.setattr(turns, "TURNS_MOST", 1)
     with pytest.raises(CannotGoOn, match="at most 1 turns"):
         go()
     with store.write() as db:

@@ -17,10 +17,10 @@ from starlette.concurrency import run_in_threadpool
 from backend import going_on, labelling, looking_back, reviewing
 from backend.access import Denied
 from backend.engines.answers import EngineError
-from backend.going_on import CannotGoOn
 from backend.labelling import Desk, LabellingProblem
 from backend.labels import form as forms
 from backend.labels.form import Answer, Span
+from backend.labels.turns import CannotGoOn
 from backend.problem import Problem
 from backend.stats.agreement import Estimate
 from feedback_db import BusyOrFull, NotFound
