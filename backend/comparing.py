@@ -10,9 +10,22 @@ from backend import access
 from backend.engines.client import Answer, Client
 from backend.engines.kept import SamplingSettings, engine_name, keep_answer, keep_prompt, keep_sampling
 from backend.labels.making import add_comparison
+from backend.labels.turns import CannotGoOn, follows, keep_turn, next_case
 from backend.problem import Problem
-from feedback_db import Store, audit, comparisons, models, prompts
-from feedback_db.types import Case, Comparison, Completion, Model, Person, Prompt, Sampling, Template
+from backend.prompts.digest import case_digest, demonstration_digest
+from feedback_db import Store, audit, cases, comparisons, models, prompts
+from feedback_db.types import (
+    Case,
+    Comparison,
+    Completion,
+    Demonstration,
+    Judgement,
+    Model,
+    Person,
+    Prompt,
+    Sampling,
+    Template,
+)
 
 MOST_AT_ONCE = 500  # cases one click may generate comparisons for; our choice
 AT_ONCE = 8  # requests kept in flight: enough for the engine to batch
@@ -49,6 +62,66 @@ def send_to_labelling(
         )
         audit.record(store, person, "send_to_labelling", "comparison", made.id, {"completions": completion_ids})
         return made
+
+
+def next_turn(store: Store, person: Person, judgement_id: int, text: str) -> tuple[Case, list[int]]:
+    """The next turn of a conversation: what was judged best alone, and what is said to it, is asked of every column again.
+
+    Returns the case and, by column as it was judged, the prompt of each: its own scaffolding, and the same conversation.
+    Raises CannotGoOn.
+    """
+    access.require(person, "compare")
+    found = store.find(Judgement, "id = ? and person_id = ?", [judgement_id, person.id])
+    said = found[0] if found else None
+    best = [place for place, rank in enumerate(said.ranks or ()) if rank == 1] if said else []
+    if said is None or len(best) != 1 or said.both_bad:
+        raise CannotGoOn("Say first which answer is the best: the conversation goes on from it.", "not_the_best")
+    answers = comparisons.completions_of(store, said.comparison_id)
+    shown = [answers[position] for position in said.shown]
+    then = follows(shown[best[0]], text)
+    before = store.get(Case, store.get(Comparison, said.comparison_id).case_id)
+    with store.write():
+        case = next_case(store, person, before, said, then)
+        case = case if case.id else store.add(case)
+        asked = [comparisons.prompt_of(store, one.id or 0) for one in shown]
+        return case, [keep_turn(store, person, case, one, then).id or 0 for one in asked]
+
+
+def keep_as_demonstration(store: Store, person: Person, completion_id: int) -> Demonstration:
+    """An answer becomes a worked example for few-shot prompts, if its case is one question. Raises CannotCompare."""
+    access.require(person, "compare")
+    kept, case = _answered(store, completion_id)
+    asked = cases.conversation(case.values, case.conversation)
+    if len([message for message in asked if message["role"] != "system"]) != 1:
+        raise CannotCompare("A demonstration shows one question; this is a conversation.", "many_questions")
+    digest = demonstration_digest(input=asked[-1]["content"], output=kept.text)
+    with store.write():
+        return prompts.demonstration_with(store, case.project_id, digest) or store.add(
+            Demonstration(
+                project_id=case.project_id, input=asked[-1]["content"], output=kept.text, source="winner", digest=digest,
+                tags=(case.scenario,) if case.scenario else (), completion_id=kept.id, person_id=person.id,
+                language=next((tag[5:] for tag in case.tags if tag.startswith("lang:")), None),
+            )
+        )  # fmt: skip
+
+
+def keep_as_case(store: Store, person: Person, completion_id: int) -> Case:
+    """The case with this answer as the expected one; it keeps its split, so that nothing held out is learned from."""
+    access.require(person, "compare")
+    kept, case = _answered(store, completion_id)
+    key = case_digest(values=case.values, conversation=case.conversation, expected=kept.text)
+    with store.write():
+        return prompts.case_with(store, case.project_id, key) or store.add(
+            Case(
+                project_id=case.project_id, values=case.values, conversation=case.conversation, expected=kept.text,
+                scenario=case.scenario, tags=case.tags, split=case.split, digest=key, source="answer", person_id=person.id,
+            )
+        )  # fmt: skip
+
+
+def _answered(store: Store, completion_id: int) -> tuple[Completion, Case]:
+    kept = store.get(Completion, completion_id)
+    return kept, store.get(Case, store.get(Prompt, kept.prompt_id).case_id)
 
 
 def ask_to_write(store: Store, person: Person, case_id: int, *, overlap: int = 1) -> Comparison:
