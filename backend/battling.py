@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 from backend import access
 from backend.labels.form import Answer
+from backend.labels.voting import vote_on
 from backend.problem import Problem
-from feedback_db import Store, audit, comparisons, judgements, models, prompts
-from feedback_db.types import Assignment, Comparison, Completion, Judgement, Model, Person, Prompt
+from feedback_db import Store, audit, judgements, models, prompts
+from feedback_db.types import Completion, Model, Person
 
 REASON = "a battle"
 
@@ -58,38 +59,9 @@ def vote(store: Store, person: Person, completion_ids: tuple[int, int], answer: 
     with store.write():
         stored = judgements.by_key(store, key)
         if stored is None:
-            stored = _judge(store, person, completion_ids, answer, key)
+            stored = vote_on(store, person, completion_ids, answer, key, reason=REASON, client="battle")
+            audit.record(
+                store, person, "battle", "comparison", stored.comparison_id, {"completions": list(completion_ids)}
+            )
     left, right = (store.get(Model, store.get(Completion, i).model_id).name for i in completion_ids)
     return Revealed(stored.id or 0, left, right)
-
-
-def _judge(store: Store, person: Person, completion_ids: tuple[int, int], answer: Answer, key: bytes) -> Judgement:
-    found = [store.get(Completion, i) for i in completion_ids]
-    asked = store.get(Prompt, found[0].prompt_id)
-    if found[0].text == found[1].text:
-        raise CannotBattle("Both wrote the same: there is nothing to choose between.", "same_answers")
-    comparison = comparisons.existing_comparison(store, list(completion_ids))
-    if comparison is None:
-        made = Comparison(project_id=asked.project_id, case_id=asked.case_id, reason=REASON)
-        comparison = comparisons.add_comparison(store, made, list(completion_ids))
-    order = [one.id for one in comparisons.completions_of(store, comparison.id or 0)]
-    now, shown = store.now(), tuple(order.index(i) for i in completion_ids)
-    if store.find(Assignment, "comparison_id = ? and person_id = ?", [comparison.id, person.id]):
-        raise CannotBattle("You have judged these two answers already.", "judged_already")
-    fresh = store.get(Comparison, comparison.id or 0)
-    lease = store.add(
-        Assignment(
-            comparison_id=comparison.id or 0, person_id=person.id or 0, project_id=asked.project_id, shown=shown,
-            purpose="label" if fresh.slots_left > 0 and fresh.status == "open" else "surplus", leased_at=now, expires_at=now,
-        )
-    )  # fmt: skip
-    stored = judgements.add(
-        store,
-        Judgement(
-            key=key, assignment_id=lease.id or 0, comparison_id=comparison.id or 0, person_id=person.id or 0, shown=shown,
-            ranks=answer.ranks, both_bad=answer.both_bad, strength=answer.strength, seconds=answer.seconds, client="battle",
-            guideline_id=judgements.guideline_id(store, asked.project_id), created_at=now,
-        ),
-    )  # fmt: skip
-    audit.record(store, person, "battle", "comparison", comparison.id, {"completions": list(completion_ids)})
-    return stored

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
 from backend import access
 from backend.engines.client import Answer, Client
 from backend.engines.kept import SamplingSettings, engine_name, keep_answer, keep_prompt, keep_sampling
-from backend.labels import identity
+from backend.labels.making import add_comparison
+from backend.labels.turns import CannotGoOn, follows, keep_turn, next_case
 from backend.problem import Problem
-from backend.prompts.digest import digest_of
-from feedback_db import Store, audit, cases, comparisons, engines, models, prompts
-from feedback_db.types import Case, Comparison, Completion, Model, Person, Project, Prompt, Sampling, Template
+from backend.prompts.digest import case_digest, demonstration_digest
+from feedback_db import Store, audit, cases, comparisons, models, prompts
+from feedback_db.types import (
+    Case,
+    Comparison,
+    Completion,
+    Demonstration,
+    Judgement,
+    Model,
+    Person,
+    Prompt,
+    Sampling,
+    Template,
+)
 
-LOOK_SECONDS = 0.05  # panes are redrawn at most twenty times a second
 MOST_AT_ONCE = 500  # cases one click may generate comparisons for; our choice
 AT_ONCE = 8  # requests kept in flight: enough for the engine to batch
 
@@ -29,117 +37,6 @@ class CannotCompare(Problem):
 
 class Engine(Protocol):
     def client_for(self, model: Model) -> Client: ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Column:
-    """One column of the compare page: which template is answered by which model."""
-
-    template_id: int
-    model_id: int
-    sampling: SamplingSettings = SamplingSettings()
-
-
-class Pane(NamedTuple):
-    """What one column shows at this moment."""
-
-    text: str = ""
-    state: Literal["waiting", "streaming", "done", "stopped", "failed"] = "waiting"
-    tokens: int = 0
-    seconds: float = 0.0
-    completion_id: int | None = None  # once it is stored
-    problem: str = ""
-    place: int = 0  # in the engine's queue while it waits for room; 1 is next
-
-
-def policies(store: Store, person: Person) -> list[Model]:
-    """Models that can answer: policies on the base that is served, newest first, then those of remote engines."""
-    access.require(person, "see_models")
-    base = models.live(store, "policy")
-    served = [m for m in models.policies(store) if base is None or m.base_fingerprint == base.base_fingerprint]
-    return served + engines.answering(store)
-
-
-def side_by_side(
-    store: Store, engine: Engine, person: Person, *, case_id: int, columns: list[Column], seed: int
-) -> Iterator[tuple[Pane, ...]]:
-    """Stream one answer per column at the same time; the last panes carry the ids of the stored completions.
-
-    Closing the generator closes the streams, so that the engine stops working for nobody. Texts that were stopped are
-    not stored.
-    """
-    access.require(person, "compare")
-    case = store.get(Case, case_id)
-    readers = [_Reader(store, engine, case, column, seed, person) for column in columns]
-    try:
-        for reader in readers:
-            reader.start()
-        panes = tuple(reader.pane for reader in readers)
-        yield panes
-        while any(reader.is_alive() for reader in readers):
-            time.sleep(LOOK_SECONDS)
-            now = tuple(reader.pane for reader in readers)
-            if now != panes:
-                panes = now
-                yield panes
-        yield tuple(reader.kept() for reader in readers)
-    finally:
-        for reader in readers:
-            reader.stopped.set()
-
-
-class _Reader(threading.Thread):
-    """Reads one stream; ``pane`` is replaced whole, so that it can be looked at from outside at any time."""
-
-    def __init__(self, store: Store, engine: Engine, case: Case, column: Column, seed: int, person: Person):
-        super().__init__(daemon=True, name=f"column-{column.template_id}-{column.model_id}")
-        self.store, self.column, self.seed = store, column, seed
-        self.model = store.get(Model, column.model_id)
-        self.client = engine.client_for(self.model)
-        self.prompt = keep_prompt(
-            store, self.client, store.get(Template, column.template_id), case, column.sampling.max_tokens, person.id
-        )
-        self.stopped = threading.Event()
-        self.pane = Pane()
-        self.answer: Answer | None = None
-
-    def run(self) -> None:
-        sampling = self.column.sampling
-        began = time.monotonic()
-        try:
-            stream = self.client.stream(
-                list(self.prompt.messages),
-                model=engine_name(self.model),
-                seed=self.seed,
-                temperature=sampling.temperature,
-                top_p=sampling.top_p,
-                max_tokens=sampling.max_tokens,
-            )
-            for piece in stream:
-                if self.stopped.is_set():
-                    self.pane = self.pane._replace(state="stopped")
-                    return  # closes the stream, and with it the request
-                if piece.place:
-                    self.pane = self.pane._replace(place=piece.place)
-                    continue
-                self.answer = piece.answer or self.answer
-                self.pane = self.pane._replace(
-                    text=self.pane.text + piece.text,
-                    state="streaming",
-                    place=0,
-                    tokens=self.answer.tokens if self.answer else self.pane.tokens + 1,
-                    seconds=time.monotonic() - began,
-                )
-            self.pane = self.pane._replace(state="done")
-        except Problem as error:  # of the engine, its address or its key
-            self.pane = self.pane._replace(state="failed", problem=str(error))
-
-    def kept(self) -> Pane:
-        if self.pane.state != "done" or self.answer is None:
-            return self.pane
-        sampling = keep_sampling(self.store, self.column.sampling)
-        completion = keep_answer(self.store, self.prompt, self.model, sampling, self.answer, seed=self.seed, repeat=0)
-        return self.pane._replace(completion_id=completion.id)
 
 
 def send_to_labelling(
@@ -160,10 +57,90 @@ def send_to_labelling(
                 "Two of the answers are the same text: there is nothing to choose between. Use another seed.",
                 "same_answers",
             )
-        made = _add_comparison(
+        made = add_comparison(
             store, asked[0].project_id, asked[0].case_id, completion_ids, overlap=overlap, reason="sent by an engineer"
         )
         audit.record(store, person, "send_to_labelling", "comparison", made.id, {"completions": completion_ids})
+        return made
+
+
+def next_turn(store: Store, person: Person, judgement_id: int, text: str) -> tuple[Case, list[int]]:
+    """The next turn of a conversation: what was judged best alone, and what is said to it, is asked of every column again.
+
+    Returns the case and, by column as it was judged, the prompt of each: its own scaffolding, and the same conversation.
+    Raises CannotGoOn.
+    """
+    access.require(person, "compare")
+    found = store.find(Judgement, "id = ? and person_id = ?", [judgement_id, person.id])
+    said = found[0] if found else None
+    best = [place for place, rank in enumerate(said.ranks or ()) if rank == 1] if said else []
+    if said is None or len(best) != 1 or said.both_bad:
+        raise CannotGoOn("Say first which answer is the best: the conversation goes on from it.", "not_the_best")
+    answers = comparisons.completions_of(store, said.comparison_id)
+    shown = [answers[position] for position in said.shown]
+    then = follows(shown[best[0]], text)
+    before = store.get(Case, store.get(Comparison, said.comparison_id).case_id)
+    with store.write():
+        case = next_case(store, person, before, said, then)
+        case = case if case.id else store.add(case)
+        asked = [comparisons.prompt_of(store, one.id or 0) for one in shown]
+        return case, [keep_turn(store, person, case, one, then).id or 0 for one in asked]
+
+
+def keep_as_demonstration(store: Store, person: Person, completion_id: int) -> Demonstration:
+    """An answer becomes a worked example for few-shot prompts, if its case is one question. Raises CannotCompare."""
+    access.require(person, "compare")
+    kept, case = _answered(store, completion_id)
+    asked = cases.conversation(case.values, case.conversation)
+    if len([message for message in asked if message["role"] != "system"]) != 1:
+        raise CannotCompare("A demonstration shows one question; this is a conversation.", "many_questions")
+    digest = demonstration_digest(input=asked[-1]["content"], output=kept.text)
+    with store.write():
+        return prompts.demonstration_with(store, case.project_id, digest) or store.add(
+            Demonstration(
+                project_id=case.project_id, input=asked[-1]["content"], output=kept.text, source="winner", digest=digest,
+                tags=(case.scenario,) if case.scenario else (), completion_id=kept.id, person_id=person.id,
+                language=next((tag[5:] for tag in case.tags if tag.startswith("lang:")), None),
+            )
+        )  # fmt: skip
+
+
+def keep_as_case(store: Store, person: Person, completion_id: int) -> Case:
+    """The case with this answer as the expected one; it keeps its split, so that nothing held out is learned from."""
+    access.require(person, "compare")
+    kept, case = _answered(store, completion_id)
+    key = case_digest(values=case.values, conversation=case.conversation, expected=kept.text)
+    with store.write():
+        return prompts.case_with(store, case.project_id, key) or store.add(
+            Case(
+                project_id=case.project_id, values=case.values, conversation=case.conversation, expected=kept.text,
+                scenario=case.scenario, tags=case.tags, split=case.split, digest=key, source="answer", person_id=person.id,
+            )
+        )  # fmt: skip
+
+
+def _answered(store: Store, completion_id: int) -> tuple[Completion, Case]:
+    kept = store.get(Completion, completion_id)
+    return kept, store.get(Case, store.get(Prompt, kept.prompt_id).case_id)
+
+
+def ask_to_write(store: Store, person: Person, case_id: int, *, overlap: int = 1) -> Comparison:
+    """Ask annotators for the ideal answer to a case, with nothing to compare it to. One that waits already is returned."""
+    access.require(person, "compare")
+    with store.write():
+        case = store.get(Case, case_id)
+        waiting = comparisons.waiting_to_be_written(store, case_id)
+        if waiting is not None:
+            return waiting
+        made = comparisons.add_comparison(
+            store,
+            Comparison(
+                project_id=case.project_id, case_id=case_id, kind="demonstration", size=0, overlap=overlap,
+                slots_left=overlap, reason="an answer asked for by an engineer", arm="priority",
+            ),
+            [],
+        )  # fmt: skip
+        audit.record(store, person, "ask_to_write", "comparison", made.id, {"case": case_id})
         return made
 
 
@@ -370,42 +347,4 @@ def _keep_pair(
         if kept[0].text == kept[1].text:
             return None
         ids = [c.id for c in kept if c.id is not None]
-        return _add_comparison(store, prompt.project_id, prompt.case_id, ids, overlap=overlap, reason=reason, arm=arm)
-
-
-def _add_comparison(
-    store: Store,
-    project_id: int,
-    case_id: int,
-    completion_ids: list[int],
-    *,
-    overlap: int | None,
-    reason: str,
-    arm: Literal["random", "priority"] = "random",
-) -> Comparison:
-    existing = comparisons.existing_comparison(store, completion_ids)
-    if existing is not None:
-        return existing
-    kind: Literal["pair", "rank"] = "pair" if len(completion_ids) == 2 else "rank"
-    wanted = overlap or store.get(Project, project_id).overlap
-    comparison = Comparison(
-        project_id=project_id,
-        case_id=case_id,
-        kind=kind,
-        size=len(completion_ids),
-        overlap=wanted,
-        slots_left=wanted,
-        arm=arm,
-        queue_key=int.from_bytes(digest_of(completion_ids)[:4], "big"),  # a fixed shuffle
-        reason=reason,
-        leaked=_leaked(store, case_id, completion_ids),
-    )
-    return comparisons.add_comparison(store, comparison, completion_ids)
-
-
-def _leaked(store: Store, case_id: int, completion_ids: list[int]) -> dict[str, list[list[int]]] | None:
-    """Where the answers say who made them, by position; None when none of them does."""
-    case = store.get(Case, case_id)
-    asked = " ".join(message["content"] for message in cases.conversation(case.values, case.conversation))
-    texts = [store.get(Completion, i).text for i in completion_ids]
-    return identity.leaks(texts, [model.name for model in store.find(Model)], asked)
+        return add_comparison(store, prompt.project_id, prompt.case_id, ids, overlap=overlap, reason=reason, arm=arm)

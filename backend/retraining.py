@@ -34,7 +34,8 @@ class Readiness(NamedTuple):
 def readiness(store: Store, person: Person, project_id: int) -> Readiness:
     """How many judgements there are, what the current reward model is worth, and what may be started."""
     access.require(person, "retrain")
-    count, shown = snapshots.trainable_count(store, project_id), len(snapshots.demonstrations(store, project_id))
+    count = snapshots.trainable_count(store, project_id)
+    shown = len(snapshots.demonstrations(store, project_id)) + snapshots.written_count(store, project_id)
     reward, policy = models.live(store, "reward", project_id), models.live(store, "policy")
     report = _report(store, reward)
     asked = len(comparisons.asked_prompts(store, project_id))

@@ -24,6 +24,14 @@ def keep_completion(store: Store, completion: Completion) -> Completion:
         return found[0] if found else store.add(completion)
 
 
+def free_repeat(store: Store, completion: Completion) -> int:
+    """The first number that no completion of the same prompt, model, sampling and seed has; 0 is for the whole answer."""
+    return store.value(
+        "select coalesce(max(repeat), 0) + 1 from completions where prompt_id = ? and model_id = ? and sampling_id = ? and seed = ?",
+        [completion.prompt_id, completion.model_id, completion.sampling_id, completion.seed],
+    )
+
+
 def completions_of(store: Store, comparison_id: int) -> list[Completion]:
     """In canonical positions."""
     return store.find(
@@ -60,6 +68,14 @@ def existing_comparison(store: Store, completion_ids: list[int]) -> Comparison |
         [completion_ids[0], len(completion_ids), *completion_ids, len(completion_ids)],
     )
     return found[0] if found else None
+
+
+def waiting_to_be_written(store: Store, case_id: int) -> Comparison | None:
+    """The open request for an ideal answer to this case."""
+    return next(
+        iter(store.find(Comparison, "case_id = ? and kind = 'demonstration' and status = 'open'", [case_id], limit=1)),
+        None,
+    )
 
 
 def open_count(store: Store, project_id: int, most: int = -1) -> int:

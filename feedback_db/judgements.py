@@ -71,7 +71,8 @@ def add(store: Store, judgement: Judgement) -> Judgement:
     judgement = store.add(replace(judgement, row_hash=row_hash(judgement)))
     submitted = judgement.act != "retract"
     store.db.conn.execute(
-        "update assignments set state = ?, head_judgement_id = ?, submitted_at = coalesce(?, submitted_at) where id = ?",
+        "update assignments set state = ?, head_judgement_id = ?,"
+        " submitted_at = case when state = 'submitted' then submitted_at else coalesce(?, submitted_at) end where id = ?",
         [
             "submitted" if submitted else "leased",
             judgement.id,

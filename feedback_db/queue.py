@@ -52,7 +52,7 @@ class Part(NamedTuple):
     where: str
 
 
-OPEN = "c.project_id = :project and c.status = 'open' and c.kind <> 'demonstration'"  # what the label page can show
+OPEN = "c.project_id = :project and c.status = 'open'"
 PARTS = {
     "returned": Part(
         "returned", "comparisons_returned", f"{OPEN} and c.slots_left > 0 and c.gold is null and c.returned is not null"
@@ -289,14 +289,14 @@ def _lease(
             project_id=int(project.id or 0),
             purpose=purpose,
             is_ahead=is_ahead,
-            shown=_order(store, person_id, project, store.get(Comparison, found.id)),
+            shown=order_of(store, person_id, project, store.get(Comparison, found.id)),
             leased_at=now,
             expires_at=_ends(project, now),
         )
     )
 
 
-def _order(store: Store, person_id: int, project: Project, comparison: Comparison) -> tuple[int, ...]:
+def order_of(store: Store, person_id: int, project: Project, comparison: Comparison) -> tuple[int, ...]:
     """Left to right: by a keyed hash for the first person, the reverse of the one before for each later one."""
     before = None
     if comparison.gold is None:  # gold has no end of judges; a hash is fair enough there

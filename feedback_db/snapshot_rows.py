@@ -199,7 +199,7 @@ def _worth_learning(judgements: list[dict[str, Any]], items: list[dict[str, Any]
         asked = json.loads(items[place]["messages"]) if place < len(items) else asked_of(row)
         answer = {"completion": None, "text": row["edited_text"], "ended": True}
         found.append({**rest, "messages": asked, "answer": answer, "source": "edited"})
-    place = None if edits else _winner(judgements)
+    place = None if edits or not items else _winner(judgements)
     if place is not None:
         asked = json.loads(items[place]["messages"])
         found.append({**rest, "messages": asked, "answer": _answer(items[place]), "source": "winner"})

@@ -18,11 +18,17 @@ TRAINABLE = """
   where j.project_id = ? and j.purpose = 'label' and j.ranks is not null and k.gold is null
     and j.after_reveal = 0 and j.partial = 0 and j.redacted_at is null
 """
+COMPARED = " and k.kind <> 'demonstration'"  # an answer somebody wrote says nothing of any other
 
 
 def trainable_count(store: Store, project_id: int, after_judgement_id: int = 0) -> int:
     """Judgements a reward model could be trained on, of those newer than ``after_judgement_id``."""
-    return store.value(f"select count(*) {TRAINABLE} and j.id > ?", [project_id, after_judgement_id])
+    return store.value(f"select count(*) {TRAINABLE} {COMPARED} and j.id > ?", [project_id, after_judgement_id])
+
+
+def written_count(store: Store, project_id: int) -> int:
+    """Answers that people wrote where nothing was shown to compare."""
+    return store.value(f"select count(*) {TRAINABLE} and k.kind = 'demonstration'", [project_id])
 
 
 class Verdicts(NamedTuple):
@@ -105,7 +111,7 @@ def _with_judgements(
     """A snapshot that rests on every trainable judgement that counts, not yet frozen, and how many there are."""
     every = store.rows(
         "select j.id, j.comparison_id, j.person_id, (select split from cases where id = k.case_id) as split "
-        f"{TRAINABLE} order by j.id",
+        f"{TRAINABLE} {COMPARED if kind == 'preference' else ''} order by j.id",
         [project_id],
     )
     weights = filters.get("weights", {})
@@ -182,13 +188,13 @@ def _frozen(store: Store, snapshot: Snapshot, n: int) -> Snapshot:
 def demonstrations(store: Store, project_id: int) -> list[tuple[int, str]]:
     """Id and split of the worked examples that say what a good answer is.
 
-    Not those with a label, whose input alone does not tell what is asked, nor those that were winners, which the
-    judgements bring in. One that asks what a held-out case asks is held out as well.
+    Not those with a label, whose input alone does not tell what is asked, nor those that were winners or that a
+    judgement wrote, which the judgements bring in. One that asks what a held-out case asks is held out as well.
     """
     rows = store.rows(
         'select d.id, coalesce((select c.split from cases c, json_each(c."values") v where c.project_id = d.project_id '
         "and c.split <> 'train' and v.value = d.input limit 1), 'train') as split "
-        "from demonstrations d where d.project_id = ? and d.label is null and d.source <> 'winner' order by d.id",
+        "from demonstrations d where d.project_id = ? and d.label is null and d.source <> 'winner' and d.judgement_id is null order by d.id",
         [project_id],
     )
     return [(row["id"], row["split"]) for row in rows]

@@ -121,6 +121,7 @@ class Case:
     source: str = "written"
     person_id: int | None = None
     created_at: int = 0
+    judgement_id: int | None = None  # a conversation that went on from the answer this judgement chose
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -42,6 +42,8 @@ def opinions(judgement: Mapping[str, Any]) -> list[Opinion]:
     and ties, say nothing: better than another is not the same as good.
     """
     shown, ranks = json.loads(judgement["shown"]), json.loads(judgement["ranks"])
+    if not shown:
+        return []
     flagged = _flagged(judgement["flags"])
     best, worst = min(ranks), max(ranks)
     found = []

@@ -35,6 +35,7 @@ class Answer:
     mean_logp: float | None
     model: str
     fingerprint: str
+    token_logps: tuple[tuple[str, float], ...] = ()  # each token's text and its log-probability, where the server tells
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Growing:
     """What a stream has told about one answer so far."""
 
     text: str = ""
-    logps: list[float] = field(default_factory=list)
+    token_logps: list[tuple[str, float]] = field(default_factory=list)
     finish_reason: str = ""
     chunks: int = 0
     seconds: float = 0.0
@@ -129,7 +130,8 @@ def body_of(
 
 
 def answer_of(reply: dict[str, Any], choice: dict[str, Any], n: int, seconds: float) -> Answer:
-    logps = logps_of(choice)
+    told = tuple(token_logps_of(choice))
+    logps = [logp for _, logp in told]
     usage = reply.get("usage") or {}
     return Answer(
         text=choice["message"]["content"] or "",
@@ -141,6 +143,7 @@ def answer_of(reply: dict[str, Any], choice: dict[str, Any], n: int, seconds: fl
         mean_logp=sum(logps) / len(logps) if logps else None,
         model=reply.get("model", ""),
         fingerprint=reply.get("system_fingerprint") or "",
+        token_logps=told,
     )
 
 
@@ -151,7 +154,7 @@ def grow(growing: Growing, choice: dict[str, Any], seconds: float) -> str:
         growing.first_token_seconds = seconds
     growing.text += text
     growing.chunks += bool(text)
-    growing.logps += logps_of(choice)
+    growing.token_logps += token_logps_of(choice)
     growing.seconds = choice.get("seconds", seconds)
     growing.first_token_seconds = choice.get("first_token_seconds", growing.first_token_seconds)
     growing.finish_reason = choice.get("finish_reason") or growing.finish_reason
@@ -160,21 +163,25 @@ def grow(growing: Growing, choice: dict[str, Any], seconds: float) -> str:
 
 def answer_grown(growing: Growing, last: dict[str, Any], n: int) -> Answer:
     usage = last.get("usage") or {}
+    logps = [logp for _, logp in growing.token_logps]
     return Answer(
         text=growing.text,
         finish_reason=growing.finish_reason,
-        tokens=len(growing.logps) or usage.get("completion_tokens", growing.chunks * n) // n,
+        tokens=len(logps) or usage.get("completion_tokens", growing.chunks * n) // n,
         prompt_tokens=usage.get("prompt_tokens", 0),
         seconds=growing.seconds,
         first_token_seconds=growing.first_token_seconds,
-        mean_logp=sum(growing.logps) / len(growing.logps) if growing.logps else None,
+        mean_logp=sum(logps) / len(logps) if logps else None,
         model=last.get("model", ""),
         fingerprint=last.get("system_fingerprint") or "",
+        token_logps=tuple(growing.token_logps),
     )
 
 
-def logps_of(choice: dict[str, Any]) -> list[float]:
-    return [token["logprob"] for token in (choice.get("logprobs") or {}).get("content") or []]
+def token_logps_of(choice: dict[str, Any]) -> list[tuple[str, float]]:
+    """Each token's text and log-probability, as far as the server tells them."""
+    told = (choice.get("logprobs") or {}).get("content") or []
+    return [(str(token.get("token") or ""), token["logprob"]) for token in told]
 
 
 def lines_of(response: httpx.Response) -> Iterator[str]:

@@ -64,6 +64,15 @@ class EngineClient:
         counted = self._ask("POST", "/tokenize", {"model": model, "messages": list(messages)})
         return TokenCount(counted["count"], counted["max_model_len"])
 
+    def rewards(self, messages: Messages, answers: Sequence[str], *, model: str) -> list[float]:
+        """What a reward model gives each answer to a conversation, in the order of the answers."""
+        body = {"model": model, "messages": [dict(message) for message in messages], "answer": list(answers)}
+        try:
+            data = self._ask("POST", "/v1/rewards", body)["data"]
+            return [float(one["score"]) for one in sorted(data, key=lambda one: one["index"])]
+        except (KeyError, TypeError) as problem:
+            raise EngineError("The engine sent scores that cannot be read.") from problem
+
     def complete(
         self,
         messages: Messages,

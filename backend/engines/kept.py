@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from backend.engines.answers import Answer, Client, TokenCount
 from backend.problem import Problem
@@ -77,23 +77,33 @@ def keep_sampling(store: Store, sampling: SamplingSettings) -> Sampling:
 def keep_answer(
     store: Store, prompt: Prompt, model: Model, sampling: Sampling, answer: Answer, *, seed: int, repeat: int
 ) -> Completion:
+    return comparisons.keep_completion(store, _completion(prompt, model, sampling, answer, seed, repeat))
+
+
+def keep_partial(
+    store: Store, prompt: Prompt, model: Model, sampling: Sampling, answer: Answer, *, seed: int
+) -> Completion:
+    """An answer that was stopped in the middle, kept beside the whole one of the same seed, never in its place."""
+    with store.write():
+        made = _completion(prompt, model, sampling, replace(answer, finish_reason="cancelled"), seed, 0)
+        return store.add(replace(made, repeat=comparisons.free_repeat(store, made)))
+
+
+def _completion(prompt: Prompt, model: Model, sampling: Sampling, answer: Answer, seed: int, repeat: int) -> Completion:
     assert prompt.id is not None and model.id is not None and sampling.id is not None
-    return comparisons.keep_completion(
-        store,
-        Completion(
-            prompt_id=prompt.id,
-            model_id=model.id,
-            sampling_id=sampling.id,
-            seed=seed,
-            repeat=repeat,
-            text=answer.text,
-            finish_reason=answer.finish_reason,  # type: ignore[arg-type]
-            prompt_tokens=answer.prompt_tokens,
-            tokens=answer.tokens,
-            seconds=answer.seconds,
-            first_token_seconds=answer.first_token_seconds,
-            mean_logp=answer.mean_logp,
-        ),
+    return Completion(
+        prompt_id=prompt.id,
+        model_id=model.id,
+        sampling_id=sampling.id,
+        seed=seed,
+        repeat=repeat,
+        text=answer.text,
+        finish_reason=answer.finish_reason,  # type: ignore[arg-type]
+        prompt_tokens=answer.prompt_tokens,
+        tokens=answer.tokens,
+        seconds=answer.seconds,
+        first_token_seconds=answer.first_token_seconds,
+        mean_logp=answer.mean_logp,
     )
 
 

@@ -49,6 +49,10 @@ class ScriptedEngine:
         self._check(model)
         return TokenCount(sum(len(message["content"].split()) for message in messages), self._max_model_len)
 
+    def rewards(self, messages: Messages, answers: Sequence[str], *, model: str) -> list[float]:
+        """A word is worth a point: tests know what to expect."""
+        return [float(len(answer.split())) for answer in answers]
+
     def complete(
         self,
         messages: Messages,
@@ -106,4 +110,5 @@ class ScriptedEngine:
             mean_logp=-1.0,
             model=model,
             fingerprint=hashlib.sha256(model.encode()).hexdigest(),
+            token_logps=tuple((f" {word}" if at else word, -1.0) for at, word in enumerate(words[:max_tokens])),
         )

@@ -41,6 +41,10 @@ class Form:
     rationale: Literal["off", "optional", "required"] = "optional"
     edit: bool = True
     confidence: bool = False
+    markdown: bool = True  # texts are shown as Markdown; off shows them as they are written
+    continues: bool = False  # whoever judged may go on from the better answer; the live policy answers twice
+    reveal: Literal["off", "margin", "others"] = "off"  # what is told after the judgement
+    reveal_holdout: float = 0.3  # of comparisons and people nothing is told, to see what telling does
 
 
 def parse(stored: Mapping[str, Any]) -> Form:
@@ -56,6 +60,8 @@ def parse(stored: Mapping[str, Any]) -> Form:
         raise BadForm(f"A pair has {', '.join(map(str, STEPS))} steps, not {form.steps}.", "bad_steps")
     if form.rationale not in ("off", "optional", "required"):
         raise BadForm("The rationale is off, optional or required.", "bad_rationale")
+    if form.reveal not in ("off", "margin", "others") or not 0 <= form.reveal_holdout <= 1:
+        raise BadForm("Off, margin or others is revealed, and held back for a share of 0 to 1.", "bad_reveal")
     if not set(form.flags) <= set(FLAGS):
         raise BadForm(f"Known flags are {', '.join(FLAGS)}.", "bad_flags")
     return form
@@ -114,6 +120,8 @@ class Answer:
 
 def check(answer: Answer, form: Form, kind: str, texts: tuple[str, ...]) -> Answer:
     """The answer with ranks for what was rated; ``texts`` are the answers as shown. Raises DoesNotFit."""
+    if kind == "demonstration":
+        return _check_written(answer, form)
     if kind == "rate":
         if answer.points is None:
             raise DoesNotFit("Rate every answer from 1 to 5.", "points_missing")
@@ -129,6 +137,29 @@ def check(answer: Answer, form: Form, kind: str, texts: tuple[str, ...]) -> Answ
     _check_texts(answer, form, len(texts))
     if answer.confidence is not None and (not form.confidence or answer.confidence not in CONFIDENCES):
         raise DoesNotFit("Confidence is 1, 2 or 3, where the form asks for it.", "bad_confidence")
+    return answer
+
+
+def _check_written(answer: Answer, form: Form) -> Answer:
+    """The ideal answer itself, with nothing to compare it to; what was asked may be bad all the same."""
+    if not (answer.edited_text or "").strip():
+        raise DoesNotFit("Write the answer you would want to read.", "nothing_written")
+    about = {flag for flag in answer.flags or () if flag != ABOUT_THE_PROMPT}
+    said = (
+        answer.ranks,
+        answer.points,
+        answer.aspects,
+        answer.spans,
+        answer.strength,
+        answer.both_bad,
+        answer.both_good,
+        about,
+    )
+    if any(said) or answer.edited_place is not None:
+        raise DoesNotFit("There are no answers here to say anything of.", "not_asked")
+    _check_flags(answer, form, 0)
+    _check_long(answer)
+    _check_reason(answer, form)
     return answer
 
 
@@ -196,13 +227,21 @@ def _check_span(span: Span, form: Form, texts: tuple[str, ...]) -> None:
         raise DoesNotFit("A highlight does not lie on the text it quotes. Mark it again.", "bad_span")
 
 
-def _check_texts(answer: Answer, form: Form, size: int) -> None:
+def _check_long(answer: Answer) -> None:
     if len(answer.rationale or "") > RATIONALE_MOST or len(answer.edited_text or "") > EDIT_MOST:
         raise DoesNotFit(f"A text may have {RATIONALE_MOST} characters.", "long_text", most=RATIONALE_MOST)
+
+
+def _check_reason(answer: Answer, form: Form) -> None:
     if form.rationale == "required" and not (answer.rationale or "").strip():
         raise DoesNotFit("Say why: this form asks for a reason.", "rationale_missing")
     if form.rationale == "off" and answer.rationale:
         raise DoesNotFit("This form does not ask for a reason.", "not_asked")
+
+
+def _check_texts(answer: Answer, form: Form, size: int) -> None:
+    _check_long(answer)
+    _check_reason(answer, form)
     if answer.edited_text is not None:
         if not form.edit:
             raise DoesNotFit("This form does not ask for a better answer.", "not_asked")

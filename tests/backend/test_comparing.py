@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from backend import comparing, starting
+from backend import comparing, starting, streaming
 from backend.access import Denied
-from backend.comparing import CannotCompare, Column
+from backend.comparing import CannotCompare
 from backend.engines.client import EngineError, Piece
 from backend.engines.scripted import ScriptedEngine
+from backend.streaming import Column
 from feedback_db import Store, comparisons, models, prompts
 from feedback_db.types import Case, Comparison, Completion, Model, Person, Project, Template
 
@@ -33,7 +34,7 @@ def two_answers(store: Store, engine: ScriptedEngine, person: Person, project: P
     column = Column(template_id=template.id or 0, model_id=live(store).id or 0)
     kept = []
     for seed in (1, 2):
-        *_, panes = comparing.side_by_side(store, engine, person, case_id=case.id or 0, columns=[column], seed=seed)
+        *_, panes = streaming.side_by_side(store, engine, person, case_id=case.id or 0, columns=[column], seed=seed)
         kept.append(panes[0].completion_id or 0)
     return kept
 
@@ -43,7 +44,7 @@ def test_columns_stream_and_are_stored_at_the_end(
 ) -> None:
     template, case = service(store, project)
     columns = [Column(template_id=template.id or 0, model_id=live(store).id or 0)] * 2
-    seen = list(comparing.side_by_side(store, engine, engineer, case_id=case.id or 0, columns=columns, seed=3))
+    seen = list(streaming.side_by_side(store, engine, engineer, case_id=case.id or 0, columns=columns, seed=3))
     assert [pane.state for pane in seen[0]] == ["waiting", "waiting"] or seen[0][0].text
     last = seen[-1]
     assert [pane.state for pane in last] == ["done", "done"]
@@ -58,7 +59,7 @@ def test_a_failed_column_says_why_and_stores_nothing(store: Store, engineer: Per
 
     template, case = service(store, project)
     column = Column(template_id=template.id or 0, model_id=live(store).id or 0)
-    *_, panes = comparing.side_by_side(
+    *_, panes = streaming.side_by_side(
         store, ScriptedEngine(fail), engineer, case_id=case.id or 0, columns=[column], seed=0
     )
     assert (panes[0].state, panes[0].problem) == ("failed", "The engine is out of breath.")
@@ -83,7 +84,7 @@ def test_answers_to_different_cases_are_never_compared(
     column = Column(template_id=template.id or 0, model_id=live(store).id or 0)
     ids = []
     for one in (case, other):
-        *_, panes = comparing.side_by_side(store, engine, engineer, case_id=one.id or 0, columns=[column], seed=0)
+        *_, panes = streaming.side_by_side(store, engine, engineer, case_id=one.id or 0, columns=[column], seed=0)
         ids.append(panes[0].completion_id or 0)
     with pytest.raises(CannotCompare, match="same case"):
         comparing.send_to_labelling(store, engineer, ids)
@@ -125,8 +126,8 @@ def test_an_annotator_may_do_none_of_it(
     store: Store, engine: ScriptedEngine, annotator: Person, project: Project
 ) -> None:
     for act in (
-        lambda: comparing.policies(store, annotator),
-        lambda: list(comparing.side_by_side(store, engine, annotator, case_id=1, columns=[], seed=0)),
+        lambda: streaming.policies(store, annotator),
+        lambda: list(streaming.side_by_side(store, engine, annotator, case_id=1, columns=[], seed=0)),
         lambda: comparing.send_to_labelling(store, annotator, [1, 2]),
         lambda: comparing.make_comparisons(store, engine, annotator, requests=[], model_id=1),
     ):
@@ -152,7 +153,7 @@ def test_a_column_that_waits_shows_its_place_in_the_engines_queue(
     template, case = service(store, project)
     column = Column(template_id=template.id or 0, model_id=live(store).id or 0)
     engine = Full(lambda *_: "It is on its way.")
-    shown = comparing.side_by_side(store, engine, engineer, case_id=case.id or 0, columns=[column], seed=0)
+    shown = streaming.side_by_side(store, engine, engineer, case_id=case.id or 0, columns=[column], seed=0)
     seen = []
     for (pane,) in shown:
         seen.append(pane)

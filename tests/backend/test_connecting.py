@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from backend import access, comparing, connecting
-from backend.comparing import Column
+from backend import access, comparing, connecting, streaming
 from backend.connecting import CannotConnect
 from backend.engines.address import Refused
 from backend.engines.answers import EngineError
@@ -17,6 +16,7 @@ from backend.engines.choosing import Engines
 from backend.engines.keys import NoKey
 from backend.engines.process import EngineProcess
 from backend.engines.scripted import ScriptedEngine
+from backend.streaming import Column
 from feedback_db import Store, audit, comparisons
 from feedback_db.types import Case, Completion, Person, Project, Prompt, RemoteEngine, Template
 from tests.backend.engines.stub import Stub, chat, deltas, events, reply, stub
@@ -147,11 +147,11 @@ def test_a_removed_engine_keeps_its_answers_and_gives_its_name_free(
     engine = added(store, engines, admin, server)
     connecting.offered(store, engines, admin, engine.id)
     model = connecting.take_model(store, admin, engine.id, "big-1")
-    assert model.id in [one.id for one in comparing.policies(store, engineer)]
+    assert model.id in [one.id for one in streaming.policies(store, engineer)]
     connecting.remove_engine(store, engines, admin, engine.id)
     connecting.remove_engine(store, engines, admin, engine.id)
     assert connecting.engines(store, engines, admin) == []
-    assert comparing.policies(store, engineer) == []
+    assert streaming.policies(store, engineer) == []
     with pytest.raises(Refused, match="was removed"):
         engines.client_for(store.get(type(model), model.id))
     with pytest.raises(CannotConnect, match="was removed"):
@@ -184,12 +184,12 @@ def test_a_remote_model_is_compared_side_by_side_with_our_own_and_sent_to_labell
     remote = added(store, engines, admin, server)
     model = connecting.take_model(store, admin, remote.id, "big-1")
     server.script[:] = [events(deltas("It is ", "on its way."))]
-    own = next(one for one in comparing.policies(store, engineer) if one.engine_id is None)
+    own = next(one for one in streaming.policies(store, engineer) if one.engine_id is None)
     template = store.find(Template, "name = 'customer service'")[0]
     case = store.find(Case, "scenario = 'customer service'")[0]
     columns = [Column(template_id=template.id, model_id=one.id) for one in (own, model)]
     panes = list(
-        comparing.side_by_side(store, Both(engines, engine), engineer, case_id=case.id, columns=columns, seed=3)
+        streaming.side_by_side(store, Both(engines, engine), engineer, case_id=case.id, columns=columns, seed=3)
     )[-1]
     assert [pane.state for pane in panes] == ["done", "done"]
     assert panes[1].text == "It is on its way."
@@ -230,12 +230,12 @@ def test_a_remote_engine_in_trouble_fails_its_own_column_only(
     remote = added(store, engines, admin, server)
     model = connecting.take_model(store, admin, remote.id, "big-1")
     server.script[:] = [reply({"error": {"message": "Your budget is spent."}}, 402)]
-    own = next(one for one in comparing.policies(store, engineer) if one.engine_id is None)
+    own = next(one for one in streaming.policies(store, engineer) if one.engine_id is None)
     template = store.find(Template, "name = 'customer service'")[0]
     case = store.find(Case, "scenario = 'customer service'")[0]
     columns = [Column(template_id=template.id, model_id=one.id) for one in (own, model)]
     panes = list(
-        comparing.side_by_side(store, Both(engines, engine), engineer, case_id=case.id, columns=columns, seed=3)
+        streaming.side_by_side(store, Both(engines, engine), engineer, case_id=case.id, columns=columns, seed=3)
     )[-1]
     assert [pane.state for pane in panes] == ["done", "failed"]
     assert panes[1].problem == "Your budget is spent."

@@ -11,7 +11,7 @@ import pytest
 from sqlite_utils import Database
 
 from feedback_db import Store, jobs, judgements, migrations, queue, rounds
-from feedback_db.types import Document, Job, Judgement, Model, Project, RemoteEngine, Round, Snapshot
+from feedback_db.types import Case, Document, Job, Judgement, Model, Project, RemoteEngine, Round, Snapshot
 
 
 def file_before(path: Path, step: str, version: int) -> None:
@@ -258,4 +258,19 @@ def test_judgements_from_before_label_forms_keep_their_hash_and_stay_as_they_are
         with pytest.raises(sqlite3.IntegrityError, match="append-only"):
             store.db.conn.execute(f"update judgements set {change} where id = 1")
     assert judgements.row_hash(kept) == kept.row_hash != judgements.row_hash(replace(kept, both_good=True))
+    store.close()
+
+
+def test_cases_from_before_turns_came_from_no_judgement_and_where_one_came_from_stays(tmp_path: Path) -> None:
+    path = tmp_path / "feedback.db"
+    file_before(path, "m009_turns", 8)
+    conn = sqlite3.connect(path, isolation_level=None)
+    conn.execute(
+        "insert into cases(id, project_id, conversation, split, digest, created_at) values (1, 1, '[]', 'train', zeroblob(32), 1)"
+    )
+    conn.close()
+    store = Store(path)
+    assert store.get(Case, 1).judgement_id is None
+    with pytest.raises(sqlite3.IntegrityError, match="never changes"):
+        store.db.conn.execute("update cases set judgement_id = 1 where id = 1")
     store.close()

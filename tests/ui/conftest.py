@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from backend.engines.scripted import ScriptedEngine
 from feedback_db.types import Person, Project
-from tests.ui.house import House, add_comparisons, app_of, build, serving, token_for
+from tests.ui.house import HOSTILE, LONG, House, add_comparisons, app_of, build, serving, token_for
 
 
 @pytest.fixture(scope="session")
@@ -19,7 +20,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> House:
 
 @pytest.fixture(scope="session")
 def app(house: House) -> Any:
-    return app_of(house)
+    return app_of(house, ScriptedEngine(lambda messages, model, seed: f"Answer {seed} to “{messages[-1]['content']}”."))
 
 
 @pytest.fixture(scope="session")
@@ -46,12 +47,12 @@ def browser() -> Iterator[Browser]:
 def project(house: House) -> Callable[..., Project]:
     """A new project that is the only open one."""
 
-    def make(comparisons: int, **settings: Any) -> Project:
+    def make(comparisons: int, texts: tuple[str, ...] = (f"{LONG}\n", f"{HOSTILE} "), **settings: Any) -> Project:
         number = house.store.value("select count(*) from projects")
         with house.store.write() as db:
             db.conn.execute("update projects set archived_at = 1 where archived_at is null")
         made = house.store.add(Project(name=f"project {number}", **settings))
-        add_comparisons(house.store, made, comparisons, first=1000 * number)
+        add_comparisons(house.store, made, comparisons, made.overlap, 1000 * number, texts)
         return made
 
     return make

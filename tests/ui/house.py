@@ -59,7 +59,15 @@ def build(folder: Path, comparisons: int = 12, overlap: int = 1, **clock: Any) -
     return House(store, settings, project, ann, eve, bob, admin)
 
 
-def add_comparisons(store: Store, project: Project, number: int, overlap: int = 1, first: int = 0) -> list[Comparison]:
+def add_comparisons(
+    store: Store,
+    project: Project,
+    number: int,
+    overlap: int = 1,
+    first: int = 0,
+    texts: tuple[str, ...] = (f"{LONG}\n", f"{HOSTILE} "),
+) -> list[Comparison]:
+    """Pairs of these texts, each with the number of its case at the end."""
     made = []
     with store.write() as db:
         found = store.find(Model, "name = ?", [SECRET_MODEL])
@@ -82,7 +90,7 @@ def add_comparisons(store: Store, project: Project, number: int, overlap: int = 
                     queue_key=0 if n % 2 else n, arm="random",
                 )
             )  # fmt: skip
-            for position, text in enumerate((f"{LONG}\n{n}", f"{HOSTILE} {n}")):
+            for position, text in enumerate(f"{one}{n}" for one in texts):
                 completion = store.add(
                     Completion(
                         prompt_id=prompt.id, model_id=model.id, sampling_id=sampling.id, seed=position, text=text,
@@ -101,10 +109,10 @@ def token_for(house: House, person: Person) -> str:
     return signing_in.accept(house.store, token, None).token
 
 
-def app_of(house: House, **options: Any) -> Any:
+def app_of(house: House, engine: Any = None, **options: Any) -> Any:
     from ui.web import create_app
 
-    return create_app(Ui(store=house.store, engine=None, jobs=None, settings=house.settings, text=Text()), **options)
+    return create_app(Ui(store=house.store, engine=engine, jobs=None, settings=house.settings, text=Text()), **options)
 
 
 @contextmanager

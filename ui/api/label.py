@@ -14,11 +14,13 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
 
-from backend import labelling, reviewing
+from backend import going_on, labelling, looking_back, reviewing
 from backend.access import Denied
+from backend.engines.answers import EngineError
 from backend.labelling import Desk, LabellingProblem
 from backend.labels import form as forms
 from backend.labels.form import Answer, Span
+from backend.labels.turns import CannotGoOn
 from backend.problem import Problem
 from backend.stats.agreement import Estimate
 from feedback_db import BusyOrFull, NotFound
@@ -84,6 +86,25 @@ class SubmitBody(SaidBody):
     active_seconds: Seconds | None = None
 
 
+class CorrectBody(SubmitBody):
+    corrects: Id
+
+
+class HistoryBody(Body):
+    project: Id
+    before: Annotated[list[Id], Field(min_length=2, max_length=2)] | None = None
+
+
+class JudgementBody(Body):
+    judgement: Id
+
+
+class GoOnBody(Body):
+    judgement: Id
+    place: Place
+    text: LongText
+
+
 class SkipBody(Body):
     assignment: Id
     reason: Annotated[str, Field(max_length=40)] = ""
@@ -140,7 +161,7 @@ class LabelRoutes:
     async def _answer(self, act: RouteAct, request: Request) -> Response:
         if request.method != "POST":
             return _error(405, "Send a POST request.")
-        if act is _submit and self.most and (wait := self.limit.wait_seconds(request.scope["person"].id)):
+        if act in (_submit, _go_on) and self.most and (wait := self.limit.wait_seconds(request.scope["person"].id)):
             said = self.ui.text("problem.too_fast", request.scope["frame"].lang, most=self.most, wait=wait)
             return _error(429, said, wait)
         return await _answer(self.ui, request, act)
@@ -177,6 +198,41 @@ async def _own(ui: Ui, person: Person, request: Request) -> Any:
 
 async def _submit(ui: Ui, person: Person, request: Request) -> Any:
     body = await _read(request, SubmitBody)
+    done = await _written(ui, labelling.submit, person, body.assignment, _key(body.key), _said(body))
+    return {"judgement": done.judgement, "counted": done.counted, "desk": _view(done.desk)}
+
+
+async def _history(ui: Ui, person: Person, request: Request) -> Any:
+    body = await _read(request, HistoryBody)
+    before = (body.before[0], body.before[1]) if body.before else None
+    found = await run_in_threadpool(looking_back.history, ui.store, person, body.project, before)
+    return {"past": [one._asdict() for one in found.past], "before": found.before}
+
+
+async def _look_at(ui: Ui, person: Person, request: Request) -> Any:
+    body = await _read(request, JudgementBody)
+    return _view(await run_in_threadpool(looking_back.open_again, ui.store, person, body.judgement))
+
+
+async def _correct(ui: Ui, person: Person, request: Request) -> Any:
+    body = await _read(request, CorrectBody)
+    made = await run_in_threadpool(looking_back.correct, ui.store, person, body.corrects, _key(body.key), _said(body))
+    return {"judgement": made}
+
+
+async def _reveal(ui: Ui, person: Person, request: Request) -> Any:
+    body = await _read(request, JudgementBody)
+    told = await run_in_threadpool(looking_back.reveal, ui.store, ui.engine, person, body.judgement)
+    return told._asdict() if told else None
+
+
+async def _go_on(ui: Ui, person: Person, request: Request) -> Any:
+    body = await _read(request, GoOnBody)
+    made = await run_in_threadpool(going_on.go_on, ui.store, ui.engine, person, body.judgement, body.place, body.text)
+    return _view(await _written(ui, labelling.next_desk, person, made.project_id))
+
+
+def _said(body: SubmitBody) -> Answer:
     said = {f: getattr(body, f) for f in SaidBody.model_fields} | {
         "ranks": tuple(body.ranks or ()),
         "aspects": {name: tuple(values) for name, values in body.aspects.items()} if body.aspects else None,
@@ -184,9 +240,7 @@ async def _submit(ui: Ui, person: Person, request: Request) -> Any:
         "flags": tuple(body.flags) if body.flags else None,
         "spans": tuple(Span(**span.model_dump()) for span in body.spans) if body.spans else None,
     }
-    answer = Answer(**said, seconds=body.seconds, active_seconds=body.active_seconds, client="web")
-    done = await _written(ui, labelling.submit, person, body.assignment, _key(body.key), answer)
-    return {"judgement": done.judgement, "counted": done.counted, "desk": _view(done.desk)}
+    return Answer(**said, seconds=body.seconds, active_seconds=body.active_seconds, client="web")
 
 
 async def _skip(ui: Ui, person: Person, request: Request) -> Any:
@@ -230,6 +284,11 @@ ACTS: dict[str, RouteAct] = {
     "release": _release,
     "projects": _projects,
     "own": _own,
+    "history": _history,
+    "look": _look_at,
+    "correct": _correct,
+    "reveal": _reveal,
+    "go-on": _go_on,
 }
 
 
@@ -261,6 +320,10 @@ async def _answer(ui: Ui, request: Request, act: RouteAct) -> Response:
         return _error(403, ui.text.problem(error, lang))
     except LabellingProblem as error:
         return _error(error.status, ui.text.problem(error, lang))
+    except EngineError as error:
+        return _error(502, ui.text.problem(error, lang))
+    except CannotGoOn as error:
+        return _error(422, ui.text.problem(error, lang))
     except (Problem, NotFound) as error:
         return _error(404, ui.text.problem(error, lang))
     except BusyOrFull:  # locked or full: nothing was saved, the same key may be sent again

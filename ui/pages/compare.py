@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import gradio as gr
 
-from backend import comparing, prompting
-from backend.comparing import Column, Pane, SamplingSettings
+from backend import comparing, prompting, streaming
+from backend.engines.kept import SamplingSettings
 from ui.context import Ui
 from ui.pages.compare_battle import battle_events, battle_row
-from ui.views.drawn import drawing, drawn, note, panes
+from ui.pages.compare_run import LETTERS, Cases, RunRow, Setting, panes_of, run_events, vote_row
+from ui.views.drawn import drawing, drawn, note
 from ui.views.pickers import (
     asked_for,
     case_choices,
@@ -25,20 +25,7 @@ from ui.views.pickers import (
 
 NAME = "compare"
 PATH = "compare"
-LETTERS = "ABCDEFGH"
 DEFAULTS = SamplingSettings()
-SETTLED = "() => new Promise(done => setTimeout(done, 300))"
-"""What the stream had sent when it was cancelled may still be on its way; it must not come after "stopped"."""
-
-
-class Setting(NamedTuple):
-    """What is chosen for one column."""
-
-    template: Any
-    model: Any
-    temperature: Any
-    top_p: Any
-    max_tokens: Any
 
 
 def page(ui: Ui) -> None:
@@ -56,12 +43,14 @@ def page(ui: Ui) -> None:
                 elem_id="columns",
                 min_width=80,
             )
+            seeds = gr.Dropdown([1, 2, 3, 4], value=1, label=label("compare.seeds"), elem_id="seeds", min_width=80)
             run = gr.Button(label("compare.run"), variant="primary", size="sm", elem_id="run", min_width=100)
             stop = gr.Button(label("compare.stop"), size="sm", elem_id="stop", min_width=80)
         with gr.Row(elem_classes="wh-tight"):
             columns, settings = _settings(ui)
         shown = drawn("panes")
-        begin, votes = battle_row(ui)
+        votes = vote_row(ui)
+        battle = battle_row(ui)
         with gr.Row(elem_classes=["wh-tight", "wh-middle"]):
             send = gr.Button(
                 label("compare.send"),
@@ -72,6 +61,7 @@ def page(ui: Ui) -> None:
                 scale=0,
                 min_width=190,
             )
+            write = gr.Button(label("compare.write"), size="sm", elem_id="write", scale=0, min_width=200)
             status = drawn("compare-status", scale=5)
         with gr.Row(elem_classes=["wh-tight", "wh-panel"]):
             template = picker(label("compare.many_template"), "many-template", scale=3, min_width=180)
@@ -79,10 +69,11 @@ def page(ui: Ui) -> None:
             many = gr.Number(value=10, precision=0, step=1, label=label("compare.many"), elem_id="many", min_width=110)
             make = gr.Button(label("compare.make"), size="sm", elem_id="make", min_width=180)
             made = drawn("made", scale=5)
-    cases = _Cases(project, search, case, [template, model, *(setting.template for setting in settings)], settings)
+    cases = Cases(project, search, case, [template, model, *(setting.template for setting in settings)], settings)
     _open_events(ui, cases)
-    _run_events(ui, cases, seed, count, columns, run, stop, send, shown, status)
-    battle_events(ui, project, begin, votes, shown, status, lambda titles, now: _panes(ui, titles, now))
+    run_row = RunRow(cases, seed, seeds, count, columns, run, stop, send, write, shown, status, votes)
+    run_events(ui, run_row)
+    battle_events(ui, project, *battle, shown, status, lambda titles, now: drawing(panes_of(ui, titles, now)))
 
     def make_comparisons(
         project_id: int | None,
@@ -102,16 +93,6 @@ def page(ui: Ui) -> None:
         make_comparisons, [project, template, model, many], made,
         api_name="make_comparisons", concurrency_id="generate", concurrency_limit=4,
     )  # fmt: skip
-
-
-class _Cases(NamedTuple):
-    """The pickers that a project fills."""
-
-    project: Any
-    search: Any
-    case: Any
-    others: list[Any]
-    settings: list[Setting]
 
 
 def _settings(ui: Ui) -> tuple[list[Any], list[Setting]]:
@@ -149,7 +130,7 @@ def _settings(ui: Ui) -> tuple[list[Any], list[Setting]]:
     return columns, settings
 
 
-def _open_events(ui: Ui, cases: _Cases) -> None:
+def _open_events(ui: Ui, cases: Cases) -> None:
     many_template, many_model = cases.others[:2]
     filled = [cases.case, many_template, many_model]
     filled += [part for setting in cases.settings for part in (setting.template, setting.model)]
@@ -176,71 +157,11 @@ def _open_events(ui: Ui, cases: _Cases) -> None:
     )  # fmt: skip
 
 
-def _run_events(
-    ui: Ui,
-    cases: _Cases,
-    seed: Any,
-    count: Any,
-    columns: list[Any],
-    run: Any,
-    stop: Any,
-    send: Any,
-    shown: Any,
-    status: Any,
-) -> None:
-    answers = gr.State([])  # ids of the stored completions, by column
-
-    def show_columns(number: int) -> list[Any]:
-        return [gr.update(visible=at < number) for at in range(len(LETTERS))]
-
-    def run_columns(case_id: int | None, seed: float | None, number: int, *given: Any) -> Iterator[tuple[Any, ...]]:
-        chosen = [Setting(*given[at : at + len(Setting._fields)]) for at in range(0, len(given), len(Setting._fields))][
-            :number
-        ]
-        titles = _titles(ui, chosen)
-        waiting = [Pane() for _ in chosen]
-        yield (
-            _panes(ui, titles, waiting),
-            [],
-            gr.update(interactive=False),
-            drawing(note(ui.guard.say("compare.running"))),
-        )
-        for now in comparing.side_by_side(
-            ui.store, ui.engine, ui.guard.person(), case_id=case_id or 0, columns=[_column(one) for one in chosen], seed=int(seed or 0)
-        ):  # fmt: skip
-            waiting = list(now)
-            yield _panes(ui, titles, waiting), gr.skip(), gr.skip(), gr.skip()
-        ids = [pane.completion_id for pane in waiting if pane.completion_id is not None]
-        can_be_sent = len(ids) == len(waiting) and not _are_alike(waiting)
-        yield gr.skip(), ids, gr.update(interactive=can_be_sent), _finished(ui, waiting)
-
-    def mark_stopped(value: dict[str, Any] | None) -> tuple[Any, Any]:
-        told = drawing(note(ui.guard.say("compare.stopped"), "warn"))
-        return _stopped(ui, value), told
-
-    def send_to_labelling(ids: list[int]) -> tuple[Any, Any]:
-        made = comparing.send_to_labelling(ui.store, ui.guard.person(), ids)
-        told = ui.guard.say("compare.sent", id=made.id)
-        return drawing(note(told, "ok")), gr.update(interactive=False)
-
-    count.input(show_columns, count, columns, api_name="compare_columns", show_progress="hidden", queue=False)
-    parts = [part for setting in cases.settings for part in setting]
-    running = run.click(
-        run_columns, [cases.case, seed, count, *parts], [shown, answers, send, status],
-        api_name="compare_run", show_progress="hidden", concurrency_id="generate", concurrency_limit=4,
-    )  # fmt: skip
-    stopping = stop.click(None, None, None, cancels=[running], api_name="compare_cancel")
-    stopping.then(None, None, None, js=SETTLED, api_name="compare_settle").then(
-        mark_stopped, shown, [shown, status], api_name="compare_stop", show_progress="hidden", queue=False
-    )
-    send.click(send_to_labelling, answers, [status, send], api_name="send_to_labelling")
-
-
 def _opened(ui: Ui, project_id: int | None, case_id: int | None) -> list[Any]:
     """Cases, templates and models of a project; the first two columns differ where they can."""
     person, project = ui.guard.person(), project_id or 0
     templates = prompting.templates(ui.store, person, project)
-    models = comparing.policies(ui.store, person)
+    models = streaming.policies(ui.store, person)
     shown = template_choices(templates)
     named = model_choices(ui, models)
     live = next((model.id for model in models if model.stage == "live"), named[0][1] if named else None)
@@ -265,70 +186,3 @@ def _opened(ui: Ui, project_id: int | None, case_id: int | None) -> list[Any]:
             )
         ),
     ]
-
-
-def _column(chosen: Setting) -> Column:
-    sampling = SamplingSettings(
-        temperature=float(chosen.temperature or 0),
-        top_p=float(chosen.top_p or 0),
-        max_tokens=int(chosen.max_tokens or 0),
-    )
-    return Column(template_id=chosen.template or 0, model_id=chosen.model or 0, sampling=sampling)
-
-
-def _titles(ui: Ui, chosen: Sequence[Setting]) -> list[str]:
-    """Template and model of each column: here the engineer sees them; annotators never do."""
-    person = ui.guard.person()
-    models = {model.id: model.name for model in comparing.policies(ui.store, person)}
-    titles = []
-    for one in chosen:
-        template = prompting.template(ui.store, person, one.template or 0)
-        titles.append(f"{template.name} · v{template.version} · {models.get(one.model, '?')}")
-    return titles
-
-
-def _panes(ui: Ui, titles: Sequence[str], now: Sequence[Pane]) -> dict[str, Any]:
-    return drawing(
-        panes(
-            {
-                "badge": LETTERS[at],
-                "title": titles[at],
-                "text": pane.text,
-                "state": pane.state,
-                "problem": pane.problem,
-                "foot": _foot(ui, pane),
-            }
-            for at, pane in enumerate(now)
-        )
-    )
-
-
-def _foot(ui: Ui, pane: Pane) -> str:
-    if pane.state == "waiting" and pane.place:
-        return ui.guard.say("compare.pane.in_line", place=pane.place)
-    return ui.guard.say(f"compare.pane.{pane.state}", tokens=pane.tokens, seconds=f"{pane.seconds:.1f}")
-
-
-def _stopped(ui: Ui, value: dict[str, Any] | None) -> dict[str, Any]:
-    """The panes as they stand in the browser, with those that were still growing marked as stopped."""
-    kept = (value or {}).get("parts", [])
-    for item in kept[0]["items"] if kept else []:
-        if item["state"] in ("waiting", "streaming"):
-            item |= {"state": "stopped", "foot": ui.guard.say("compare.pane.stopped")}
-    return {"parts": kept}
-
-
-def _are_alike(panes: Sequence[Pane]) -> bool:
-    """Two columns wrote the same text, as happens with one seed and prompts that differ little."""
-    return len({pane.text for pane in panes}) < len(panes)
-
-
-def _finished(ui: Ui, panes: Sequence[Pane]) -> dict[str, Any]:
-    stored = sum(pane.completion_id is not None for pane in panes)
-    if stored < len(panes):
-        said = note(ui.guard.say("compare.not_all", stored=stored, of=len(panes)), "warn")
-    elif _are_alike(panes):
-        said = note(ui.guard.say("problem.same_answers"), "warn")
-    else:
-        said = note(ui.guard.say("compare.stored", of=len(panes)), "ok")
-    return drawing(said, note(ui.engine.last_event or "", "warn"))

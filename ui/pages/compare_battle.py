@@ -10,9 +10,10 @@ from typing import Any
 
 import gradio as gr
 
-from backend import battling, comparing
-from backend.comparing import Column, Pane, SamplingSettings
+from backend import battling, streaming
+from backend.engines.kept import SamplingSettings
 from backend.labels.form import Answer
+from backend.streaming import Column, Pane
 from ui.context import Ui
 from ui.views.drawn import drawing, note
 
@@ -62,7 +63,7 @@ def battle_events(
         closed = [gr.update(interactive=False)] * len(buttons)
         last: Sequence[Pane] = [Pane(), Pane()]
         yield (drawn_as(titles, last), {}, drawing(note(ui.guard.say("compare.running"))), *closed)
-        for last in comparing.side_by_side(
+        for last in streaming.side_by_side(
             ui.store, ui.engine, person, case_id=drawn.case_id, columns=columns, seed=seed
         ):
             yield (drawn_as(titles, last), gr.skip(), gr.skip(), *[gr.skip()] * len(buttons))

@@ -20,7 +20,7 @@ from ui.views.words import figure, share
 
 NAME = "quality"
 PATH = "quality"
-CHOICES = ("tie", "both_bad", "both_good", "best_worst", "points", "edit", "confidence")
+CHOICES = ("tie", "both_bad", "both_good", "best_worst", "points", "edit", "confidence", "markdown", "continues")
 
 
 def page(ui: Ui) -> None:
@@ -52,12 +52,12 @@ def page(ui: Ui) -> None:
 
     @needs("review")
     def save_form(project_id: int | None, *given: Any) -> dict[str, Any]:
-        steps, choices, aspects, tags, flags, rationale, overlap, gold, repeats, random = given
+        steps, choices, aspects, tags, flags, rationale, overlap, gold, repeats, random, reveal, holdout = given
         form = forms.parse(
             {
                 **{name: name in choices for name in CHOICES},
                 "steps": int(steps), "aspects": _names(aspects), "span_tags": _names(tags), "flags": list(flags or []),
-                "rationale": rationale,
+                "rationale": rationale, "reveal": reveal, "reveal_holdout": float(holdout or 0),
             }
         )  # fmt: skip
         reviewing.save_form(
@@ -97,6 +97,11 @@ def _fields(ui: Ui) -> list[Any]:
         gr.Number(value=0, precision=0, step=1, label=label("quality.gold_every"), elem_id="gold-every"),
         gr.Number(value=0.0, step=0.01, label=label("quality.repeat_share"), elem_id="repeat-share"),
         gr.Number(value=0.3, step=0.05, label=label("quality.random_share"), elem_id="random-share"),
+        gr.Radio(
+            [(label(f"quality.reveal.{name}"), name) for name in ("off", "margin", "others")], value="off",
+            label=label("quality.reveal"), elem_id="reveal",
+        ),
+        gr.Number(value=0.3, step=0.05, label=label("quality.reveal_holdout"), elem_id="reveal-holdout"),
     ]  # fmt: skip
 
 
@@ -112,6 +117,8 @@ def _filled(project: Project, form: forms.Form) -> list[Any]:
         project.gold_every,
         float(project.settings.get("repeat_share", 0.0)),
         float(project.settings.get("random_share", 0.3)),
+        form.reveal,
+        form.reveal_holdout,
     ]
 
 

@@ -1,12 +1,13 @@
 // The label page: fetch a desk, judge it by keyboard, submit, go on. What the server has not confirmed stays on this device.
 import { Kept, newKey, post, postUntilAnswered } from "./label_send.js";
 import { Hand } from "./label_hand.js";
-import { LAYOUTS, keyOf, meaning } from "./label_keys.js";
+import { LAYOUTS, meaning } from "./label_keys.js";
 import { body, draftOf, missing } from "./label_said.js";
-import { askSkip, build, el, say, showDesk, showEmpty, showGuidelines, showKeys, showOwn, showProgress, showSheet } from "./label_view.js";
+import { askSkip, showKeySheet, showOwn } from "./label_dialogs.js";
+import { goOn, leaveAsItWas, nextTurn, showHistory, tell } from "./label_turns.js";
+import { build, el, say, showDesk, showEmpty, showKeys, showProgress } from "./label_view.js";
 
 const HEARTBEAT_MS = 60000, DRAFT_MS = 1000, LOOK_AGAIN_MS = 20000, KEYS_KEPT = 20;
-const SHEET = ["submit", "left", "tie", "bad", "good", "equal", "back", "undo", "skip", "why", "edit", "flags", "asks", "marks", "diff", "view", "guidelines", "help"];
 
 export async function mount(root) {
   const { default: strings } = await import(document.documentElement.dataset.text);
@@ -21,15 +22,16 @@ class Desk {
     this.busy = true;
     this.keys = []; // pressed while nothing lay there to be judged; played when something does
     this.view = build(root, strings, {
-      changeProject: () => this.changeProject(), guidelines: () => this.guidelines(), own: () => this.own(), undo: () => this.undo(), skip: () => this.skip(),
+      changeProject: () => this.changeProject(), guidelines: () => this.hand.see("beside"), sight: (name) => this.hand.see(name), own: () => this.own(), past: () => showHistory(this), undo: () => this.undo(), skip: () => this.skip(), goOn: () => goOn(this),
       submit: () => this.submit(), typed: () => this.hand.change({ rationale: this.view.rationale.value }),
     });
     this.hand = new Hand(root, this.view, strings, {
-      changed: (said) => this.changed(said), say: (text) => this.say(text), view: (name) => this.kept.set("view", name), isBusy: () => this.busy,
+      changed: (said) => this.changed(said), say: (text) => this.say(text), sight: (values) => this.kept.set("sight", values), isBusy: () => this.busy,
     });
     this.gone = new AbortController();
     const listen = (target, name, act) => target.addEventListener(name, act, { signal: this.gone.signal });
     listen(document, "keydown", (event) => this.pressed(event));
+    listen(window, "storage", (event) => this.heard(event));
     listen(document, "visibilitychange", () => this.clock());
     listen(window, "pagehide", () => this.leave());
     listen(window, "pageshow", (event) => event.persisted && location.reload());
@@ -74,17 +76,17 @@ class Desk {
       return;
     }
     if (!this.root.contains(this.view.answers)) this.root.replaceChildren(...this.view.work);
-    this.waiting = desk.progress.waiting ?? Math.max(0, (this.waiting || 0) - 1); // not counted anew for every desk
+    if (!desk.corrects) this.waiting = desk.progress.waiting ?? Math.max(0, (this.waiting || 0) - 1); // not counted for every desk
     showDesk(this.view, this.strings, desk);
     showProgress(this.view, this.strings, desk.progress, this.waiting, 1);
-    this.hand.open(desk, this.kept.get(`draft:${desk.assignment}`) || desk.draft, this.layout, this.kept.get("view"));
+    this.hand.open(desk, this.kept.get(`draft:${desk.assignment}`) || desk.draft, this.layout, this.kept.get("sight"));
     showKeys(this.view, this.strings, this.layout, desk, () => this.sheet());
     this.key = newKey();
     this.shownAt = this.visibleSince = Date.now();
     this.activeMs = 0;
     this.root.dataset.ready = String(desk.assignment);
     if (document.activeElement !== this.view.rationale) this.root.focus({ preventScroll: true });
-    if (!this.sending) this.fetchAhead();
+    if (!this.sending && !desk.corrects) this.fetchAhead();
     this.play();
   }
 
@@ -123,40 +125,53 @@ class Desk {
 
   // ---- acts
 
-  async submit() {
-    if (this.busy || !this.desk) return;
+  // Whether something is missing still, and says so.
+  lacks() {
     const lacks = missing(this.hand.said, this.desk);
-    if (lacks) {
-      this.say("", this.t(lacks));
-      if (lacks === "why_first") this.view.rationale.focus();
-      return;
-    }
+    if (!lacks) return false;
+    this.say("", this.t(lacks));
+    if (lacks === "why_first") this.view.rationale.focus();
+    return true;
+  }
+
+  // `then` is what is said after the better answer, where the conversation goes on.
+  async submit(then) {
+    if (this.busy || !this.desk || this.lacks()) return;
     this.clock();
     const times = { seconds: (Date.now() - this.shownAt) / 1000, active_seconds: this.activeMs / 1000 };
-    const sent = { assignment: this.desk.assignment, key: this.key, ...body(this.hand.said, this.desk), ...times };
+    const corrects = this.desk.corrects ? { corrects: this.desk.corrects } : {};
+    const sent = { assignment: this.desk.assignment, key: this.key, ...body(this.hand.said, this.desk), ...times, ...corrects };
     this.busy = true;
     clearTimeout(this.draftTimer);
-    await this.sending; // one at a time: what is kept for a crash is one judgement
-    this.kept.set("submit", sent); // before it is sent: a crash of the browser must not lose it
-    if (document.activeElement === this.view.rationale) this.view.rationale.blur();
-    const ahead = this.ahead;
-    this.sending = this.send(sent, ahead);
+    await this.sending; // one at a time
+    this.kept.set(`submit:${sent.assignment}`, sent); // before it is sent: a crash of the browser must not lose it
+    if (document.activeElement?.matches("#desk textarea")) document.activeElement.blur();
+    this.view.told.textContent = "";
+    const ahead = then || sent.corrects ? null : this.ahead;
+    this.sending = this.send(sent, ahead, then, this.desk.form.reveal !== "off");
     if (ahead) this.show(ahead);
     await this.sending;
   }
 
-  async send(sent, ahead) {
+  async send(sent, ahead, then, reveals) {
     try {
-      const done = await postUntilAnswered("submit", sent, (why, message) => this.waits(why, message));
+      const done = await this.delivered(sent);
       this.sending = null;
       this.forget(sent.assignment);
-      this.sayDone(this.t(done.counted ? "saved" : "saved_surplus", { id: done.judgement }));
-      if (ahead && this.desk?.assignment === done.desk?.assignment) this.confirmed(done.desk);
+      if (sent.corrects) await this.next();
+      else if (then) await nextTurn(this, done.judgement, then, done.desk);
+      else if (ahead && this.desk?.assignment === done.desk?.assignment) this.confirmed(done.desk);
       else this.show(done.desk);
+      this.sayDone(this.t(sent.corrects ? "corrected" : done.counted ? "saved" : "saved_surplus", { id: done.judgement }));
+      if (reveals && !sent.corrects) tell(this, done.judgement, sent.ranks);
     } catch (problem) {
       this.sending = null;
       await this.refused(problem, sent.assignment);
     }
+  }
+
+  delivered(sent) {
+    return postUntilAnswered(sent.corrects ? "correct" : "submit", sent, (why, message) => this.waits(why, message));
   }
 
   // The desk that was shown ahead is the one the server meant.
@@ -168,6 +183,10 @@ class Desk {
 
   async skip() {
     if (this.busy || !this.desk) return;
+    if (this.desk.corrects) {
+      await leaveAsItWas(this);
+      return;
+    }
     this.busy = true;
     await this.sending;
     const assignment = this.desk.assignment;
@@ -188,7 +207,7 @@ class Desk {
   }
 
   async undo() {
-    if (this.busy || !this.project) return;
+    if (this.busy || !this.project || this.desk?.corrects) return;
     this.busy = true;
     await this.sending;
     try {
@@ -205,28 +224,17 @@ class Desk {
     }
   }
 
-  guidelines() {
-    if (this.desk?.guideline) showGuidelines(this.root, this.strings, this.desk);
-  }
-
   async own() {
     const found = await post("own", { project: this.project }).catch((problem) => this.say("", problem.message));
     if (found) showOwn(this.root, this.strings, found);
   }
 
   sheet() {
-    const { steps } = this.desk?.form || { steps: 4 };
-    const isPair = this.desk?.kind !== "rank";
-    const first = this.layout === "home" ? (isPair ? { 2: "F J", 4: "D F J K", 6: "S D F J K L" }[steps] : "A … ;") : isPair ? `1 – ${steps}` : "1 – 9, 0";
-    const rows = SHEET.map((act) => [act === "left" ? [keyOf(this.layout, "left"), keyOf(this.layout, "right")] : [keyOf(this.layout, act)], this.t(`key.${act}`)]);
-    const fixed = [[["Esc"], this.t("key.leave")], [["Ctrl", "Enter"], this.t("key.submit_text")]];
-    const main = [[first], this.t(isPair ? "key.verdict" : "key.rank")];
-    const shown = this.layout === "off" ? fixed : [main, ...rows.filter(([names]) => names[0]), ...fixed];
-    showSheet(this.root, this.strings, this.layout, shown, (layout) => {
+    showKeySheet(this.root, this.strings, this.layout, this.desk, (layout) => {
       this.layout = layout;
       this.kept.set("layout", layout);
       if (!this.desk) return;
-      this.hand.draw(layout, this.kept.get("view"));
+      this.hand.draw(layout);
       showKeys(this.view, this.strings, layout, this.desk, () => this.sheet());
     });
   }
@@ -238,42 +246,52 @@ class Desk {
     const assignment = this.desk.assignment;
     this.kept.set(`draft:${assignment}`, draft);
     clearTimeout(this.draftTimer);
+    if (this.desk.corrects) return; // a judgement has no draft on the server
     this.draftTimer = setTimeout(() => {
       post("draft", { assignment, ...draft }).then(() => (draft.rationale || draft.edited_text) && this.say(this.t("draft_kept")), () => {});
     }, DRAFT_MS);
   }
 
+  // Another tab of this person works on the same desk: what is typed there stands here, what is saved there is gone here.
+  heard({ key, newValue }) {
+    if (!this.desk || this.busy || key !== `${this.kept?.prefix}draft:${this.desk.assignment}`) return;
+    if (newValue) this.hand.take(JSON.parse(newValue));
+    else this.next();
+  }
+
   forget(assignment) {
-    this.kept.set("submit", null);
+    this.kept.set(`submit:${assignment}`, null);
     this.kept.set(`draft:${assignment}`, null);
   }
 
-  // A submit that was on its way when the page closed goes first. Its key makes a second arrival harmless.
+  // What was on its way when a page closed goes first. Its key makes a second arrival harmless.
   async sendKept() {
-    const sent = this.kept.get("submit");
-    if (!sent) return;
-    try {
-      const { judgement } = await postUntilAnswered("submit", sent, (why, message) => this.waits(why, message));
-      this.say(this.t("saved", { id: judgement }));
-      this.forget(sent.assignment);
-    } catch (problem) {
-      this.kept.set("submit", null); // the server read it and said no; the draft stays
-      this.say("", problem.message);
+    for (const name of this.kept.names("submit")) {
+      const sent = this.kept.get(name);
+      try {
+        const { judgement } = await this.delivered(sent);
+        this.say(this.t("saved", { id: judgement }));
+        this.forget(sent.assignment);
+      } catch (problem) {
+        this.say("", problem.message); // the server read it and said no; the draft stays
+      }
+      this.kept.set(name, null);
     }
   }
 
-  // Gone or judged already: go on. Anything else can be mended: it comes back as it was left.
+  // Gone: go on. Judged already, in another tab: go on, and what was typed here waits where that judgement is looked at again.
+  // Anything else can be mended: it comes back as it was left.
   async refused(problem, assignment) {
     this.busy = false;
     this.keys = [];
-    this.kept.set("submit", null);
-    if ([404, 409].includes(problem.status)) this.kept.set(`draft:${assignment}`, null);
+    this.kept.set(`submit:${assignment}`, null);
+    if (problem.status === 404) this.kept.set(`draft:${assignment}`, null);
     if ([404, 409].includes(problem.status) || this.desk?.assignment !== assignment) await this.next();
     this.say("", problem.message);
   }
 
   leave() {
-    if (!this.desk || this.busy) return;
+    if (!this.desk || this.busy || this.desk.corrects) return;
     const { assignment, lease } = this.desk;
     const draft = this.kept.get(`draft:${assignment}`);
     if (draft) post("draft", { assignment, ...draft }, { keepalive: true }).catch(() => {});
@@ -287,7 +305,7 @@ class Desk {
       clearInterval(this.beat);
       return;
     }
-    if (!this.desk || this.busy || document.hidden || Date.now() - (this.touched || 0) > HEARTBEAT_MS) return;
+    if (!this.desk || this.busy || this.desk.corrects || document.hidden || Date.now() - (this.touched || 0) > HEARTBEAT_MS) return;
     await post("heartbeat", { assignment: this.desk.assignment }).catch((problem) => problem.status && this.say("", problem.message));
   }
 
@@ -330,10 +348,11 @@ class Desk {
     const { act } = meant;
     if (act === "undo") this.undo();
     else if (act === "help") this.sheet();
+    else if (act === "history") showHistory(this);
     else if (!this.desk || this.hand.act(meant)) return;
     else if (act === "submit") this.submit();
     else if (act === "skip") this.skip();
-    else if (act === "guidelines") this.guidelines();
+    else if (act === "go_on") goOn(this);
   }
 
   // ---- what is said

@@ -2,6 +2,7 @@
 import { placeKey, sideKey, keyOf } from "./label_keys.js";
 import { LETTERS, el, kbd, say } from "./label_view.js";
 import { differing, fill, points, rangeOf } from "./label_text.js";
+import { parsed } from "./markdown.js";
 import { tiersOf, verdictOf, verdictsOf } from "./label_said.js";
 
 const CONFIDENCE = [1, 2, 3];
@@ -11,8 +12,8 @@ const POINTS = [1, 2, 3, 4, 5];
 export function buildForm(view, strings, layout, desk, acts) {
   const t = (key, values) => say(strings, key, values);
   const form = { t, layout, desk, acts, cards: [], radios: {}, rows: [] };
-  form.cards = desk.answers.map((text, place) => card(form, text, place));
-  view.answers.dataset.count = String(desk.answers.length);
+  form.cards = desk.kind === "demonstration" ? [written(form)] : desk.answers.map((text, place) => card(form, text, place));
+  view.answers.dataset.count = String(form.cards.length);
   view.answers.replaceChildren(...form.cards.map((one) => one.card));
   view.choice.replaceChildren(...(desk.kind === "pair" ? [verdicts(form)] : desk.kind === "rank" ? [strip(form)] : []));
   form.rows = questions(form);
@@ -26,7 +27,7 @@ function card(form, text, place) {
   const { t, desk, acts, layout } = form;
   const letter = LETTERS[place];
   const name = t("answer", { letter });
-  const body = el("div", { class: "body", tabindex: "0", role: "region", "aria-label": name });
+  const body = el("div", { class: "body", tabindex: "0", role: "region", "aria-label": name, onscroll: () => acts.scrolled(place) });
   const shown = el("div", { class: "txt" }, text);
   const editor = el("textarea", { class: "editor", "aria-label": t("edited", { letter }), maxlength: "20000",
     oninput: (event) => acts.mended(place, event.target.value) });
@@ -46,6 +47,16 @@ function card(form, text, place) {
   const element = el("div", { class: "card answer", style: `--c: ${color}`, "data-side": letter }, head, ...(chip ? [chip] : []), body,
     ...(tools.children.length ? [tools] : []));
   return { card: element, body, shown, edit, editor, change, chip, text };
+}
+
+// Where nothing is shown: the answer is written here.
+function written(form) {
+  const { t, acts } = form;
+  const editor = el("textarea", { class: "editor", "aria-label": t("write"), placeholder: t("write_hint"), maxlength: "20000",
+    oninput: (event) => acts.mended(0, event.target.value) });
+  const body = el("div", { class: "body write" }, editor);
+  const element = el("div", { class: "card answer", style: "--c: var(--a)" }, el("h2", {}, t("write")), body);
+  return { card: element, body, shown: el("div"), edit: el("div"), editor, change: el("div"), chip: null, text: "", isWritten: true };
 }
 
 function flagButton(form, flag, name, letter) {
@@ -174,7 +185,7 @@ export function withAnswer(said, row, value, size) {
 
 // ---- everything that was said, as it stands now
 
-export function showSaid(form, said, { isDiff, mark }) {
+export function showSaid(form, said, { sight, mark }) {
   const { desk } = form;
   if (desk.kind === "pair") {
     const verdict = verdictOf(said, desk.form);
@@ -187,25 +198,26 @@ export function showSaid(form, said, { isDiff, mark }) {
   }
   for (const button of document.querySelectorAll("#desk [data-flag]")) button.setAttribute("aria-pressed", String(said.flags.includes(button.dataset.flag)));
   form.cards.forEach((one, place) => {
-    showText(form, one, place, said, isDiff, mark);
-    const mends = said.edited_place === place && said.edited_text !== null;
+    showText(form, one, place, said, sight, mark);
+    const mends = one.isWritten || (said.edited_place === place && said.edited_text !== null);
     one.edit.hidden = !mends;
-    if (mends && one.editor.value !== said.edited_text) one.editor.value = said.edited_text;
-    if (mends) showChange(one, said.edited_text);
+    if (mends && one.editor.value !== (said.edited_text ?? "")) one.editor.value = said.edited_text ?? "";
+    if (mends && !one.isWritten) showChange(one, said.edited_text);
   });
 }
 
-function showText(form, one, place, said, isDiff, mark) {
+function showText(form, one, place, said, sight, mark) {
   const marks = said.spans.filter((span) => span.place === place).map((span) => {
     const [start, end] = rangeOf(span, one.text);
     return { start, end, name: "span", title: span.tag };
   });
-  if (isDiff && form.cards.length === 2) {
+  if (sight.diff && form.cards.length === 2) {
     marks.push(...differing(one.text, form.cards[1 - place].text).map(([start, end]) => ({ start, end, name: "differs" })));
   }
   if (mark?.place === place) marks.push({ start: mark.range[0], end: mark.range[1], name: "here" });
-  const key = JSON.stringify(marks);
-  if (one.marks !== key) fill(one.shown, one.text, marks);
+  const isPlain = sight.plain || !form.desk.form.markdown;
+  const key = JSON.stringify([marks, isPlain]);
+  if (one.marks !== key) fill(one.shown, one.text, marks, isPlain ? undefined : (one.tree ??= parsed(one.text)));
   one.marks = key;
 }
 

@@ -1,34 +1,38 @@
 // One desk in the hands of a person: what they choose, rank, answer, mark and write before they submit.
 import { buildForm, showSaid, withAnswer } from "./label_form.js";
 import { numberOf } from "./label_keys.js";
-import { EMPTY, fromDraft, moved, ranksOf, tiersOf, verdictOf, verdictsOf, withPlace, withVerdict, withoutLast } from "./label_said.js";
+import { EMPTY, finalRanks, fromDraft, moved, ranksOf, tiersOf, verdictOf, verdictsOf, withPlace, withVerdict, withoutLast } from "./label_said.js";
 import { selectedIn, sentences, spanOf } from "./label_text.js";
-import { nextLayout, say, showLayout } from "./label_view.js";
+import { nextLayout, say, showAsked, showSight } from "./label_view.js";
+
+const SIGHT = { view: "side", diff: false, plain: false, sync: false, beside: false };
 
 export class Hand {
-  // `told`: changed(said) is a draft to keep, say(text) to announce, view(name) to remember; isBusy() while nothing may change.
+  // `told`: changed(said) is a draft to keep, say(text) to announce, sight(values) to remember; isBusy() while nothing may change.
   constructor(root, view, strings, told) {
-    Object.assign(this, { root, view, strings, told, said: EMPTY, desk: null, row: -1 });
+    Object.assign(this, { root, view, strings, told, said: EMPTY, desk: null, row: -1, sight: SIGHT });
   }
 
   // Takes up a desk, as a draft left it.
-  open(desk, draft, layout, viewName) {
-    Object.assign(this, { desk, layout, said: fromDraft(draft), mark: null, isDiff: false, row: -1, focused: 0, joins: false });
+  open(desk, draft, layout, sight) {
+    Object.assign(this, { desk, layout, said: fromDraft(draft), mark: null, sight: { ...SIGHT, ...sight }, row: -1, focused: 0, joins: false });
     this.view.rationale.value = this.said.rationale;
-    this.draw(layout, viewName);
+    this.draw(layout);
   }
 
-  draw(layout, viewName) {
+  draw(layout) {
     this.layout = layout;
+    this.scrolls = [];
     this.form = buildForm(this.view, this.strings, layout, this.desk, {
       choose: (id) => this.choose(id), place: (place) => this.place(place, false), flag: (flag) => this.flag(flag),
       drop: (place) => this.rank(this.tiers().map((tier) => tier.filter((one) => one !== place)).filter((tier) => tier.length)),
       move: (place, to, joins) => this.rank(moved(this.tiers(), place, to, joins)),
       answer: (row, value) => this.change(withAnswer(this.said, row, value, this.desk.answers.length)),
-      edit: (place) => this.edit(place), mended: (place, text) => this.change({ edited_place: place, edited_text: text }),
+      scrolled: (place) => this.scrolled(place), edit: (place) => this.edit(place), mended: (place, text) => this.change({ edited_place: this.desk.kind === "demonstration" ? null : place, edited_text: text }),
       unmend: () => { this.change({ edited_place: null, edited_text: null }); this.root.focus({ preventScroll: true }); },
     });
-    showLayout(this.view, viewName, this.focused);
+    this.look();
+    showAsked(this.view, this.strings, this.desk, this.isPlain());
     showSaid(this.form, this.said, this);
   }
 
@@ -52,10 +56,23 @@ export class Hand {
     this.change({ ranks: ranksOf(tiers, this.desk.answers.length), strength: null });
   }
 
+  // Who may be gone on from: the one judged best, or the one looked at among equals; null while nothing is judged.
+  goesOnFrom() {
+    const [best] = tiersOf(finalRanks(this.said, this.desk), this.desk.answers.length);
+    return best ? (best.includes(this.focused) ? this.focused : best[0]) : null;
+  }
+
+  // A draft of another tab, for the same desk.
+  take(draft) {
+    this.said = fromDraft(draft);
+    this.view.rationale.value = this.said.rationale;
+    showSaid(this.form, this.said, this);
+  }
+
   place(place, joins) {
     if (place >= this.desk.answers.length) return;
     if (this.desk.kind === "rank") this.rank(withPlace(this.tiers(), place, joins));
-    else this.look(place);
+    else this.turnTo(place);
   }
 
   flag(flag) {
@@ -70,16 +87,54 @@ export class Hand {
   }
 
   edit(place) {
+    if (this.desk.kind === "demonstration") {
+      this.form.cards[0].editor.focus();
+      return;
+    }
     if (!this.desk.form.edit || this.told.isBusy()) return;
     if (this.said.edited_place !== place || this.said.edited_text === null) this.change({ edited_place: place, edited_text: this.desk.answers[place] });
-    this.look(place);
+    this.turnTo(place);
     this.form.cards[place].editor.focus();
   }
 
-  look(place) {
+  turnTo(place) {
     this.focused = place;
-    showLayout(this.view, this.view.answers.dataset.view, place);
+    this.look();
     this.form.cards[place].body.focus();
+  }
+
+  // ---- how the desk is looked at
+
+  look() {
+    showSight(this.view, this.strings, this.desk, this.sight, this.focused);
+  }
+
+  isPlain() {
+    return this.sight.plain || !this.desk.form.markdown;
+  }
+
+  // Turns one way of looking on or off; it stays so for this person.
+  see(name) {
+    if (!this.desk) return;
+    this.sight = { ...this.sight, [name]: name === "view" ? nextLayout(this.sight.view) : !this.sight[name] };
+    this.told.sight(this.sight);
+    this.look();
+    if (name === "plain") showAsked(this.view, this.strings, this.desk, this.isPlain());
+    if (name === "sync" && this.sight.sync) this.scrolled(this.focused);
+    showSaid(this.form, this.said, this);
+  }
+
+  // The other answers go as far down as this one; what they tell of it is not an order to this one.
+  scrolled(place) {
+    const bodies = this.form.cards.map(({ body }) => body);
+    if (!this.sight.sync || Math.abs((this.scrolls[place] ?? -2) - bodies[place].scrollTop) < 2) return;
+    const room = bodies[place].scrollHeight - bodies[place].clientHeight;
+    bodies.forEach((body, i) => {
+      if (i === place || !room) return;
+      body.scrollTop = (bodies[place].scrollTop / room) * (body.scrollHeight - body.clientHeight);
+      this.scrolls[i] = body.scrollTop;
+    });
+    this.scrolls[place] = bodies[place].scrollTop;
   }
 
   // ---- highlights: a selection, or sentence by sentence
@@ -182,24 +237,13 @@ export class Hand {
     else if (act === "why") this.view.rationale.hidden || this.view.rationale.focus();
     else if (act === "edit") this.edit(this.best());
     else if (act === "flags") (this.form.cards[this.best()].card.querySelector(".flag") || this.view.asks.querySelector(".flag"))?.focus();
-    else if (act === "diff") this.diff();
-    else if (act === "view") this.turnView();
+    else if (["diff", "view", "plain", "sync"].includes(act)) this.see(act);
+    else if (act === "guidelines") this.see("beside");
     else if (act === "back") this.desk.kind === "rank" && this.rank(withoutLast(this.tiers()));
     else if (act === "asks") this.asks();
     else if (act === "marks") this.marks();
     else return act === "equal";
     return true;
-  }
-
-  diff() {
-    this.isDiff = !this.isDiff;
-    showSaid(this.form, this.said, this);
-  }
-
-  turnView() {
-    const name = nextLayout(this.view.answers.dataset.view);
-    this.told.view(name);
-    showLayout(this.view, name, this.focused);
   }
 
   both(act) {
@@ -211,7 +255,7 @@ export class Hand {
   walk(step) {
     if (this.desk.kind !== "pair" || this.view.answers.dataset.view === "focus") {
       const size = this.desk.answers.length;
-      this.look((this.focused + step + size) % size);
+      this.turnTo((this.focused + step + size) % size);
       if (this.desk.kind !== "pair") return;
     }
     const line = verdictsOf(this.desk.form).filter(({ id }) => !["bad", "good"].includes(id)).map(({ id }) => id);

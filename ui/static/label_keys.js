@@ -2,11 +2,13 @@
 const COMMON = { Enter: "submit", ArrowLeft: "left", ArrowRight: "right", Backspace: "back", "=": "equal", "?": "help" };
 const DIGITS = {
   ...COMMON, t: "tie", b: "bad", o: "good", z: "undo", s: "skip", r: "why", e: "edit", f: "flags", q: "asks", m: "marks",
-  d: "diff", v: "view", g: "guidelines",
+  d: "diff", v: "view", g: "guidelines", p: "plain", y: "sync",
+  h: "history", c: "go_on",
 };
 const HOME = {
   ...COMMON, " ": "submit", g: "tie", h: "tie", a: "bad", ";": "good", z: "undo", x: "skip", w: "why", e: "edit", i: "flags",
-  r: "asks", m: "marks", n: "diff", v: "view", u: "guidelines",
+  r: "asks", m: "marks", n: "diff", v: "view", u: "guidelines", p: "plain", y: "sync",
+  o: "history", c: "go_on",
 };
 export const LAYOUTS = { digits: DIGITS, home: HOME, off: {} };
 const SIDES = { 2: "fj", 4: "dfjk", 6: "sdfjkl" }; // the fingers that rest there, strongest outside

@@ -89,6 +89,8 @@ export function finalRanks(said, desk) {
 
 export function missing(said, desk) {
   const { form, kind } = desk;
+  if (kind === "demonstration" && !said.edited_text?.trim()) return "write_first";
+  if (kind === "demonstration") return form.rationale === "required" && !said.rationale.trim() ? "why_first" : null;
   if (kind === "rate" ? !said.points?.every(Boolean) || said.points.length !== desk.answers.length : !finalRanks(said, desk)) {
     return kind === "pair" ? "choose_first" : kind === "rate" ? "rate_first" : form.best_worst ? "best_worst_first" : "rank_first";
   }
@@ -100,7 +102,7 @@ export function missing(said, desk) {
 export function body(said, desk) {
   const whole = (values) => Array.isArray(values) && values.length === desk.answers.length && values.every(Boolean);
   const aspects = Object.fromEntries(Object.entries(said.aspects || {}).filter(([name, values]) => desk.form.aspects.includes(name) && whole(values)));
-  const ranks = desk.kind === "rate" ? null : finalRanks(said, desk);
+  const ranks = ["rate", "demonstration"].includes(desk.kind) ? null : finalRanks(said, desk);
   const edited = said.edited_text?.trim() ? { edited_place: said.edited_place, edited_text: said.edited_text } : {};
   return {
     ranks, both_bad: said.both_bad, both_good: said.both_good, strength: desk.kind === "pair" ? said.strength : null,

@@ -71,6 +71,15 @@ export class Kept {
       return null;
     }
   }
+  // Names of what is kept that begin so.
+  names(start) {
+    try {
+      const all = Array.from({ length: localStorage.length }, (_, i) => localStorage.key(i));
+      return all.filter((one) => one.startsWith(this.prefix + start)).map((one) => one.slice(this.prefix.length)).sort();
+    } catch {
+      return [];
+    }
+  }
   set(name, value) {
     try {
       if (value === null) localStorage.removeItem(this.prefix + name);

@@ -1,4 +1,6 @@
 // Texts of answers as elements: highlights, the words that differ, sentences to walk along. Everything by textContent.
+import { plain } from "./markdown.js";
+
 const segment = (text, granularity) => (Intl.Segmenter
   ? [...new Intl.Segmenter(undefined, { granularity }).segment(text)].map((one) => one.segment)
   : text.match(granularity === "word" ? /\w+|\s+|[^\w\s]/gu : /[^.!?。!?\n]+[.!?。!?\n]*/gu) || [text]);
@@ -54,24 +56,42 @@ export function sentences(text) {
   return found;
 }
 
-// `marks`: {start, end, name, title} in UTF-16 units; they may overlap.
-export function fill(node, text, marks) {
-  const edges = [...new Set([0, text.length, ...marks.flatMap(({ start, end }) => [start, end])])].sort((a, b) => a - b);
-  node.replaceChildren(...edges.slice(0, -1).map((start, i) => {
-    const end = edges[i + 1];
+const starts = new WeakMap(); // text node -> where its text begins in what it was made from
+
+// Shows a text: its blocks as markdown.js reads them, or all of it as it is written. `marks`: {start, end, name, title} in UTF-16
+// units of the text; they may overlap.
+export function fill(node, text, marks, tree = plain(text)) {
+  const edges = [...new Set(marks.flatMap(({ start, end }) => [start, end]))].sort((a, b) => a - b);
+  const pieces = ({ from, to }) => [from, ...edges.filter((edge) => edge > from && edge < to), to].slice(0, -1).map((start, i, all) => {
+    const end = all[i + 1] ?? to;
+    const piece = document.createTextNode(text.slice(start, end));
+    starts.set(piece, start);
     const over = marks.filter((mark) => mark.start < end && mark.end > start);
-    const piece = text.slice(start, end);
     if (!over.length) return piece;
     const element = document.createElement("mark");
     element.className = over.map(({ name }) => name).join(" ");
     const title = over.map((mark) => mark.title).filter(Boolean).join(", ");
     if (title) element.title = title;
-    element.textContent = piece;
+    element.append(piece);
     return element;
-  }));
+  });
+  const drawn = (one) => {
+    if (!one.tag) return pieces(one);
+    const element = document.createElement(one.tag);
+    if (one.name) element.className = one.name;
+    if (one.start > 1) element.start = one.start;
+    if (one.level) {
+      element.setAttribute("role", "heading");
+      element.setAttribute("aria-level", String(Math.min(6, one.level + 2)));
+    }
+    element.append(...one.children.flatMap(drawn));
+    return [element];
+  };
+  node.replaceChildren(...tree.flatMap(drawn));
 }
 
 // UTF-16 range <-> a highlight in code points
+
 export function spanOf(place, text, start, end, tag) {
   return { place, start: points(text.slice(0, start)), end: points(text.slice(0, end)), text: text.slice(start, end), tag };
 }
@@ -82,15 +102,21 @@ export function rangeOf(span, text) {
   return [start, start + all.slice(span.start, span.end).join("").length];
 }
 
-// Where a selection lies in the text of a node; null when it lies elsewhere or is empty.
+// Where a selection lies in the text that a node shows; null when it lies elsewhere or is empty.
 export function selectedIn(node) {
   const selection = getSelection();
   if (!selection.rangeCount || selection.isCollapsed) return null;
   const range = selection.getRangeAt(0);
   if (!node.contains(range.startContainer) || !node.contains(range.endContainer)) return null;
-  const before = document.createRange();
-  before.selectNodeContents(node);
-  before.setEnd(range.startContainer, range.startOffset);
-  const start = before.toString().length;
-  return [start, start + range.toString().length];
+  const walker = document.createTreeWalker(node, NodeFilter.SHOW_TEXT);
+  let found = null;
+  while (walker.nextNode()) {
+    const text = walker.currentNode;
+    if (!range.intersectsNode(text) || !starts.has(text)) continue;
+    const at = starts.get(text);
+    const from = at + (text === range.startContainer ? range.startOffset : 0);
+    const to = at + (text === range.endContainer ? range.endOffset : text.length);
+    if (to > from) found = [found ? found[0] : from, to];
+  }
+  return found;
 }

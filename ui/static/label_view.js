@@ -1,9 +1,10 @@
 // What the desk looks like: the parts that stay. Texts of models and people are set by textContent only.
 import { keyOf } from "./label_keys.js";
+import { fill } from "./label_text.js";
+import { parsed } from "./markdown.js";
 
 const WAITING_MOST = 100; // the server stops counting there
-const SKIP_REASONS = ["unclear", "needs_knowledge", "personal", "broken"];
-const HINTS = ["submit", "undo", "skip", "why", "edit", "flags", "asks", "marks", "diff", "view"];
+const HINTS = ["submit", "undo", "skip", "why", "edit", "flags", "asks", "marks"];
 const VIEWS = ["side", "stacked", "focus"];
 export const LETTERS = "ABCDEFGHIJKLMNOP";
 
@@ -33,7 +34,9 @@ export function build(root, strings, acts) {
     kind: el("span", { class: "chip" }), fill: el("i"), track: null, done: el("span", { id: "done" }), today: el("b"), median: el("b"),
     guidelines: el("button", { type: "button", id: "guidelines", onclick: acts.guidelines }),
     messages: el("div", { class: "body", tabindex: "0", role: "region", "aria-label": t("conversation") }),
+    guide: el("div", { class: "body txt", tabindex: "0", role: "region", "aria-label": t("guidelines_title") }),
     answers: el("div", { class: "pair" }), said: el("span", { class: "said", role: "status", id: "said" }),
+    told: el("span", { class: "said told", role: "status", id: "told" }),
     alert: el("span", { class: "said alert", role: "alert", id: "alert" }),
     choice: el("div", { class: "choice" }), asks: el("div", { class: "asks", id: "asks" }), hints: el("div", { class: "hints" }),
     rationale: el("textarea", { id: "rationale", maxlength: "20000", oninput: acts.typed }),
@@ -41,17 +44,23 @@ export function build(root, strings, acts) {
   view.track = el("span", { class: "track", role: "progressbar", "aria-label": t("progress"), "aria-valuemin": "0" }, view.fill);
   view.undo = el("button", { type: "button", id: "undo", onclick: acts.undo });
   view.skip = el("button", { type: "button", id: "skip", onclick: acts.skip });
+  view.goOn = el("button", { type: "button", id: "go-on", onclick: acts.goOn });
   view.submit = el("button", { type: "button", id: "submit", class: "submit", onclick: acts.submit });
+  view.sights = Object.fromEntries(["view", "diff", "plain", "sync"].map((name) =>
+    [name, el("button", { type: "button", id: `sight-${name}`, class: "sight", onclick: () => acts.sight(name) })]));
+  view.guideCard = el("div", { class: "card guide" }, el("h2", {}, t("guidelines_title")), view.guide);
+  view.stage = el("div", { class: "stage" }, el("div", { class: "card case" }, el("h2", {}, t("conversation")), view.messages),
+    view.guideCard, view.answers);
   view.work = [
     el("div", { class: "line" }, view.project, view.kind, view.track, view.done, view.guidelines,
-      el("span", { class: "grow" }), el("span", {}, `${t("today")} `, view.today), el("span", {}, `${t("median")} `, view.median),
+      el("span", { class: "sights" }, ...Object.values(view.sights)), el("span", { class: "grow" }), el("span", {}, `${t("today")} `, view.today), el("span", {}, `${t("median")} `, view.median),
+      el("button", { type: "button", id: "past", onclick: acts.past }, t("past")),
       el("button", { type: "button", id: "own", onclick: acts.own }, t("own"))),
-    el("div", { class: "card case" }, el("h2", {}, t("conversation")), view.messages),
-    view.answers, view.choice, view.asks,
-    el("div", { class: "acts" }, view.rationale, view.undo, view.skip, view.submit),
+    view.stage, view.choice, view.asks,
+    el("div", { class: "acts" }, view.rationale, view.undo, view.skip, view.goOn, view.submit),
     view.hints,
   ];
-  view.hints.append(view.said, view.alert);
+  view.hints.append(view.told, view.said, view.alert);
   root.setAttribute("aria-label", t("desk"));
   root.replaceChildren(...view.work);
   return view;
@@ -62,23 +71,25 @@ export function showKeys(view, strings, layout, desk, openSheet) {
   const t = (key, values) => say(strings, key, values);
   const key = (act) => kbd(keyOf(layout, act));
   view.undo.replaceChildren(...[key("undo"), t("undo")].filter(Boolean));
-  view.skip.replaceChildren(...[key("skip"), t("skip")].filter(Boolean));
+  view.undo.hidden = Boolean(desk.corrects);
+  view.skip.replaceChildren(...[key("skip"), t(desk.corrects ? "leave_it" : "skip")].filter(Boolean));
+  view.goOn.replaceChildren(...[key("go_on"), t("go_on")].filter(Boolean));
+  view.goOn.hidden = !desk.form.continues || Boolean(desk.corrects) || !["pair", "rank"].includes(desk.kind);
   view.submit.replaceChildren(...[t("submit"), key("submit")].filter(Boolean));
   const isAsked = { why: desk.form.rationale !== "off", edit: desk.form.edit, flags: desk.form.flags.length, asks: view.asks.children.length,
-    marks: desk.form.span_tags.length, diff: desk.answers.length === 2, view: desk.answers.length > 1 };
+    marks: desk.form.span_tags.length };
   const shown = HINTS.filter((act) => layout !== "off" && isAsked[act] !== false && isAsked[act] !== 0);
   const sheet = el("button", { type: "button", id: "keys", class: "plain", onclick: openSheet }, kbd("?"), ` ${t("help")}`);
-  view.hints.replaceChildren(...shown.map((act) => el("span", { class: "key" }, key(act), ` ${t(`key.${act}`)}`)), sheet, view.said, view.alert);
+  view.hints.replaceChildren(...shown.map((act) => el("span", { class: "key" }, key(act), ` ${t(`key.${act}`)}`)), sheet, view.told, view.said, view.alert);
 }
 
 export function showDesk(view, strings, desk) {
   const t = (key, values) => say(strings, key, values);
-  view.kind.textContent = t(`kind.${desk.kind}`);
-  view.messages.replaceChildren(...desk.conversation.flatMap(({ role, text }) => [
-    el("div", { class: "who" }, strings[`label.role.${role}`] || role), el("div", { class: "txt" }, text)]));
+  view.kind.textContent = desk.corrects ? t("correcting", { id: desk.corrects }) : t(`kind.${desk.kind}`);
+  view.kind.classList.toggle("corrects", Boolean(desk.corrects));
   view.messages.scrollTop = 0;
-  view.guidelines.hidden = !desk.guideline;
-  view.guidelines.textContent = t("guidelines", { version: desk.guideline_version ?? "" });
+  view.guidelines.textContent = desk.guideline ? t("guidelines", { version: desk.guideline_version ?? "" }) : t("beside");
+  view.guideCard.hidden = !desk.guideline;
   const asked = desk.form.rationale;
   view.rationale.hidden = asked === "off";
   view.rationale.setAttribute("aria-label", t(asked === "required" ? "rationale_required" : "rationale"));
@@ -86,10 +97,32 @@ export function showDesk(view, strings, desk) {
   scrollTo(0, 0);
 }
 
-// Side by side, one under the other, or one at a time.
-export function showLayout(view, name, focused) {
-  view.answers.dataset.view = VIEWS.includes(name) ? name : VIEWS[0];
+// What is asked and what to look for: read as Markdown, unless the project or the person wants texts as they are written.
+export function showAsked(view, strings, desk, isPlain) {
+  view.messages.replaceChildren(...desk.conversation.flatMap(({ role, text }) => {
+    const shown = el("div", { class: "txt" });
+    fill(shown, text, [], isPlain ? undefined : parsed(text));
+    return [el("div", { class: "who" }, strings[`label.role.${role}`] || role), shown];
+  }));
+  fill(view.guide, desk.guideline, [], isPlain ? undefined : parsed(desk.guideline));
+}
+
+// How the desk is looked at: answers side by side, one under the other, or one at a time; what is asked above them or beside.
+export function showSight(view, strings, desk, sight, focused) {
+  const name = VIEWS.includes(sight.view) ? sight.view : VIEWS[0];
+  view.answers.dataset.view = name;
+  view.stage.dataset.beside = String(sight.beside);
   [...view.answers.children].forEach((card, i) => card.classList.toggle("away", name === "focus" && i !== focused));
+  view.guidelines.setAttribute("aria-pressed", String(sight.beside));
+  view.sights.view.textContent = say(strings, `view.${name}`);
+  view.sights.view.hidden = desk.answers.length < 2;
+  for (const one of ["diff", "plain", "sync"]) {
+    view.sights[one].textContent = say(strings, `sight.${one}`);
+    view.sights[one].setAttribute("aria-pressed", String(sight[one]));
+  }
+  view.sights.diff.hidden = desk.answers.length !== 2;
+  view.sights.plain.hidden = !desk.form.markdown;
+  view.sights.sync.hidden = desk.answers.length < 2 || name === "focus";
 }
 
 export const nextLayout = (name) => VIEWS[(VIEWS.indexOf(name) + 1) % VIEWS.length];
@@ -113,62 +146,4 @@ export function showEmpty(root, strings, progress, lookAgain, view) {
       progress ? el("p", {}, t("empty_text")) : null, el("p", {}, text),
       el("button", { type: "button", id: "look-again", class: "submit", onclick: lookAgain }, t("look_again"))),
     el("div", { class: "hints" }, view.said, view.alert));
-}
-
-// ---- dialogs: native, so that focus stays inside and Esc closes
-
-function dialog(root, title, ...children) {
-  const box = el("dialog", { class: "wh-dialog", "aria-label": title }, el("h2", {}, title), ...children);
-  box.addEventListener("close", () => { box.remove(); root.focus({ preventScroll: true }); });
-  document.body.append(box);
-  box.showModal();
-  return box;
-}
-
-// The keys, and which layout of them this person wants.
-export function showSheet(root, strings, layout, rows, choose) {
-  const t = (key, values) => say(strings, key, values);
-  const list = el("dl", {}, ...rows.flatMap(([names, text]) => [
-    el("dt", {}, ...names.flatMap((name, i) => (i ? [" ", kbd(name)] : [kbd(name)]))), el("dd", {}, text)]));
-  const layouts = el("fieldset", { class: "layouts" }, el("legend", {}, t("layout")), ...["digits", "home", "off"].map((name) => {
-    const radio = el("input", { type: "radio", name: "layout", value: name, onchange: () => { box.close(); choose(name); } });
-    radio.checked = name === layout;
-    return el("label", {}, radio, ` ${t(`layout.${name}`)}`);
-  }));
-  const box = dialog(root, t("help"), list, layouts, el("button", { type: "button", onclick: () => box.close() }, t("close")));
-}
-
-export function showGuidelines(root, strings, desk) {
-  const t = (key) => say(strings, key);
-  const box = dialog(root, t("guidelines_title"), el("div", { class: "txt" }, desk.guideline),
-    el("button", { type: "button", onclick: () => box.close() }, t("close")));
-}
-
-// One's own figures, each with what it means, its interval and what it rests on.
-export function showOwn(root, strings, { judged, seconds, figures }) {
-  const t = (key, values) => say(strings, key, values);
-  const rows = ["gold", "consistency", "agrees", "left", "longer"].flatMap((name) => [
-    el("dt", {}, figures[name] ? t("share", figures[name]) : "–"), el("dd", {}, t(`own.${name}`))]);
-  const time = seconds === null ? "" : t("own.seconds", { n: Math.round(seconds) });
-  const box = dialog(root, t("own_title"), el("p", {}, `${t("own.judged", { n: judged })} ${time}`), el("dl", {}, ...rows),
-    el("p", {}, t("own.hint")), el("button", { type: "button", onclick: () => box.close() }, t("close")));
-}
-
-// Resolves to a reason, "" for none, or null when the person thought better of it.
-export function askSkip(root, strings) {
-  const t = (key) => say(strings, key);
-  return new Promise((done) => {
-    const finish = (reason) => { done(reason); box.close(); };
-    const reasons = el("ol", {}, ...SKIP_REASONS.map((reason, i) =>
-      el("li", {}, el("button", { type: "button", onclick: () => finish(reason) }, kbd(String(i + 1)), t(`skip.${reason}`)))));
-    const none = el("button", { type: "button", class: "submit", onclick: () => finish("") }, t("skip.none"), " ", kbd("Enter"));
-    const box = dialog(root, t("skip_title"), el("p", {}, t("skip_text")), reasons, none, " ",
-      el("button", { type: "button", onclick: () => finish(null) }, t("cancel"), " ", kbd("Esc")));
-    none.focus();
-    box.addEventListener("keydown", (event) => {
-      const reason = SKIP_REASONS[Number(event.key) - 1];
-      if (reason && !event.isComposing) finish(reason);
-    });
-    box.addEventListener("close", () => done(null));
-  });
 }

@@ -1,5 +1,8 @@
 // Draws the parts that ui/views/drawn.py describes. Texts go in by textContent only: nothing here makes HTML of a string.
 
+import { differing, fill } from "./label_text.js";
+import { parsed } from "./markdown.js";
+
 const make = (tag, className, text) => {
   const node = document.createElement(tag);
   if (className) node.className = className;
@@ -128,7 +131,11 @@ const DRAW = {
     return node;
   },
 
-  panes(part) {
+  panes(part, trigger) {
+    const frame = make("div", "vw-frame");
+    frame.sight = {};
+    frame.trigger = trigger;
+    if (part.words?.diff) frame.append(sights(frame, part));
     const node = make("div", "vw-panes");
     node.dataset.count = part.items.length;
     part.items.forEach((item, at) => {
@@ -140,16 +147,66 @@ const DRAW = {
       body.tabIndex = 0;
       body.setAttribute("role", "region");
       body.setAttribute("aria-label", item.badge);
-      pane.append(head, body, make("footer", ""));
+      const foot = make("footer", "");
+      foot.append(make("span", ""), make("span", "vw-acts"));
+      pane.append(head, body, foot);
       node.append(pane);
     });
-    fillPanes(node, part);
-    return node;
+    frame.append(node);
+    fillPanes(frame, part);
+    return frame;
   },
 };
 
+// The ways of looking at columns: they are this browser's alone.
+const sights = (frame, part) => {
+  const row = make("div", "vw-sights");
+  for (const name of ["diff", "logps", "markdown"]) {
+    const toggle = button(`sight-${name}`, part.words[name], "", () => {
+      frame.sight = { ...frame.sight, [name]: !frame.sight[name] };
+      toggle.setAttribute("aria-pressed", String(frame.sight[name]));
+      fillPanes(frame, frame.part);
+    });
+    toggle.setAttribute("aria-pressed", "false");
+    row.append(toggle);
+  }
+  return row;
+};
+
+// A token as its share of the light: the less likely it was, the darker its ground.
+const likelihoods = (logps) => logps.map(([text, logp]) => {
+  const token = make("mark", "vw-token", text);
+  token.style.setProperty("--doubt", String(Math.round(100 * (1 - Math.exp(logp)))));
+  token.title = `${logp.toFixed(2)} · ${(100 * Math.exp(logp)).toFixed(1)} %`;
+  return token;
+});
+
+const fillText = (body, item, first, sight) => {
+  const differs = sight.diff && first && item !== first && item.state !== "streaming" && first.state !== "streaming";
+  const shown = item.problem || item.text;
+  const key = JSON.stringify([shown, sight.markdown, differs && first.text, sight.logps && item.logps]);
+  if (body.drawn === key) return;
+  body.drawn = key;
+  if (item.problem) body.textContent = shown;
+  else if (sight.logps && item.logps?.length) body.replaceChildren(...likelihoods(item.logps));
+  else if (differs || sight.markdown) {
+    const marks = differs ? differing(shown, first.text).map(([start, end]) => ({ start, end, name: "vw-differs" })) : [];
+    fill(body, shown, marks, sight.markdown ? parsed(shown) : undefined);
+  } else body.textContent = shown;
+};
+
+const fillActs = (box, item, at, words, trigger) => {
+  const wanted = (item.acts ?? []).join();
+  if (box.dataset.acts === wanted) return;
+  box.dataset.acts = wanted;
+  box.replaceChildren(...(item.acts ?? []).map((act) =>
+    button(`${act}-${at}`, words[act], `${words[act]}: ${item.badge}`, () => trigger("select", { act, at }))));
+};
+
 // The texts of panes change many times a second: the nodes stay, so that selection and scroll stay too.
-const fillPanes = (node, part) => {
+const fillPanes = (frame, part) => {
+  frame.part = part;
+  const node = frame.querySelector(".vw-panes");
   part.items.forEach((item, at) => {
     const pane = node.children[at];
     const body = pane.querySelector(".vw-text");
@@ -157,10 +214,10 @@ const fillPanes = (node, part) => {
     pane.dataset.state = item.state;
     const title = pane.querySelector(".vw-title");
     if (title.textContent !== item.title) title.textContent = item.title;
-    const shown = item.problem || item.text;
-    if (body.textContent !== shown) body.textContent = shown;
+    fillText(body, item, part.items[0], frame.sight);
     body.classList.toggle("vw-problem", Boolean(item.problem));
-    pane.querySelector("footer").textContent = item.foot;
+    pane.querySelector("footer").firstChild.textContent = item.foot;
+    fillActs(pane.querySelector(".vw-acts"), item, at, part.words ?? {}, frame.trigger);
     if (atEnd && item.state === "streaming") body.scrollTop = body.scrollHeight;
   });
 };
@@ -175,7 +232,7 @@ export const parts = (root, props, watch, trigger) => {
       const text = JSON.stringify(part);
       const before = drawn[at];
       if (before?.text === text) return before;
-      if (before && part.t === "panes" && before.t === "panes" && before.node.childElementCount === part.items.length) {
+      if (before && part.t === "panes" && before.t === "panes" && before.node.part.items.length === part.items.length) {
         fillPanes(before.node, part);
         return { text, t: part.t, node: before.node };
       }

@@ -3,6 +3,38 @@
 STRINGS = {
     "compare.seed": ("Seed", "种子"),
     "compare.columns": ("Columns", "列数"),
+    "compare.seeds": ("Seeds", "种子数"),
+    "compare.best": ("Best", "最好"),
+    "compare.demonstration": ("Keep as example", "存为示例"),
+    "compare.case": ("Keep as expected", "存为期望回答"),
+    "compare.diff": ("Diff", "差异"),
+    "compare.logps": ("Log-probabilities", "对数概率"),
+    "compare.markdown": ("Markdown", "Markdown"),
+    "compare.bad": ("All bad", "都不好"),
+    "compare.next": ("What you say next", "您接下来说的话"),
+    "compare.go_on": ("Go on from the best", "从最好的回答继续"),
+    "compare.write": ("Ask for an ideal answer", "请标注员撰写理想回答"),
+    "compare.asked_to_write": (
+        "Request {id} waits for annotators: they write the answer to this case themselves.",
+        "请求 {id} 已进入标注队列:标注员将自行撰写此用例的回答。",
+    ),
+    "compare.judged": ("Saved {id}. Best: {best}.", "已保存 {id}。最好:{best}。"),
+    "compare.judged_part": (
+        "Saved {id}. Best: {best}. Not all had ended: it is kept as a judgement of parts, and not trained on.",
+        "已保存 {id}。最好:{best}。部分回答未完成:仅作为对部分文本的评判保存,不用于训练。",
+    ),
+    "compare.one_stopped": ("{letter} is stopped; the others go on.", "{letter} 已停止;其余继续。"),
+    "compare.kept.demonstration": ("Kept as demonstration {id}.", "已存为示例 {id}。"),
+    "compare.kept.case": (
+        "Kept as case {id}, with this answer as the expected one.",
+        "已存为用例 {id},以此为期望回答。",
+    ),
+    "compare.pane.rate": ("first after {first} s · {rate}/s", "首词 {first} 秒 · 每秒 {rate}"),
+    "compare.pane.logp": ("{logp} nats/token", "每词元 {logp} 奈特"),
+    "compare.sent_many": (
+        "{n} comparisons wait for labelling ({id}). Annotators see neither template nor model.",
+        "{n} 个比较已进入标注队列({id})。标注员看不到模板和模型。",
+    ),
     "compare.run": ("Run", "运行"),
     "compare.stop": ("Stop", "停止"),
     "compare.template": ("Template", "模板"),
@@ -17,7 +49,10 @@ STRINGS = {
     "compare.pane.failed": ("failed", "失败"),
     "compare.pane.stopped": ("stopped", "已停止"),
     "compare.running": ("Answering…", "正在生成……"),
-    "compare.stopped": ("Stopped. What was written so far is not stored.", "已停止。已生成的内容不会保存。"),
+    "compare.stopped": (
+        "Stopped. What was written so far is not stored unless you judge it.",
+        "已停止。除非您作出评判,已生成的内容不会保存。",
+    ),
     "compare.stored": (
         "All {of} answers are stored. Send them to labelling, or run again with another seed.",
         "{of} 个回答均已保存。可送去标注,或换个种子再次运行。",
@@ -38,6 +73,22 @@ STRINGS = {
     "compare.made": (
         "{n} comparisons wait for labelling; {alike} were left out because both answers were the same.",
         "{n} 个比较已进入标注队列;{alike} 个因两个回答相同而略去。",
+    ),
+    "problem.nothing_to_read": (
+        "One of the columns has written nothing yet. Wait for its first words.",
+        "有一列尚未生成任何内容,请等待其首个词。",
+    ),
+    "problem.no_such_run": (
+        "These answers are not at hand any more. Run the columns again.",
+        "这些回答已不可用,请重新运行。",
+    ),
+    "problem.many_panes": (
+        "{columns} columns with {seeds} seeds are more than {most} answers. Take fewer of either.",
+        "{columns} 列 × {seeds} 个种子超过 {most} 个回答,请减少其一。",
+    ),
+    "problem.many_questions": (
+        "A demonstration shows one question; this is a conversation.",
+        "示例只展示一个问题;这是一段对话。",
     ),
     "battle.begin": ("Battle", "对战"),
     "battle.unknown": ("who is it?", "是谁?"),

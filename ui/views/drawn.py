@@ -96,6 +96,9 @@ def command(label: str, text: str) -> Part:
     return {"t": "command", "label": label, "text": text}
 
 
-def panes(items: Iterable[Mapping[str, Any]]) -> Part:
-    """{"badge", "title", "text", "foot", "state", "problem"}, side by side."""
-    return {"t": "panes", "items": [dict(item) for item in items]}
+def panes(items: Iterable[Mapping[str, Any]], words: Mapping[str, str] | None = None) -> Part:
+    """{"badge", "title", "text", "foot", "state", "problem", "logps", "acts"}, side by side.
+
+    ``words`` name the acts and the ways of looking; a click on an act triggers ``select`` with {"act", "at"}.
+    """
+    return {"t": "panes", "items": [dict(item) for item in items], "words": dict(words or {})}

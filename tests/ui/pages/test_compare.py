@@ -23,12 +23,12 @@ def tab(studio: Studio, studio_app: Any) -> Tab:
 
 
 def asked(studio: Studio, seed: int, case_place: int = 0) -> list[Any]:
-    """Case, seed, number of columns, and template, model, temperature, top-p, tokens of eight columns."""
+    """Case, seed, number of columns, number of seeds, and template, model, temperature, top-p, tokens of eight columns."""
     template = studio.store.find(Template, "name = 'customer service'")[0]
     case = studio.store.find(Case, "scenario = 'customer service'")[case_place]
     live, other = [model.id for model in models.policies(studio.store)][:2]
     columns = [value for model in (live, other) * 4 for value in (template.id, model, 1.0, 1.0, 96)]
-    return [case.id, seed, 2, *columns]
+    return [case.id, seed, 2, 1, *columns]
 
 
 def test_two_columns_stream_side_by_side_and_go_to_labelling(tab: Tab, studio: Studio) -> None:
@@ -50,7 +50,7 @@ def test_eight_columns_stream_at_the_same_time_and_become_one_ranking(tab: Tab, 
     templates = [one.id for one in studio.store.find(Template, "scenario = 'customer service'")]
     chosen = [(template, model) for template in templates for model in models_of]
     chosen = (chosen * 8)[:8]
-    given[3:] = [value for at, (template, model) in enumerate(chosen) for value in (template, model, 1.0, 1.0, 96 + at)]
+    given[4:] = [value for at, (template, model) in enumerate(chosen) for value in (template, model, 1.0, 1.0, 96 + at)]
     steps = tab.stream("compare_run", *given)
     shown = [parts(step[0], "panes")[0]["items"] for step in steps if isinstance(step[0], dict) and "parts" in step[0]]
     assert len(shown[-1]) == 8 and {pane["badge"] for pane in shown[-1]} == set("ABCDEFGH")
@@ -64,8 +64,8 @@ def test_eight_columns_stream_at_the_same_time_and_become_one_ranking(tab: Tab, 
 
 def test_answers_of_the_same_text_cannot_be_sent_and_the_page_says_why(tab: Tab, studio: Studio) -> None:
     given = asked(studio, seed=43)
-    column = slice(3, 8)
-    given[8:13] = given[column]  # the second column asks what the first asks
+    column = slice(4, 9)
+    given[9:14] = given[column]  # the second column asks what the first asks
     last = tab.stream("compare_run", *given)[-1]
     assert last[2]["interactive"] is False
     assert "the same text" in parts(last[3], "note")[0]["text"]
@@ -89,14 +89,75 @@ def test_stop_closes_the_streams_of_the_engine(tab: Tab, studio: Studio) -> None
     finally:
         studio.engine.pause_seconds = 0.0
     assert studio.engine.closed == closed + 2
-    panes, status = tab.call("compare_stop", steps[0][0])
-    assert [pane["state"] for pane in parts(panes, "panes")[0]["items"]] == ["stopped", "stopped"]
+    (status,) = tab.call("compare_stop", steps[0][4])
     assert "not stored" in parts(status, "note")[0]["text"]
+
+
+def test_each_seed_is_a_comparison_of_its_own(tab: Tab, studio: Studio) -> None:
+    given = asked(studio, seed=300)
+    given[3] = 3
+    shown = parts(tab.stream("compare_run", *given)[-2][0], "panes")[0]["items"]
+    assert [pane["title"][-3:] for pane in shown] == ["300", "300", "301", "301", "302", "302"]
+    before = studio.store.value("select count(*) from comparisons")
+    (status, _) = tab.call("send_to_labelling", None)
+    assert studio.store.value("select count(*) from comparisons") == before + 3
+    assert "3 comparisons wait" in parts(status, "note")[0]["text"]
+    with studio.store.write() as db:
+        db.conn.execute("update comparisons set status = 'retired' where reason = 'sent by an engineer'")
+    given[2], given[3] = 8, 3
+    with pytest.raises(gr.Error, match="more than 16 answers"):
+        tab.stream("compare_run", *given)
+
+
+def test_the_best_column_is_judged_kept_and_gone_on_from(tab: Tab, studio: Studio) -> None:
+    steps = tab.stream("compare_run", *asked(studio, seed=44))
+    pane = parts(steps[-2][0], "panes")[0]["items"][1]
+    assert pane["acts"] == ["best", "demonstration", "case"] and pane["logps"][0][1] == -1.0
+    assert "nats/token" in pane["foot"]
+    with pytest.raises(gr.Error, match="judged best"):
+        tab.stream("compare_go_on", None, "And then?")
+    status, *_, go_on = tab.call("compare_act", None, event={"act": "best", "at": 1})
+    kept = studio.store.find(Judgement, "client = 'compare'")[-1]
+    assert (kept.ranks, kept.partial) == ((2, 1), False) and go_on["interactive"] is True
+    assert f"Saved {kept.id}. Best: B." in parts(status, "note")[0]["text"]
+    assert studio.store.get(Comparison, kept.comparison_id).arm == "priority", "names were in sight"
+    (shown, *_) = tab.stream("compare_go_on", None, "And then?")[-2]
+    said = parts(shown, "messages")[0]["items"]
+    assert said[-2]["text"] == pane["text"] and said[-1]["text"] == "And then?"
+    again = parts(shown, "panes")[0]["items"]
+    assert all("“And then?”" in one["text"] for one in again) and again[0]["text"] != again[1]["text"]
+    case = studio.store.find(Case, "source = 'turn'")[-1]
+    assert case.judgement_id == kept.id
+    said_by = tab.call("compare_act", None, event={"act": "case", "at": 0})[0]
+    assert "expected" in parts(said_by, "note")[0]["text"]
+    assert studio.store.find(Case, "source = 'answer'")[-1].expected == again[0]["text"]
+    with pytest.raises(gr.Error, match="one question"):
+        tab.call("compare_act", None, event={"act": "demonstration", "at": 0})
+    tab.stream("compare_run", *asked(studio, seed=45))
+    said_by = tab.call("compare_act", None, event={"act": "demonstration", "at": 0})[0]
+    assert "Kept as demonstration" in parts(said_by, "note")[0]["text"]
+
+
+def test_all_columns_alike_or_all_bad_is_said_with_one_click(tab: Tab, studio: Studio) -> None:
+    for event, both_bad, seed in (("compare_tie", False, 46), ("compare_bad", True, 47)):
+        tab.stream("compare_run", *asked(studio, seed=seed))
+        status, _, go_on = tab.call(event, None)
+        kept = studio.store.find(Judgement, "client = 'compare'")[-1]
+        assert (kept.ranks, kept.both_bad) == ((1, 1), both_bad) and go_on["interactive"] is False
+        assert f"Saved {kept.id}" in parts(status, "note")[0]["text"]
+
+
+def test_annotators_are_asked_for_an_ideal_answer_to_the_case(tab: Tab, studio: Studio) -> None:
+    (said,) = tab.call("ask_to_write", asked(studio, seed=0)[0])
+    made = studio.store.find(Comparison, "kind = 'demonstration'")[-1]
+    assert f"Request {made.id} waits" in parts(said, "note")[0]["text"]
+    with studio.store.write() as db:
+        db.conn.execute("update comparisons set status = 'retired' where id = ?", [made.id])
 
 
 def test_a_sampling_setting_out_of_range_says_what_it_may_be(tab: Tab, studio: Studio) -> None:
     wanted = asked(studio, seed=0)
-    wanted[5] = 9.0
+    wanted[6] = 9.0
     with pytest.raises(gr.Error, match="temperature must be between 0 and 5"):
         tab.stream("compare_run", *wanted)
 

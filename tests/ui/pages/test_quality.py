@@ -28,7 +28,7 @@ def tab(studio: Studio, studio_app: Any) -> Tab:
 def fields(**changes: Any) -> list[Any]:
     given = {
         "steps": 6, "choices": ["tie", "both_bad", "points"], "aspects": "kind,true", "tags": "", "flags": ["unsafe"],
-        "rationale": "optional", "overlap": 1, "gold": 0, "repeats": 0.0, "random": 0.3,
+        "rationale": "optional", "overlap": 1, "gold": 0, "repeats": 0.0, "random": 0.3, "reveal": "others", "holdout": 0.2,
     }  # fmt: skip
     return list({**given, **changes}.values())
 
@@ -47,6 +47,7 @@ def test_a_saved_form_is_asked_with_the_next_desk(tab: Tab, studio: Studio) -> N
         (said,) = tab.call("save_form", studio.project.id, *fields())
         assert "next comparison" in parts(said, "note")[0]["text"]
         form = forms.parse(studio.store.get(Project, studio.project.id or 0).label_form)
+        assert (form.reveal, form.reveal_holdout, form.markdown) == ("others", 0.2, False)
         assert form.steps == 6 and form.aspects == ("kind", "true") and not form.edit and form.flags == ("unsafe",)
         desk = labelling.next_desk(studio.store, studio.annotator, studio.project.id or 0)
         assert desk is not None and desk.form["points"] is True

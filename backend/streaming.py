@@ -1,0 +1,292 @@
+"""Answers of several columns at the same time: each a template and a model, on one case."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple, Protocol
+
+from backend import access
+from backend.engines.client import Answer, Client
+from backend.engines.kept import SamplingSettings, engine_name, keep_answer, keep_partial, keep_prompt, keep_sampling
+from backend.labels.form import Answer as Said
+from backend.labels.voting import CannotVote, vote_on
+from backend.problem import Problem
+from feedback_db import Store, audit, engines, judgements, models
+from feedback_db.types import Case, Completion, Judgement, Model, Person, Prompt, Template
+
+LOOK_SECONDS = 0.05  # panes are redrawn at most twenty times a second
+PANES_MOST = 16  # columns times seeds: as many as one comparison may hold
+RUNS_KEPT = 200  # runs that can still be judged; the oldest are forgotten first
+
+
+class Engine(Protocol):
+    def client_for(self, model: Model) -> Client: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One column of the compare page: which template is answered by which model, from which seed."""
+
+    template_id: int
+    model_id: int
+    sampling: SamplingSettings = SamplingSettings()
+    seed: int | None = None  # its own; None: the seed of the run
+    prompt_id: int | None = None  # what it reads, where that is stored already: the next turn of a conversation
+
+
+class Pane(NamedTuple):
+    """What one column shows at this moment."""
+
+    text: str = ""
+    state: Literal["waiting", "streaming", "done", "stopped", "failed"] = "waiting"
+    tokens: int = 0
+    seconds: float = 0.0
+    completion_id: int | None = None  # once it is stored
+    problem: str = ""
+    place: int = 0  # in the engine's queue while it waits for room; 1 is next
+    first_seconds: float = 0.0  # until the first text came
+    mean_logp: float | None = None  # nats per token, once it has ended
+    token_logps: tuple[tuple[str, float], ...] = ()
+
+
+def policies(store: Store, person: Person) -> list[Model]:
+    """Models that can answer: policies on the base that is served, newest first, then those of remote engines."""
+    access.require(person, "see_models")
+    base = models.live(store, "policy")
+    served = [m for m in models.policies(store) if base is None or m.base_fingerprint == base.base_fingerprint]
+    return served + engines.answering(store)
+
+
+def seeded(columns: Sequence[Column], seed: int, seeds: int) -> list[Column]:
+    """Each column once per seed, from ``seed`` on; columns of one seed stand together. Raises TooManyPanes."""
+    if not 1 <= seeds <= PANES_MOST or len(columns) * seeds > PANES_MOST:
+        raise TooManyPanes(
+            f"{len(columns)} columns with {seeds} seeds are more than {PANES_MOST} answers. Take fewer of either.",
+            "many_panes",
+            columns=len(columns),
+            seeds=seeds,
+            most=PANES_MOST,
+        )
+    return [replace(column, seed=seed + n) for n in range(seeds) for column in columns]
+
+
+def side_by_side(
+    store: Store, engine: Engine, person: Person, *, case_id: int, columns: list[Column], seed: int
+) -> Iterator[tuple[Pane, ...]]:
+    """Stream one answer per column at the same time; the last panes carry the ids of the stored completions.
+
+    Closing the generator closes the streams, so that the engine stops working for nobody. Texts that were stopped are
+    not stored.
+    """
+    access.require(person, "compare")
+    yield from Run(store, engine, person, case_id=case_id, columns=columns, seed=seed).watched()
+
+
+class TooManyPanes(Problem):
+    """More answers were asked for than stand side by side."""
+
+
+class Run:
+    """Columns that answer one case now. Whoever began it may stop one or all, and judge at any moment."""
+
+    def __init__(
+        self, store: Store, engine: Engine, person: Person, *, case_id: int, columns: Sequence[Column], seed: int
+    ):
+        access.require(person, "compare")
+        case = store.get(Case, case_id)
+        self.key, self.person_id, self.case_id, self.began = uuid.uuid4().hex, person.id, case_id, time.monotonic()
+        self._readers = [_Reader(store, engine, case, column, seed, person) for column in columns]
+        self._kept = threading.Lock()
+
+    def panes(self) -> tuple[Pane, ...]:
+        return tuple(reader.pane for reader in self._readers)
+
+    def watched(self) -> Iterator[tuple[Pane, ...]]:
+        """Start, and show the panes whenever one of them changed; closing this stops all."""
+        try:
+            for reader in self._readers:
+                reader.start()
+            panes = self.panes()
+            yield panes
+            while any(reader.is_alive() and not reader.stopped.is_set() for reader in self._readers):
+                time.sleep(LOOK_SECONDS)
+                now = self.panes()
+                if now != panes:
+                    panes = now
+                    yield panes
+            with self._kept:
+                last = tuple(reader.kept() for reader in self._readers)
+            yield last
+        finally:
+            self.stop()
+
+    def stop(self, place: int | None = None) -> None:
+        """Stop the column at this place, or all of them; a text that has ended stays as it is."""
+        for at, reader in enumerate(self._readers):
+            if place is None or at == place:
+                reader.stop()
+
+    def whole(self) -> list[list[int]]:
+        """Ids of the stored answers by seed, of those seeds whose columns all ended."""
+        seeds: dict[int, list[int | None]] = {}
+        for reader in self._readers:
+            seeds.setdefault(reader.seed, []).append(reader.pane.completion_id)
+        return [[i for i in ids if i is not None] for ids in seeds.values() if None not in ids]
+
+    def kept_as_shown(self) -> tuple[list[Completion], bool]:
+        """Everything as it stands now, stored; and whether any of it is only part of an answer. Raises CannotVote."""
+        self.stop()
+        with self._kept:
+            if any(not reader.pane.text for reader in self._readers):
+                raise CannotVote(
+                    "One of the columns has written nothing yet. Wait for its first words.", "nothing_to_read"
+                )
+            return [reader.kept_as_shown() for reader in self._readers], any(r.is_partial for r in self._readers)
+
+
+class Runs:
+    """The runs that can still be stopped and judged, by key; each belongs to the person who began it."""
+
+    def __init__(self) -> None:
+        self._runs: OrderedDict[str, Run] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def add(self, run: Run) -> Run:
+        with self._lock:
+            self._runs[run.key] = run
+            while len(self._runs) > RUNS_KEPT:
+                self._runs.popitem(last=False)
+        return run
+
+    def of(self, person: Person, key: str) -> Run:
+        """Raises CannotVote when this person has no such run."""
+        access.require(person, "compare")
+        with self._lock:
+            run = self._runs.get(key)
+        if run is None or run.person_id != person.id:
+            raise CannotVote("These answers are not at hand any more. Run the columns again.", "no_such_run")
+        return run
+
+
+def vote(store: Store, person: Person, run: Run, ranks: Sequence[int], *, both_bad: bool = False) -> Judgement:
+    """Judge what a run shows at this moment; columns that still write are stopped, and their texts kept as parts.
+
+    ``ranks`` by column, 1 is best. Names were in sight, so figures that rest on blind judgements leave it out; a judgement of
+    parts is never trained on. The same run again gives the same judgement. Raises CannotVote.
+    """
+    access.require(person, "compare")
+    kept, is_partial = run.kept_as_shown()
+    key = uuid.UUID(run.key).bytes
+    said = Said(ranks=tuple(ranks), both_bad=both_bad, seconds=time.monotonic() - run.began)
+    with store.write():
+        stored = judgements.by_key(store, key)
+        if stored is None:
+            ids = [one.id or 0 for one in kept]
+            stored = vote_on(
+                store,
+                person,
+                ids,
+                said,
+                key,
+                reason="judged side by side",
+                client="compare",
+                arm="priority",
+                partial=is_partial,
+            )
+            audit.record(store, person, "judge_side_by_side", "comparison", stored.comparison_id, {"completions": ids})
+        return stored
+
+
+class _Reader(threading.Thread):
+    """Reads one stream; ``pane`` is replaced whole, so that it can be looked at from outside at any time."""
+
+    def __init__(self, store: Store, engine: Engine, case: Case, column: Column, seed: int, person: Person):
+        super().__init__(daemon=True, name=f"column-{column.template_id}-{column.model_id}")
+        self.store, self.column, self.seed = store, column, seed if column.seed is None else column.seed
+        self.model = store.get(Model, column.model_id)
+        self.client = engine.client_for(self.model)
+        if column.prompt_id is not None:
+            self.prompt = store.get(Prompt, column.prompt_id)
+        else:
+            template = store.get(Template, column.template_id)
+            self.prompt = keep_prompt(store, self.client, template, case, column.sampling.max_tokens, person.id)
+        self.stopped = threading.Event()
+        self._pane_lock = threading.Lock()
+        self.pane = Pane()
+        self.answer: Answer | None = None
+        self.is_partial = False
+
+    def _show(self, **values: Any) -> bool:
+        """Show this, unless somebody stopped the column: then what stood there stays."""
+        with self._pane_lock:
+            if not self.stopped.is_set():
+                self.pane = self.pane._replace(**values)
+            return not self.stopped.is_set()
+
+    def stop(self) -> None:
+        with self._pane_lock:
+            if self.pane.state in ("waiting", "streaming"):
+                self.stopped.set()
+                self.pane = self.pane._replace(state="stopped", place=0)
+
+    def run(self) -> None:
+        sampling = self.column.sampling
+        began = time.monotonic()
+        try:
+            stream = self.client.stream(
+                list(self.prompt.messages),
+                model=engine_name(self.model),
+                seed=self.seed,
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                max_tokens=sampling.max_tokens,
+            )
+            for piece in stream:
+                if self.stopped.is_set():
+                    return  # closes the stream, and with it the request
+                if piece.place:
+                    self._show(place=piece.place)
+                    continue
+                self.answer = piece.answer or self.answer
+                seconds = time.monotonic() - began
+                self._show(
+                    text=self.pane.text + piece.text,
+                    state="streaming",
+                    place=0,
+                    tokens=self.answer.tokens if self.answer else self.pane.tokens + 1,
+                    seconds=seconds,
+                    first_seconds=self.pane.first_seconds or seconds,
+                )
+            if self.answer is not None:
+                self._show(state="done", mean_logp=self.answer.mean_logp, token_logps=self.answer.token_logps)
+            else:
+                self._show(state="done")
+        except Problem as error:  # of the engine, its address or its key
+            self._show(state="failed", problem=str(error))
+
+    def kept(self) -> Pane:
+        if self.pane.state != "done" or self.answer is None or self.pane.completion_id is not None:
+            return self.pane
+        sampling = keep_sampling(self.store, self.column.sampling)
+        completion = keep_answer(self.store, self.prompt, self.model, sampling, self.answer, seed=self.seed, repeat=0)
+        self.pane = self.pane._replace(completion_id=completion.id)
+        return self.pane
+
+    def kept_as_shown(self) -> Completion:
+        """The whole answer, or the part of it that stands there; the same row each time it is asked for."""
+        if self.pane.completion_id is None and self.pane.state in ("stopped", "failed"):
+            part = Answer(
+                text=self.pane.text, finish_reason="cancelled", tokens=self.pane.tokens, prompt_tokens=self.prompt.tokens or 0,
+                seconds=self.pane.seconds, first_token_seconds=self.pane.first_seconds, mean_logp=None,
+                model=engine_name(self.model), fingerprint="",
+            )  # fmt: skip
+            sampling = keep_sampling(self.store, self.column.sampling)
+            made = keep_partial(self.store, self.prompt, self.model, sampling, part, seed=self.seed)
+            self.is_partial = True
+            self.pane = self.pane._replace(completion_id=made.id)
+        return self.store.get(Completion, self.kept().completion_id or 0)

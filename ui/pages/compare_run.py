@@ -1,0 +1,284 @@
+"""What happens to the columns of the compare page: they stream, are stopped, judged, kept, and asked the next turn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import Any, NamedTuple
+
+import gradio as gr
+
+from backend import comparing, prompting, streaming
+from backend.engines.kept import SamplingSettings
+from backend.streaming import Column, Pane, Run, Runs
+from feedback_db.cases import conversation
+from ui.context import Ui
+from ui.views.drawn import Part, drawing, messages, note, panes
+
+LETTERS = "ABCDEFGH"
+WORDS = ("best", "stop", "demonstration", "case", "diff", "logps", "markdown")
+
+
+class Setting(NamedTuple):
+    """What is chosen for one column."""
+
+    template: Any
+    model: Any
+    temperature: Any
+    top_p: Any
+    max_tokens: Any
+
+
+class Cases(NamedTuple):
+    """The pickers that a project fills."""
+
+    project: Any
+    search: Any
+    case: Any
+    others: list[Any]
+    settings: list[Setting]
+
+
+class Votes(NamedTuple):
+    """What is said of all columns at once, and what is said next."""
+
+    tie: Any
+    bad: Any
+    text: Any
+    go_on: Any
+
+
+class RunRow(NamedTuple):
+    cases: Cases
+    seed: Any
+    seeds: Any
+    count: Any
+    columns: list[Any]
+    run: Any
+    stop: Any
+    send: Any
+    write: Any
+    shown: Any
+    status: Any
+    votes: Votes
+
+
+def vote_row(ui: Ui) -> Votes:
+    label = ui.text.label
+    with gr.Row(elem_classes=["wh-tight", "wh-middle"]):
+        tie = gr.Button(label("battle.tie"), size="sm", interactive=False, elem_id="vote-tie", scale=0, min_width=90)
+        bad = gr.Button(label("compare.bad"), size="sm", interactive=False, elem_id="vote-bad", scale=0, min_width=110)
+        text = gr.Textbox(label=label("compare.next"), elem_id="next-turn", scale=5, min_width=240, max_lines=4)
+        go_on = gr.Button(
+            label("compare.go_on"), size="sm", interactive=False, elem_id="next-go", scale=0, min_width=200
+        )
+    return Votes(tie, bad, text, go_on)
+
+
+def run_events(ui: Ui, row: RunRow) -> None:
+    runs = Runs()
+    answers = gr.State([])  # ids of the stored completions, one list per seed
+    running = gr.State({})  # {"key", "columns", "titles", "judgement"}
+    votes, shown, status = row.votes, row.shown, row.status
+
+    def show_columns(number: int) -> list[Any]:
+        return [gr.update(visible=at < number) for at in range(len(LETTERS))]
+
+    def run_columns(
+        case_id: int | None, seed: float | None, number: int, seeds: int, *given: Any
+    ) -> Iterator[tuple[Any, ...]]:
+        size = len(Setting._fields)
+        chosen = [Setting(*given[at : at + size]) for at in range(0, len(given), size)][:number]
+        columns = streaming.seeded([_column(one) for one in chosen], int(seed or 0), int(seeds or 1))
+        yield from stream(case_id or 0, columns, titles_of(ui, columns))
+
+    def go_on(state: dict[str, Any], text: str) -> Iterator[tuple[Any, ...]]:
+        case, prompt_ids = comparing.next_turn(ui.store, ui.guard.person(), state.get("judgement") or 0, text or "")
+        columns = [
+            Column(**{**one, "sampling": SamplingSettings(**one["sampling"]), "prompt_id": prompt})
+            for one, prompt in zip(state["columns"], prompt_ids, strict=True)
+        ]
+        said = [
+            {"role": turn["role"], "label": ui.guard.say(f"label.role.{turn['role']}"), "text": turn["content"]}
+            for turn in conversation(case.values, case.conversation)
+        ]
+        yield from stream(case.id or 0, columns, state["titles"], messages(said))
+
+    def stream(case_id: int, columns: list[Column], titles: list[str], *before: Part) -> Iterator[tuple[Any, ...]]:
+        run = runs.add(Run(ui.store, ui.engine, ui.guard.person(), case_id=case_id, columns=columns, seed=0))
+        on, off = gr.update(interactive=True), gr.update(interactive=False)
+        state = {"key": run.key, "columns": [asdict(one) for one in columns], "titles": titles, "judgement": None}
+        told = drawing(note(ui.guard.say("compare.running")))
+        last = run.panes()
+        yield drawing(*before, panes_of(ui, titles, last, _words(ui))), [], off, told, state, on, on, off
+        for now in run.watched():
+            last = now
+            yield (drawing(*before, panes_of(ui, titles, last, _words(ui))), *[gr.skip()] * 7)
+        whole = run.whole()
+        can_be_sent = bool(whole) and not any(_are_alike([last[at] for at in _places(last, ids)]) for ids in whole)
+        is_stopped = any(pane.state == "stopped" for pane in last)  # whoever stopped it has said so
+        told = gr.skip() if is_stopped else _finished(ui, last)
+        yield gr.skip(), whole, gr.update(interactive=can_be_sent), told, *[gr.skip()] * 4
+
+    def stop_all(state: dict[str, Any]) -> Any:
+        runs.of(ui.guard.person(), state.get("key", "")).stop()
+        return drawing(note(ui.guard.say("compare.stopped"), "warn"))
+
+    def act(state: dict[str, Any], event: gr.EventData) -> list[Any]:
+        place, what = int(event._data["at"]), str(event._data["act"])
+        run = runs.of(ui.guard.person(), state.get("key", ""))
+        if what == "stop":
+            run.stop(place)
+            return [
+                drawing(note(ui.guard.say("compare.one_stopped", letter=_badge(place, state)), "info")),
+                gr.skip(),
+                gr.skip(),
+            ]
+        if what == "best":
+            return judged(state, run, [1 if at == place else 2 for at in range(len(state["columns"]))], place)
+        kept = run.panes()[place].completion_id
+        if what == "demonstration":
+            made: Any = comparing.keep_as_demonstration(ui.store, ui.guard.person(), kept or 0)
+        else:
+            made = comparing.keep_as_case(ui.store, ui.guard.person(), kept or 0)
+        return [drawing(note(ui.guard.say(f"compare.kept.{what}", id=made.id), "ok")), gr.skip(), gr.skip()]
+
+    def judged(
+        state: dict[str, Any], run: Run, ranks: list[int], best: int | None, both_bad: bool = False
+    ) -> list[Any]:
+        said = streaming.vote(ui.store, ui.guard.person(), run, ranks, both_bad=both_bad)
+        key = "compare.judged_part" if said.partial else "compare.judged"
+        told = ui.guard.say(key, id=said.id, best="–" if best is None else _badge(best, state))
+        return [drawing(note(told, "ok")), {**state, "judgement": said.id}, gr.update(interactive=best is not None)]
+
+    def vote_tie(state: dict[str, Any]) -> list[Any]:
+        run = runs.of(ui.guard.person(), state.get("key", ""))
+        return judged(state, run, [1] * len(state["columns"]), None)
+
+    def vote_bad(state: dict[str, Any]) -> list[Any]:
+        run = runs.of(ui.guard.person(), state.get("key", ""))
+        return judged(state, run, [1] * len(state["columns"]), None, both_bad=True)
+
+    def send_to_labelling(ids: list[list[int]]) -> tuple[Any, Any]:
+        made = [comparing.send_to_labelling(ui.store, ui.guard.person(), some) for some in ids]
+        key = "compare.sent" if len(made) == 1 else "compare.sent_many"
+        told = ui.guard.say(key, id=", ".join(str(one.id) for one in made), n=len(made))
+        return drawing(note(told, "ok")), gr.update(interactive=False)
+
+    def ask_to_write(case_id: int | None) -> Any:
+        made = comparing.ask_to_write(ui.store, ui.guard.person(), case_id or 0)
+        return drawing(note(ui.guard.say("compare.asked_to_write", id=made.id), "ok"))
+
+    row.count.input(
+        show_columns, row.count, row.columns, api_name="compare_columns", show_progress="hidden", queue=False
+    )
+    parts = [part for setting in row.cases.settings for part in setting]
+    outputs = [shown, answers, row.send, status, running, votes.tie, votes.bad, votes.go_on]
+    long: dict[str, Any] = {"show_progress": "hidden", "concurrency_id": "generate", "concurrency_limit": 4}
+    quick: dict[str, Any] = {"show_progress": "hidden", "queue": False}
+    row.run.click(
+        run_columns, [row.cases.case, row.seed, row.count, row.seeds, *parts], outputs, api_name="compare_run", **long
+    )
+    votes.go_on.click(go_on, [running, votes.text], outputs, api_name="compare_go_on", **long)
+    row.stop.click(stop_all, running, status, api_name="compare_stop", **quick)
+    told = [status, running, votes.go_on]
+    shown.select(act, running, told, api_name="compare_act", **quick)
+    votes.tie.click(vote_tie, running, told, api_name="compare_tie", **quick)
+    votes.bad.click(vote_bad, running, told, api_name="compare_bad", **quick)
+    row.send.click(send_to_labelling, answers, [status, row.send], api_name="send_to_labelling")
+    row.write.click(ask_to_write, row.cases.case, status, api_name="ask_to_write")
+
+
+def _column(chosen: Setting) -> Column:
+    sampling = SamplingSettings(
+        temperature=float(chosen.temperature or 0),
+        top_p=float(chosen.top_p or 0),
+        max_tokens=int(chosen.max_tokens or 0),
+    )
+    return Column(template_id=chosen.template or 0, model_id=chosen.model or 0, sampling=sampling)
+
+
+def titles_of(ui: Ui, columns: Sequence[Column]) -> list[str]:
+    """Template and model of each column, and its seed where there are several: engineers see them, annotators never do."""
+    person = ui.guard.person()
+    models = {model.id: model.name for model in streaming.policies(ui.store, person)}
+    seeds = len({one.seed for one in columns}) > 1
+    titles = []
+    for one in columns:
+        template = prompting.template(ui.store, person, one.template_id)
+        seed = f" · {ui.guard.say('compare.seed')} {one.seed}" if seeds else ""
+        titles.append(f"{template.name} · v{template.version} · {models.get(one.model_id, '?')}{seed}")
+    return titles
+
+
+def panes_of(ui: Ui, titles: Sequence[str], now: Sequence[Pane], words: dict[str, str] | None = None) -> Part:
+    """The columns as they stand; with ``words`` they can be judged, stopped and kept."""
+    return panes(
+        (
+            {
+                "badge": _letter(at, len(titles)),
+                "title": titles[at],
+                "text": pane.text,
+                "state": pane.state,
+                "problem": pane.problem,
+                "foot": _foot(ui, pane),
+                "logps": [[text, round(logp, 3)] for text, logp in pane.token_logps] if words else [],
+                "acts": _acts(pane) if words else [],
+            }
+            for at, pane in enumerate(now)
+        ),
+        words or {},
+    )
+
+
+def _letter(at: int, columns: int) -> str:
+    return LETTERS[at] if columns <= len(LETTERS) else str(at + 1)
+
+
+def _badge(at: int, state: dict[str, Any]) -> str:
+    return _letter(at, len(state["columns"]))
+
+
+def _acts(pane: Pane) -> list[str]:
+    """What can be done with a column now."""
+    acts = ["best"] if pane.text else []
+    if pane.state in ("waiting", "streaming"):
+        return [*acts, "stop"]
+    return [*acts, "demonstration", "case"] if pane.state == "done" and pane.completion_id else acts
+
+
+def _words(ui: Ui) -> dict[str, str]:
+    return {name: ui.guard.say(f"compare.{name}") for name in WORDS}
+
+
+def _foot(ui: Ui, pane: Pane) -> str:
+    if pane.state == "waiting" and pane.place:
+        return ui.guard.say("compare.pane.in_line", place=pane.place)
+    said = ui.guard.say(f"compare.pane.{pane.state}", tokens=pane.tokens, seconds=f"{pane.seconds:.1f}")
+    if pane.state != "done" or not pane.seconds:
+        return said
+    rate = ui.guard.say(
+        "compare.pane.rate", first=f"{pane.first_seconds:.2f}", rate=f"{pane.tokens / pane.seconds:.0f}"
+    )
+    logp = "" if pane.mean_logp is None else " · " + ui.guard.say("compare.pane.logp", logp=f"{pane.mean_logp:.2f}")
+    return f"{said} · {rate}{logp}"
+
+
+def _places(now: Sequence[Pane], ids: Sequence[int]) -> list[int]:
+    return [at for at, pane in enumerate(now) if pane.completion_id in ids]
+
+
+def _are_alike(now: Sequence[Pane]) -> bool:
+    """Two columns wrote the same text, as happens with one seed and prompts that differ little."""
+    return len({pane.text for pane in now}) < len(now)
+
+
+def _finished(ui: Ui, now: Sequence[Pane]) -> dict[str, Any]:
+    stored = sum(pane.completion_id is not None for pane in now)
+    if stored < len(now):
+        said = note(ui.guard.say("compare.not_all", stored=stored, of=len(now)), "warn")
+    elif _are_alike(now):
+        said = note(ui.guard.say("problem.same_answers"), "warn")
+    else:
+        said = note(ui.guard.say("compare.stored", of=len(now)), "ok")
+    return drawing(said, note(ui.engine.last_event or "", "warn"))

@@ -1,0 +1,68 @@
+// Beyond the desk at hand: one's own judgements again, the next turn of a conversation, and what is told after the vote.
+import { askNext, showPast, toldIn } from "./label_dialogs.js";
+import { post } from "./label_send.js";
+
+// ---- one's own judgements
+
+export async function showHistory(desk) {
+  if (!desk.project || (desk.busy && desk.desk)) return;
+  const fetched = (before) => post("history", { project: desk.project, ...(before ? { before } : {}) }).catch((problem) => desk.say("", problem.message));
+  desk.busy = true; // a key that comes before the list does is not meant for the desk
+  const found = await fetched();
+  desk.busy = false;
+  desk.keys = [];
+  if (found) showPast(desk.root, desk.strings, found, { open: (judgement) => lookAt(desk, judgement), more: fetched });
+}
+
+// What was judged lies on the desk again, and counts on until it is saved anew.
+async function lookAt(desk, judgement) {
+  if (desk.busy && desk.desk) return;
+  desk.busy = true;
+  try {
+    await desk.sending;
+    desk.show(await post("look", { judgement }));
+  } catch (problem) {
+    desk.busy = false;
+    desk.say("", problem.message);
+  }
+}
+
+export async function leaveAsItWas(desk) {
+  desk.kept.set(`draft:${desk.desk.assignment}`, null);
+  await desk.next();
+  desk.say(desk.t("left_as_it_was"));
+}
+
+// ---- going on from the better answer
+
+export async function goOn(desk) {
+  if (desk.busy || !desk.desk?.form.continues || desk.desk.corrects || desk.lacks()) return;
+  const place = desk.hand.goesOnFrom();
+  if (place === null) return; // nothing was shown that could be gone on from
+  desk.busy = true;
+  const text = await askNext(desk.root, desk.strings, place, desk.unsaid || "");
+  desk.busy = false;
+  desk.unsaid = text ?? desk.unsaid;
+  if (text) await desk.submit({ place, text });
+  else desk.play();
+}
+
+// The judgement is saved; what is said next goes to the models. Where that fails the text stays for the next attempt.
+export async function nextTurn(desk, judgement, { place, text }, otherwise) {
+  desk.say(desk.t("go_on.waits"));
+  try {
+    const next = await post("go-on", { judgement, place, text });
+    desk.unsaid = "";
+    desk.show(next);
+  } catch (problem) {
+    desk.show(otherwise);
+    desk.say("", problem.message || desk.t("retrying"));
+  }
+}
+
+// ---- what is told after the vote
+
+export async function tell(desk, judgement, ranks) {
+  const told = await post("reveal", { judgement }).catch(() => null);
+  if (told) desk.view.told.textContent = toldIn((key, values) => desk.t(key, values), told, ranks);
+}
