@@ -77,6 +77,14 @@ def freeze_preferences(
         return _frozen(store, snapshot, n)
 
 
+def freeze_queue(store: Store, project_id: int, name: str, person_id: int | None, waiting: Sequence[int]) -> Snapshot:
+    """Freeze every trainable judgement with the arm it came from, and behind them the comparisons that wait for one."""
+    with store.write():
+        filters: dict[str, Any] = {"waiting": list(waiting)}
+        snapshot, n = _with_judgements(store, project_id, name, "preference", filters, person_id)
+        return _frozen(store, snapshot, n)
+
+
 def freeze_answers(store: Store, project_id: int, name: str, person_id: int | None) -> Snapshot:
     """Freeze the answers worth learning from: demonstrations, edited answers, winners. ``n`` counts the answers."""
     with store.write():

@@ -85,7 +85,7 @@ def queue(
     store: Store,
     person: Person,
     kind: str,
-    settings: training.CommonSettings,
+    settings: training.CommonSettings | training.ScoreSettings,
     *,
     project_id: int,
     snapshot: Snapshot,

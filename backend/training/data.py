@@ -44,6 +44,8 @@ class ComparisonRow:
     both_bad: bool = False
     prompts: list[list[dict[str, str]]] = field(default_factory=list)  # what each answer answered; only DPO reads it
     is_newest: bool = False  # an answer is of the policy whose newest answers the report looks at
+    comparison: int | None = None  # only where the queue is ordered
+    arm: str = "random"  # which part of the queue it was in
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,23 @@ def read_comparisons(path: Path, with_prompts: bool = False, with_good: bool = F
         )
 
     return _read(path, parse, lambda row: not (with_good and "source" in row))
+
+
+def read_queue(path: Path) -> list[ComparisonRow]:
+    """Judgements and, without ranks, the comparisons that wait for one."""
+
+    def parse(row: dict[str, Any]) -> ComparisonRow:
+        answers = [Answer(a["completion"], str(a["text"]), bool(a.get("ended", True))) for a in row["answers"]]
+        ranks = [int(rank) for rank in row.get("ranks", [])]
+        if len(answers) < 2 or len(ranks) not in (0, len(answers)):
+            raise ValueError("answers must be two or more, and ranks as many or none")
+        return ComparisonRow(
+            case=row["case"], split=row["split"], conversation=row["conversation"], answers=answers, ranks=ranks,
+            weight=float(row.get("weight", 1.0)), both_bad=bool(row.get("both_bad", False)),
+            comparison=int(row["comparison"]), arm=str(row["arm"]),
+        )  # fmt: skip
+
+    return _read(path, parse)
 
 
 def read_prompts(path: Path) -> list[PromptRow]:

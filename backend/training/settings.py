@@ -11,6 +11,7 @@ from typing import Any
 from backend.training.on_policy_settings import IFTSettings, OnPolicySettings, PPOSettings
 from backend.training.options import BadSettings, CommonSettings, Option, as_dict, make, options, setting
 from backend.training.pretrain_settings import PretrainSettings
+from backend.training.score_settings import ScoreSettings
 
 __all__ = [
     "KINDS",
@@ -26,6 +27,7 @@ __all__ = [
     "RewardSettings",
     "RoundsSettings",
     "SFTSettings",
+    "ScoreSettings",
     "as_dict",
     "make",
     "options",

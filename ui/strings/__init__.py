@@ -6,6 +6,7 @@ from ui.strings import (
     engines,
     label,
     models,
+    order,
     people,
     problems,
     quality,
@@ -16,6 +17,6 @@ from ui.strings import (
     work,
 )
 
-FILES = (shell, problems, work, views, label, build, compare, quality, train, rounds, models, engines, people)
+FILES = (shell, problems, work, views, label, build, compare, quality, order, train, rounds, models, engines, people)
 
 STRINGS: dict[str, tuple[str, ...]] = {key: texts for file in FILES for key, texts in file.STRINGS.items()}

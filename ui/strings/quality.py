@@ -1,6 +1,7 @@
 """The quality page."""
 
 STRINGS = {
+    "quality.figures": ("Figures", "数据"),
     "quality.judgements": ("Pairs judged by several", "多人评判的对"),
     "quality.alpha": ("Krippendorff's alpha", "Krippendorff α"),
     "quality.raw": ("Equal judgements", "相同的评判"),
