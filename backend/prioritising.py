@@ -8,14 +8,13 @@ from typing import Any, NamedTuple
 
 from backend import access
 from backend.jobs import ordering
-from backend.jobs.ordering import NotReady
 from backend.problem import Problem
 from backend.training import settings as training
 from backend.training.score_settings import RULES
 from feedback_db import Store, audit, jobs, models, priorities, snapshots
 from feedback_db.types import Job, Model, Person, Project
 
-FEWEST_JUDGED = 40  # as backend/training/scoring.py has it
+FEWEST_JUDGED = 200  # as backend/training/scoring.py has it
 SHOWN = 8
 UNDER_WAY = ("queued", "running", "interrupted", "cancelling")
 
@@ -58,7 +57,7 @@ def state(store: Store, person: Person, project_id: int) -> Order:
 
 
 def start(store: Store, person: Person, project_id: int, rule: str, *, key: str | None = None) -> Job:
-    """Queue a job that orders what waits by this rule. Raises CannotOrder, NotReady, training.BadSettings."""
+    """Queue a job that orders what waits by this rule. Raises CannotOrder, training.BadSettings."""
     access.require(person, "review")
     settings = training.make(training.ScoreSettings, {"rule": rule})
     with store.write():
@@ -72,11 +71,11 @@ def start(store: Store, person: Person, project_id: int, rule: str, *, key: str 
                 "No comparison waits that nobody has begun and that chance did not keep in the random arm. Send more to labelling.",
                 "nothing_to_order",
             )
+        reward = _ensemble(store, project_id) if rule == "disagreement" else None
         count = snapshots.trainable_count(store, project_id)
-        if rule == "uncertainty" and count < FEWEST_JUDGED:
+        if rule != "coverage" and reward is None and count < FEWEST_JUDGED:
             raise CannotOrder(
-                f"The rule needs {FEWEST_JUDGED} judgements to learn from; there are {count}. Order by what is least "
-                "like anything judged until then.",
+                f"The rule needs {FEWEST_JUDGED} judgements to learn from; there are {count}. Until then chance's order is better.",
                 "few_to_order_by",
                 minimum=FEWEST_JUDGED,
                 count=count,
@@ -84,25 +83,17 @@ def start(store: Store, person: Person, project_id: int, rule: str, *, key: str 
         return ordering.queue(
             store, person, "score", settings, project_id=project_id, seed=0, key=key,
             snapshot=snapshots.freeze_queue(store, project_id, "queue", person.id, waiting),
-            reward=_ensemble(store, project_id) if rule == "disagreement" else None,
+            reward=reward,
         )  # fmt: skip
 
 
-def _ensemble(store: Store, project_id: int) -> Model:
-    reward = models.live(store, "reward", project_id)
-    base = models.resolve(store, "base")
+def _ensemble(store: Store, project_id: int) -> Model | None:
+    """The current reward model, where it has several members on the base that is served."""
+    reward, base = models.live(store, "reward", project_id), models.resolve(store, "base")
     if reward is None or base is None or reward.base_fingerprint != base.base_fingerprint:
-        raise NotReady(
-            "Disagreement needs a reward model on the base that is served. Train one with 3 ensemble members first.",
-            "no_ensemble",
-        )
+        return None
     report = models.evaluation_of(store, reward.id or 0, "reward")
-    if report is None or int(report.settings.get("num_members", 1)) < 2:
-        raise NotReady(
-            f"{reward.name} has one member, which cannot disagree. Train a reward model with 3 ensemble members first.",
-            "no_ensemble",
-        )
-    return reward
+    return reward if report is not None and int(report.settings.get("num_members", 1)) > 1 else None
 
 
 def shuffle(store: Store, person: Person, project_id: int) -> int:

@@ -7,8 +7,8 @@ model of this measurement, is fitted to all that was judged. Its accuracy is tak
 rule itself. Needed is the first number of judgements at which the accuracy is what chance ends with, for 80 and 95 % of the
 gain that chance makes from start to end; the curve is smoothed by its running best mean of three batches.
 
-``closest`` is "closest to one half", which the product leaves out; ``ensemble`` is BALD over probes fitted to bootstraps of
-the judged cases, as the product's rule "disagreement" has it over the reward model's members.
+``closest`` is "closest to one half", which the product leaves out; ``disagreement`` is that of probes. The product leaves the
+order to chance until there are 200 judgements, so the rules are measured from there as well as from few.
 """
 
 import json
@@ -34,9 +34,8 @@ from backend.training.shared_base import load_base
 from bench import judged, report
 
 CACHE = Path(__file__).resolve().parent.parent / ".bench"
-STRATEGIES = ("random", "uncertainty", "ensemble", "coverage", "closest")
+STRATEGIES = ("random", "uncertainty", "disagreement", "coverage", "closest")
 SHARES = (0.80, 0.95)
-MEMBERS = 5
 
 
 @dataclass(frozen=True)
@@ -47,12 +46,12 @@ class Plan:
     seeds: tuple[int, ...] = tuple(range(12))
     cases: int = 200  # of each language
     answers: int = 6  # to each case; neighbours make pairs
-    start: int = 40
+    starts: tuple[int, ...] = (40, 200)
     batch: int = 20
     end: int = 600
 
 
-QUICK = Plan(noises=(0.10,), seeds=(0, 1, 2), cases=60, answers=6, start=40, batch=20, end=200)
+QUICK = Plan(noises=(0.10,), seeds=(0, 1, 2), cases=60, answers=6, starts=(40,), batch=20, end=200)
 
 
 class House(NamedTuple):
@@ -73,24 +72,27 @@ def measure(quick: bool) -> report.Found:
         "held_out": len(house.held_out.shares),
     }
     facts["curves"] = []
-    for noise in plan.noises:
-        curves = {name: [curve(house, plan, name, noise, seed) for seed in plan.seeds] for name in STRATEGIES}
-        for name in STRATEGIES[1:]:
-            rows += compared(name, noise, curves[name], curves["random"])
-        facts["curves"].append({"noise": noise, **curves})
-        facts[f"needed at {noise:g}"] = needed_table(plan, curves)
-        print(json.dumps(facts[f"needed at {noise:g}"], indent=1), flush=True)
+    for start in plan.starts:
+        for noise in plan.noises:
+            curves = {
+                name: [curve(house, plan, name, start, noise, seed) for seed in plan.seeds] for name in STRATEGIES
+            }
+            for name in STRATEGIES[1:]:
+                rows.append(compared(name, start, noise, curves[name], curves["random"]))
+            table = needed_table(plan, start, curves)
+            facts["curves"].append({"start": start, "noise": noise, "needed": table, **curves})
+            print(start, noise, json.dumps(table, indent=1), flush=True)
     return report.Found(rows, facts)
 
 
 def compared(
-    name: str, noise: float, ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]]
-) -> list[report.Difference]:
+    name: str, start: int, noise: float, ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]]
+) -> report.Difference:
     """Mean accuracy over the whole curve, in points, paired by seed."""
     gains = [100 * (mean(one[1:]) - mean(other[1:])) for one, other in zip(ours, theirs, strict=True)]
     value, low, high = interval(gains)
-    work = f"{name}, {noise:.0%} turned round: mean accuracy in points"
-    return [report.Difference(work, "random", round(value, 3), round(low, 3), round(high, 3), "> 0", low > 0)]
+    work = f"{name}, from {start} on, {noise:.0%} turned round: mean accuracy in points"
+    return report.Difference(work, "random", round(value, 3), round(low, 3), round(high, 3), "> 0", low > 0)
 
 
 def interval(values: Sequence[float], draws: int = 2000) -> tuple[float, float, float]:
@@ -104,24 +106,24 @@ def mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values)
 
 
-def needed_table(plan: Plan, curves: dict[str, list[list[float]]]) -> dict[str, dict[str, Any]]:
+def needed_table(plan: Plan, start: int, curves: dict[str, list[list[float]]]) -> dict[str, dict[str, Any]]:
     """Per strategy the judgements needed, on the seeds' mean curve, and the accuracy at the end."""
     average = {name: [mean(column) for column in zip(*of, strict=True)] for name, of in curves.items()}
     begin, end = average["random"][0], smoothed(average["random"])[-1]
     return {
         name: {
-            **{f"{share:.0%}": needed(plan, of, begin + share * (end - begin)) for share in SHARES},
+            **{f"{share:.0%}": needed(plan, start, of, begin + share * (end - begin)) for share in SHARES},
             "start": round(of[0], 4), "end": round(of[-1], 4),
         }
         for name, of in average.items()
     }  # fmt: skip
 
 
-def needed(plan: Plan, accuracies: Sequence[float], wanted: float) -> int | None:
+def needed(plan: Plan, start: int, accuracies: Sequence[float], wanted: float) -> int | None:
     """The first number of judgements with this accuracy; None when it was not reached."""
     for place, value in enumerate(smoothed(accuracies)):
         if value >= wanted:
-            return plan.start + place * plan.batch
+            return start + place * plan.batch
     return None
 
 
@@ -137,15 +139,15 @@ def smoothed(values: Sequence[float]) -> list[float]:
 # ---- one simulated project
 
 
-def curve(house: House, plan: Plan, strategy: str, noise: float, seed: int) -> list[float]:
+def curve(house: House, plan: Plan, strategy: str, start: int, noise: float, seed: int) -> list[float]:
     """Held-out accuracy after the start and after each batch."""
     order = torch.randperm(len(house.pool.shares), generator=generator(seed, 0, "start")).tolist()
     said = house.pool._replace(shares=judgements(house.pool.shares, noise, seed))
-    known, left = order[: plan.start], order[plan.start :]
+    known, left = order[:start], order[start:]
     found = []
-    for step in range((plan.end - plan.start) // plan.batch + 1):
+    for step in range((plan.end - start) // plan.batch + 1):
         fitted = probe.fit(said.take(known))
-        found.append(accuracy(fitted, house.held_out))
+        found.append(round(accuracy(fitted, house.held_out), 4))
         chosen = choose(strategy, house.pool, said.take(known), left, fitted, plan.batch, seed + 1000 * step)
         known = known + chosen
         gone = set(chosen)
@@ -172,19 +174,11 @@ def choose(
         return list(left[:batch])  # ``left`` is in a random order
     if strategy == "closest":
         scores = -(acquisition.share_of(fitted, differences) - 0.5).abs()
-    elif strategy == "ensemble":
-        members = [probe.fit(resampled(known, seed, number)) for number in range(MEMBERS)]
-        margins = torch.stack([differences / one.scale @ one.weight for one in members])
-        scores = acquisition.by_disagreement(margins, waiting).gains
+    elif strategy == "disagreement":
+        scores = acquisition.by_disagreement(acquisition.probe_margins(known, waiting, seed), waiting).gains
     else:
         scores = acquisition.by_information(known, waiting, batch, is_weighted=strategy == "uncertainty").gains
     return [left[i] for i in scores.argsort(descending=True, stable=True)[:batch].tolist()]
-
-
-def resampled(known: Pairs, seed: int, number: int) -> Pairs:
-    n = len(known.shares)
-    places = torch.randint(n, (n,), generator=generator(seed, number, "bootstrap")).tolist()
-    return known.take(places)._replace(cases=list(range(n)))
 
 
 def accuracy(fitted: probe.Probe, asked: Pairs) -> float:

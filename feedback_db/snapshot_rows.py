@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from . import documents, unpaired
+from . import documents, soft, unpaired
 from .cases import asked_of
 from .store import Store, as_json
 from .types import Message, Snapshot
@@ -46,6 +46,7 @@ def _preference_rows(store: Store, snapshot: Snapshot) -> list[dict[str, Any]]:
     with_prompts = bool(snapshot.filters.get("with_prompts"))
     newest_of = snapshot.filters.get("newest_of")
     waiting = snapshot.filters.get("waiting")
+    shares = _soft_shares(judged, snapshot.filters.get("reliability"))
     rows = [
         {
             "case": row["case_id"],
@@ -58,6 +59,7 @@ def _preference_rows(store: Store, snapshot: Snapshot) -> list[dict[str, Any]]:
             "both_bad": bool(row["both_bad"]),
             "judgements": [row["id"]],
             **({"prompts": _prompts_of(row, items[row["comparison_id"]])} if with_prompts else {}),
+            **({"share": _as_shown(row, shares[row["comparison_id"]])} if row["comparison_id"] in shares else {}),
             **({"comparison": row["comparison_id"], "arm": row["arm"]} if waiting is not None else {}),
             **({"is_newest": _is_of(items[row["comparison_id"]], newest_of)} if newest_of is not None else {}),
         }
@@ -70,6 +72,22 @@ def _preference_rows(store: Store, snapshot: Snapshot) -> list[dict[str, Any]]:
             if judgement["edited_text"] and judgement["edited_position"] is not None and row["split"] == "train"
         ]
     return rows + _waiting_rows(store, waiting or [])
+
+
+def _soft_shares(judged: Sequence[Mapping[str, Any]], reliability: Mapping[str, Any] | None) -> dict[int, float]:
+    """Comparison id -> probable share of position 0, of pairs to train on; held-out rows stay what people said."""
+    said: dict[int, list[tuple[int, int]]] = {}
+    for row in judged if reliability is not None else ():
+        places, ranks = json.loads(row["shown"]), json.loads(row["ranks"])
+        if len(ranks) == 2 and row["split"] == "train":
+            named = soft.category(dict(zip(places, ranks, strict=True)))
+            said.setdefault(row["comparison_id"], []).append((row["person_id"], named))
+    return {comparison: soft.share(reliability or {}, rows) for comparison, rows in said.items()}
+
+
+def _as_shown(row: Mapping[str, Any], share: float) -> float:
+    """The share of the answer that stood first."""
+    return share if json.loads(row["shown"])[0] == 0 else round(1 - share, 6)
 
 
 def _waiting_rows(store: Store, waiting: Sequence[int]) -> list[dict[str, Any]]:
@@ -108,6 +126,7 @@ def _mended_pair(row: dict[str, Any], judgement: Mapping[str, Any], item: Mappin
     """
     written = {"completion": None, "text": judgement["edited_text"], "ended": True}
     pair = {**row, "answers": [written, _answer(item)], "ranks": [1, 2], "strength": None, "both_bad": False}
+    pair.pop("share", None)
     if "prompts" in row:
         pair["prompts"] = [json.loads(item["messages"])] * 2
     return pair

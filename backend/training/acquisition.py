@@ -5,8 +5,8 @@ and the predicted share p adds p (1 - p) x x' to the information H about the pro
 log(1 + p (1 - p) x' H^-1 x). The next one is that which raises it most, given the judged ones and those chosen before it
 (Chaloner & Verdinelli 1995, section 2.2; for preferences Das et al. 2024, arXiv:2402.10500).
 coverage: the same with p (1 - p) = 1/4 everywhere, so that answers do not matter, only where something was judged.
-disagreement: BALD (Houlsby et al. 2011, arXiv:1112.5745): the entropy of the ensemble's mean prediction less the mean
-entropy of its members' predictions.
+disagreement: BALD (Houlsby et al. 2011, arXiv:1112.5745): the entropy of an ensemble's mean prediction less the mean
+entropy of its members' predictions. The ensemble is the reward model's, or else probes fitted to bootstraps of the cases.
 
 Left out: "closest to one half". Most such pairs are alike and would stay a toss-up however often they were judged; it lost
 to chance where it was measured (docs/benchmarks.md).
@@ -25,6 +25,7 @@ from backend.training.probe import Pairs, Probe, fit
 WIDEST = 256  # dimensions in which information is counted; our choice, after which a choice takes no longer
 SAMPLED = 2048  # rows that say which dimensions those are
 RIDGE = 10.0  # information before anything was judged, where no probe chose one
+MEMBERS = 5  # probes that may disagree
 DRAWS = 20  # subsets of the larger arm
 FEWEST_JUDGED, FEWEST_CASES = 40, 20  # below which nothing is said about a gain; our choice
 
@@ -69,6 +70,23 @@ def by_disagreement(margins: Tensor, pool: Pool) -> Scored:
     shares = margins.double().sigmoid()
     gains = entropy(shares.mean(0)) - entropy(shares).mean(0)
     return Scored(mean_of(gains.clamp(min=0), pool.groups, pool.size), first_of(shares.mean(0), pool))
+
+
+def probe_margins(known: Pairs, pool: Pool, seed: int) -> Tensor:
+    """(MEMBERS, P) for ``by_disagreement``: each probe is fitted to a bootstrap of the judged cases."""
+    fitted = [fit(resampled(known, seed, number)) for number in range(MEMBERS)]
+    return torch.stack([pool.differences / one.scale @ one.weight for one in fitted])
+
+
+def resampled(known: Pairs, seed: int, number: int) -> Pairs:
+    """A bootstrap of the cases; a case that was drawn twice counts as two."""
+    places, cases = numbered(known.cases)
+    rows: list[list[int]] = [[] for _ in cases]
+    for row, case in enumerate(places.tolist()):
+        rows[case].append(row)
+    drawn = torch.randint(len(cases), (len(cases),), generator=generator(seed, number, "bootstrap")).tolist()
+    found = known.take([row for case in drawn for row in rows[case]])
+    return found._replace(cases=[turn for turn, case in enumerate(drawn) for _ in rows[case]])
 
 
 def greedy(information: Tensor, candidates: Tensor, weights: Tensor, groups: Tensor, count: int, most: int) -> Tensor:

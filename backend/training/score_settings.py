@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from backend.training.options import setting
 
-RULES = ("uncertainty", "disagreement", "coverage")
+RULES = ("disagreement", "uncertainty", "coverage")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,9 +12,9 @@ class ScoreSettings:
     """Which rule orders the queue, and what it may cost."""
 
     rule: str = setting(
-        "uncertainty",
+        "disagreement",
         "Rule",
-        "uncertainty: where a linear probe would learn most; disagreement: where the members of the reward model differ; "
+        "disagreement: where the reward model's members differ, or probes without such; uncertainty: where a probe would learn most; "
         "coverage: what is least like anything judged.",
         choices=RULES,
     )

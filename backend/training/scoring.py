@@ -14,7 +14,9 @@ from backend.training.score_settings import ScoreSettings
 from backend.training.settings import RewardSettings
 from backend.training.shared_base import SharedBase
 
-FEWEST = 40  # judgements a probe is trusted with; our choice. Below, ``coverage`` still knows what to do
+FEWEST = (
+    200  # judgements from which on a probe's opinion is worth asking for (docs/benchmarks.md); before, chance is better
+)
 
 
 class Ordered(NamedTuple):
@@ -48,7 +50,7 @@ def order(
     groups, _ = acquisition.numbered([place for place, item in enumerate(waiting) for _ in item.pairs])
     pool = Pool(pairs.differences, groups, len(waiting))
     run.check()
-    scored = by_rule(base, settings, arm(known, judged, "train"), pool, waiting, members, run)
+    scored = by_rule(base, settings, (arm(known, judged, "train"), len(judged)), pool, waiting, members, seed, run)
     found = [
         {"comparison": item.row.comparison, "score": round(gain, 9), "reason": f"{settings.rule} {chance:.2f}"}
         for item, gain, chance in zip(waiting, scored.gains.tolist(), scored.chances.tolist(), strict=True)
@@ -75,33 +77,39 @@ def unjudged(row: ComparisonRow) -> ComparisonRow:
 def by_rule(
     base: SharedBase,
     settings: ScoreSettings,
-    known: probe.Pairs | None,
+    judged: tuple[probe.Pairs | None, int],
     pool: Pool,
     waiting: Sequence[reward.Item],
     members: Judge | None,
+    seed: int,
     run: Run,
 ) -> Scored:
-    count = 0 if known is None else len(known.shares)
+    """``judged``: the pairs to learn from, and how many comparisons were judged with the held-out ones."""
+    known, count = judged
     if settings.rule == "coverage":
-        return acquisition.by_information(known if count >= FEWEST else None, pool, settings.most, is_weighted=False)
-    if settings.rule == "uncertainty":
-        if count < FEWEST:
-            raise TooFewRows(
-                f"The rule 'uncertainty' needs {FEWEST} judged pairs to learn from; there are {count}. "
-                "Label more, or order by 'coverage' until then."
-            )
-        return acquisition.by_information(known, pool, settings.most, is_weighted=True)
-    if members is None or len(members.members) < 2:
+        return acquisition.by_information(known, pool, settings.most, is_weighted=False)
+    if settings.rule == "disagreement" and members is not None and len(members.members) > 1:
+        return acquisition.by_disagreement(member_margins(base, settings, waiting, members, run), pool)
+    if known is None or count < FEWEST:
         raise TooFewRows(
-            "The rule 'disagreement' needs a reward model with several members. "
-            "Train one with 'Ensemble members' at 3, or order by 'uncertainty'."
+            f"The rule {settings.rule!r} needs {FEWEST} judged pairs to learn from; there are {count}. "
+            "Label more in chance's order first."
         )
+    if settings.rule == "uncertainty":
+        return acquisition.by_information(known, pool, settings.most, is_weighted=True)
+    return acquisition.by_disagreement(acquisition.probe_margins(known, pool, seed), pool)
+
+
+def member_margins(
+    base: SharedBase, settings: ScoreSettings, waiting: Sequence[reward.Item], members: Judge, run: Run
+) -> torch.Tensor:
+    """(M, P) margins of the reward model's members."""
     margins = []
     for member in members.members:
         raw = judge.score_groups(base, member, [item.sequences for item in waiting], settings.tokens_per_microbatch)
         margins.append(pair_margins(raw, waiting))
         run.check()
-    return acquisition.by_disagreement(torch.stack(margins), pool)
+    return torch.stack(margins)
 
 
 def pair_margins(raw: torch.Tensor, items: Sequence[reward.Item]) -> torch.Tensor:

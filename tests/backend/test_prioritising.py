@@ -12,7 +12,6 @@ from backend import labelling, prioritising
 from backend.access import Denied
 from backend.jobs import runner
 from backend.jobs.folder import write_scores
-from backend.jobs.ordering import NotReady
 from backend.jobs.supervisor import Supervisor
 from backend.prioritising import CannotOrder
 from feedback_db import priorities, snapshots
@@ -156,9 +155,9 @@ def test_chunks_leave_room_for_judgements_and_count_what_they_moved(house, monke
 def test_an_order_that_cannot_be_found_is_refused_with_what_to_do(house):
     with pytest.raises(Denied):
         prioritising.start(house.store, house.ann, house.project.id, "coverage")
-    with pytest.raises(CannotOrder, match="40 judgements"):
+    with pytest.raises(CannotOrder, match="200 judgements"):
         prioritising.start(house.store, house.bob, house.project.id, "uncertainty")
-    with pytest.raises(NotReady, match="ensemble"):
+    with pytest.raises(CannotOrder, match="200 judgements"):
         prioritising.start(house.store, house.bob, house.project.id, "disagreement")
     once = key()
     first = prioritising.start(house.store, house.bob, house.project.id, "coverage", key=once.hex())

@@ -15,10 +15,10 @@ def pairs(count: int, seed: int) -> Pairs:
 
 
 def test_needed_is_the_first_number_at_which_a_smoothed_curve_is_there() -> None:
-    plan = Plan(start=40, batch=20)
+    plan = Plan(batch=20)
     assert acquisition.smoothed([0.5, 0.9, 0.4, 0.6]) == [0.7, 0.7, 0.7, 0.7]
-    assert acquisition.needed(plan, [0.5, 0.6, 0.7, 0.8, 0.8], 0.7) == 80
-    assert acquisition.needed(plan, [0.5, 0.6], 0.9) is None
+    assert acquisition.needed(plan, 40, [0.5, 0.6, 0.7, 0.8, 0.8], 0.7) == 80
+    assert acquisition.needed(plan, 40, [0.5, 0.6], 0.9) is None
 
 
 def test_an_annotator_turns_round_the_share_that_was_asked_and_says_the_same_again() -> None:
@@ -33,10 +33,10 @@ def test_an_annotator_turns_round_the_share_that_was_asked_and_says_the_same_aga
 def test_every_strategy_starts_alike_and_asks_each_pair_once(monkeypatch) -> None:
     asked, real = [], acquisition.choose
     monkeypatch.setattr(acquisition, "choose", lambda *given: asked.append(real(*given)) or asked[-1])
-    house, plan = House(pairs(200, 0), pairs(100, 1)), Plan(start=40, batch=20, end=100)
+    house, plan = House(pairs(200, 0), pairs(100, 1)), Plan(batch=20, end=100)
     starts = set()
     for strategy in acquisition.STRATEGIES:
-        found = acquisition.curve(house, plan, strategy, 0.1, 3)
+        found = acquisition.curve(house, plan, strategy, 40, 0.1, 3)
         assert len(found) == 4 and all(0.5 < value <= 1 for value in found)
         starts.add(found[0])
         assert len({place for few in asked for place in few}) == 20 * len(asked), strategy

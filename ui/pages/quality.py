@@ -163,13 +163,14 @@ def _people(ui: Ui, found: Quality) -> dict[str, Any]:
             [
                 judge.name,
                 str(judge.own.judged),
+                _share(judge.right),
                 *(_share(getattr(judge.own, name)) for name in shares),
                 "–" if judge.own.seconds is None else figure(judge.own.seconds),
             ],
         )
         for place, judge in enumerate(found.judges)
     ]
-    columns = [say(f"quality.{name}") for name in ("person", "judged", *shares, "seconds")]
+    columns = [say(f"quality.{name}") for name in ("person", "judged", "right", *shares, "seconds")]
     return table(
         columns, rows, caption=say("quality.people"), empty=say("quality.nobody"), numbers=list(range(1, len(columns)))
     )

@@ -26,7 +26,7 @@ def order_panel(ui: Ui, project: Any) -> list[Any]:
     shown = drawn("order")
     with gr.Row(elem_classes=["wh-tight", "wh-middle"]):
         rule = gr.Radio(
-            [(label(f"order.{name}"), name) for name in RULES], value="uncertainty", label=label("order.rule"), elem_id="rule", scale=4
+            [(label(f"order.{name}"), name) for name in RULES], value=RULES[0], label=label("order.rule"), elem_id="rule", scale=4
         )  # fmt: skip
         start = gr.Button(label("order.start"), variant="primary", size="sm", elem_id="order-queue", min_width=150)
         shuffle = gr.Button(label("order.shuffle"), size="sm", elem_id="shuffle-queue", min_width=150)

@@ -17,7 +17,7 @@ STRINGS = {
     "order.waiting": ("{count} wait; {share} of what is asked", "{count} 个待评判;占询问的 {share}"),
     "order.rule": ("Ask first", "优先询问"),
     "order.uncertainty": ("what a probe would learn most from", "探针能学到最多的"),
-    "order.disagreement": ("where the reward models disagree", "奖励模型成员意见不一的"),
+    "order.disagreement": ("where reward models, or probes, disagree", "奖励模型成员或探针意见不一的"),
     "order.coverage": ("what is least like anything judged", "与已评判内容最不相似的"),
     "order.start": ("Order the queue", "排列队列"),
     "order.shuffle": ("Back to chance's order", "恢复随机顺序"),
@@ -83,8 +83,8 @@ STRINGS = {
         "探针给第一个回答 {chance},几乎没见过能区分这两个回答的评判。",
     ),
     "order.why_disagreement": (
-        "The reward models disagree; on average they give the first answer {chance}.",
-        "奖励模型成员意见不一;平均给第一个回答 {chance}。",
+        "Models of the same judgements disagree; on average they give the first answer {chance}.",
+        "由相同评判得到的模型意见不一;平均给第一个回答 {chance}。",
     ),
     "order.why_coverage": ("Little like it was judged so far.", "迄今少有相似内容被评判。"),
     "order.why_shuffled": ("Chance's order.", "随机顺序。"),
@@ -97,11 +97,7 @@ STRINGS = {
         "没有可排列的比较:都已有人开始,或留在随机组。请发送更多到标注。",
     ),
     "problem.few_to_order_by": (
-        "The rule needs {minimum} judgements to learn from; there are {count}. Order by what is least like anything judged until then.",
-        "此规则需要 {minimum} 个评判;现有 {count} 个。在此之前请按“与已评判内容最不相似的”排列。",
-    ),
-    "problem.no_ensemble": (
-        "Disagreement needs a reward model of several members on the base that is served. Train one with 3 ensemble members first.",
-        "需要在当前基座上有多个成员的奖励模型。请先训练一个成员数为 3 的奖励模型。",
+        "The rule needs {minimum} judgements to learn from; there are {count}. Until then chance's order is better.",
+        "此规则需要 {minimum} 个评判;现有 {count} 个。在此之前随机顺序更好。",
     ),
 }

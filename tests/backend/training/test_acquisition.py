@@ -10,7 +10,7 @@ from backend.training.acquisition import Pool
 from backend.training.data import Answer, ComparisonRow
 from backend.training.probe import Features, Pairs
 from backend.training.run import Run, TooFewRows
-from backend.training.score_settings import ScoreSettings
+from backend.training.score_settings import RULES, ScoreSettings
 from tests.backend.training import tiny
 
 
@@ -86,6 +86,31 @@ def test_members_that_agree_disagree_about_nothing_however_unsure_they_are() -> 
     assert math.isclose(float(scored.gains[2]), h(float(p.mean())) - sum(h(float(one)) for one in p) / 3, rel_tol=1e-9)
 
 
+def test_probes_disagree_where_the_judgements_say_little() -> None:
+    known, truth = judged(200)
+    far = torch.zeros(6)
+    far[0], known.differences[:, 5] = 4.0, 0.0  # nothing is known of the last feature, much of the first
+    unknown = torch.zeros(6)
+    unknown[5] = 4.0
+    known = known._replace(
+        differences=known.differences + 1e-3 * torch.randn(200, 6, generator=torch.Generator().manual_seed(1))
+    )
+    pool = pool_of(torch.stack([far, unknown / 1e2]))
+    scored = acquisition.by_disagreement(acquisition.probe_margins(known, pool, 0), pool)
+    assert truth[0] == 2 and scored.gains[1] > 3 * scored.gains[0]
+
+
+def test_a_bootstrap_draws_whole_cases_and_a_case_drawn_twice_is_two() -> None:
+    known, _ = judged(40)
+    known = known._replace(cases=[place // 2 for place in range(40)])
+    drawn = acquisition.resampled(known, 0, 1)
+    assert len(drawn.cases) == 40 and all(drawn.cases[i] == drawn.cases[i + 1] for i in range(0, 40, 2))
+    rows = [known.differences.tolist().index(row) for row in drawn.differences.tolist()]
+    assert all(b == a + 1 and a % 2 == 0 for a, b in zip(rows[::2], rows[1::2], strict=True))
+    assert len(set(drawn.cases)) == 20 and len(set(rows)) < 40
+    assert not torch.equal(drawn.differences, acquisition.resampled(known, 0, 2).differences)
+
+
 def test_directions_are_all_of_a_narrow_space_and_the_widest_of_a_wide_one() -> None:
     draw = torch.Generator().manual_seed(4)
     assert torch.equal(acquisition.directions(torch.randn(9, 5, generator=draw)), torch.eye(5))
@@ -141,23 +166,23 @@ def rows_of(judged: int, waiting: int) -> list[ComparisonRow]:
 
 def test_a_job_scores_all_that_waits_with_a_reason_and_says_what_it_knows(base, tmp_path) -> None:
     run = Run(tmp_path)
-    for rule in ("uncertainty", "coverage"):
+    for rule in RULES:
         features = Features(base, "tiny", tmp_path / "features.safetensors")
-        found = scoring.order(base, rows_of(200, 30), ScoreSettings(rule=rule), 0, run, features)
+        found = scoring.order(base, rows_of(240, 30), ScoreSettings(rule=rule), 0, run, features)
         assert {one["comparison"] for one in found.rows} == set(range(1000, 1030))
         scores = [one["score"] for one in found.rows]
         assert scores == sorted(scores, reverse=True) and scores[-1] >= 0 and scores[0] > scores[-1]
         assert all(one["reason"].split()[0] == rule and 0 <= float(one["reason"].split()[1]) <= 1 for one in found.rows)
-        assert found.report["gain"]["verdict"] in ("none", "gain", "loss") and found.report["gain"]["each"] == 50
-        again = scoring.order(base, rows_of(200, 30), ScoreSettings(rule=rule), 0, run, features)
+        assert found.report["gain"]["verdict"] in ("none", "gain", "loss") and found.report["gain"]["each"] == 60
+        again = scoring.order(base, rows_of(240, 30), ScoreSettings(rule=rule), 0, run, features)
         assert again.rows == found.rows
 
 
 def test_a_rule_that_cannot_work_yet_says_which_can(base, tmp_path) -> None:
     run, features = Run(tmp_path), Features(base, "tiny")
-    with pytest.raises(TooFewRows, match="coverage"):
+    with pytest.raises(TooFewRows, match="200 judged pairs"):
         scoring.order(base, rows_of(10, 5), ScoreSettings(rule="uncertainty"), 0, run, features)
-    with pytest.raises(TooFewRows, match="several members"):
+    with pytest.raises(TooFewRows, match="200 judged pairs"):
         scoring.order(base, rows_of(50, 5), ScoreSettings(rule="disagreement"), 0, run, features)
     with pytest.raises(TooFewRows, match="waits"):
         scoring.order(base, rows_of(50, 0), ScoreSettings(), 0, run, features)
