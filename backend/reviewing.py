@@ -14,7 +14,7 @@ from backend.access import require
 from backend.labels import form as forms
 from backend.labels.form import Form
 from backend.problem import Problem
-from backend.stats import agreement, ranking
+from backend.stats import agreement, ranking, reliability
 from backend.stats.agreement import Agreement, Estimate
 from feedback_db import Store, audit, comparisons, people, quality
 from feedback_db.store import as_json
@@ -22,6 +22,9 @@ from feedback_db.types import Comparison, Model, Person, Project
 
 SPLIT_MOST = 20  # divided comparisons on one page
 RANDOM_LEAST = 0.1  # of the random arm: without it no figure can be trusted
+
+
+NOT_KNOWN = agreement.share(0, 0)
 
 
 class ReviewProblem(Problem):
@@ -43,6 +46,7 @@ class Own(NamedTuple):
 class Judge(NamedTuple):
     name: str
     own: Own
+    right: Estimate  # of the pairs that probably have a better answer, how many this person named (Dawid & Skene)
 
 
 class Standing(NamedTuple):
@@ -90,8 +94,11 @@ def overview(store: Store, person: Person, project_id: int) -> Quality:
     said = quality.said(store, project_id)
     counts = agreement.count([one.comparison for one in said], [one.category for one in said], len(quality.CATEGORIES))
     together = _together(said)
+    sides = quality.sides(store, project_id)
+    comparison, person_id, side = ([row[column] for row in sides] for column in range(3))
+    trusted = reliability.of_pairs(comparison, person_id, side, quality.gold_sides(store, project_id)).right
     judges = [
-        Judge(people.shown_name(store, judge), _own(store, project_id, judge, together))
+        Judge(people.shown_name(store, judge), _own(store, project_id, judge, together), trusted.get(judge, NOT_KNOWN))
         for judge in quality.judges(store, project_id)
     ]
     votes = quality.votes(store, project_id)

@@ -14,6 +14,12 @@ def training(args: argparse.Namespace) -> report.Found:
     return beside.measure(args.quick, args.pairs, args.size)
 
 
+def acquisition(args: argparse.Namespace) -> report.Found:
+    from bench import acquisition as asked_first  # it imports torch
+
+    return asked_first.measure(args.quick)
+
+
 def generation(args: argparse.Namespace) -> report.Found:
     from bench import generation as engine  # it imports torch
 
@@ -21,6 +27,7 @@ def generation(args: argparse.Namespace) -> report.Found:
 
 
 MEASUREMENTS: dict[str, Callable[[argparse.Namespace], report.Found]] = {
+    "acquisition": acquisition,
     "crowd": lambda args: labelling.crowd(args.quick),
     "generation": generation,
     "labelling": lambda args: labelling.measure(args.quick),

@@ -65,6 +65,28 @@ def votes(store: Store, project_id: int) -> list[Vote]:
     return [Vote(*row) for row in store.db.conn.execute(sql, {"project": project_id, "person": None}).fetchall()]
 
 
+def sides(store: Store, project_id: int) -> list[tuple[int, int, int]]:
+    """(comparison, person, 0 first, 1 second, 2 neither) of every judged pair of either arm, gold with the rest.
+
+    How careful somebody is does not depend on which pairs were chosen, so the priority arm counts here.
+    """
+    found = store.db.conn.execute(
+        f"select a.comparison_id, a.person_id, min({CATEGORY}, 2) {PAIRS} and a.purpose in ('label', 'surplus', 'gold')",
+        {"project": project_id, "person": None},
+    )
+    return [tuple(row) for row in found.fetchall()]
+
+
+def gold_sides(store: Store, project_id: int) -> dict[int, int]:
+    """Gold pairs: comparison -> 0 the first is better, 1 the second, 2 neither."""
+    rows = store.rows(
+        "select id, json_extract(gold, '$[0]') as one, json_extract(gold, '$[1]') as other from comparisons"
+        " where project_id = ? and gold is not null and kind = 'pair'",
+        [project_id],
+    )
+    return {row["id"]: 2 if row["one"] == row["other"] else int(row["one"] > row["other"]) for row in rows}
+
+
 ITEMS = (
     " join comparison_items i0 on i0.comparison_id = k.id and i0.position = 0 join completions c0 on c0.id = i0.completion_id"
     " join comparison_items i1 on i1.comparison_id = k.id and i1.position = 1 join completions c1 on c1.id = i1.completion_id"

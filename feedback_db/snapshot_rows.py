@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from . import documents, unpaired
+from . import documents, soft, unpaired
 from .cases import asked_of
 from .store import Store, as_json
 from .types import Message, Snapshot
@@ -36,7 +36,7 @@ def _preference_rows(store: Store, snapshot: Snapshot) -> list[dict[str, Any]]:
     """One row per judgement; a comparison judged by m people counts once, so their weights are the soft label."""
     judged = store.rows(
         "select j.id, j.comparison_id, j.person_id, j.shown, j.ranks, j.strength, j.both_bad, j.edited_position, "
-        "j.edited_text, s.split, "
+        "j.edited_text, s.split, k.arm, "
         'c.id as case_id, c."values", c.conversation '
         "from snapshot_judgements s join judgements j on j.id = s.judgement_id join comparisons k on k.id = j.comparison_id "
         "join cases c on c.id = k.case_id where s.snapshot_id = ? order by s.position",
@@ -45,6 +45,8 @@ def _preference_rows(store: Store, snapshot: Snapshot) -> list[dict[str, Any]]:
     items = _items(store, OF_SNAPSHOT, [snapshot.id])
     with_prompts = bool(snapshot.filters.get("with_prompts"))
     newest_of = snapshot.filters.get("newest_of")
+    waiting = snapshot.filters.get("waiting")
+    shares = _soft_shares(judged, snapshot.filters.get("reliability"))
     rows = [
         {
             "case": row["case_id"],
@@ -57,6 +59,8 @@ def _preference_rows(store: Store, snapshot: Snapshot) -> list[dict[str, Any]]:
             "both_bad": bool(row["both_bad"]),
             "judgements": [row["id"]],
             **({"prompts": _prompts_of(row, items[row["comparison_id"]])} if with_prompts else {}),
+            **({"share": _as_shown(row, shares[row["comparison_id"]])} if row["comparison_id"] in shares else {}),
+            **({"comparison": row["comparison_id"], "arm": row["arm"]} if waiting is not None else {}),
             **({"is_newest": _is_of(items[row["comparison_id"]], newest_of)} if newest_of is not None else {}),
         }
         for row, weight in zip(judged, _shares(judged, snapshot.filters.get("weights", {})), strict=True)
@@ -67,7 +71,52 @@ def _preference_rows(store: Store, snapshot: Snapshot) -> list[dict[str, Any]]:
             for row, judgement in zip(rows, judged, strict=True)
             if judgement["edited_text"] and judgement["edited_position"] is not None and row["split"] == "train"
         ]
-    return rows
+    return rows + _waiting_rows(store, waiting or [])
+
+
+def _soft_shares(judged: Sequence[Mapping[str, Any]], reliability: Mapping[str, Any] | None) -> dict[int, float]:
+    """Comparison id -> probable share of position 0, of pairs to train on; held-out rows stay what people said."""
+    said: dict[int, list[tuple[int, int]]] = {}
+    for row in judged if reliability is not None else ():
+        places, ranks = json.loads(row["shown"]), json.loads(row["ranks"])
+        if len(ranks) == 2 and row["split"] == "train":
+            named = soft.category(dict(zip(places, ranks, strict=True)))
+            said.setdefault(row["comparison_id"], []).append((row["person_id"], named))
+    return {comparison: soft.share(reliability or {}, rows) for comparison, rows in said.items()}
+
+
+def _as_shown(row: Mapping[str, Any], share: float) -> float:
+    """The share of the answer that stood first."""
+    return share if json.loads(row["shown"])[0] == 0 else round(1 - share, 6)
+
+
+def _waiting_rows(store: Store, waiting: Sequence[int]) -> list[dict[str, Any]]:
+    """Comparisons that nobody has judged, in this order: what they ask and what was answered."""
+    wanted = json.dumps(list(waiting))
+    asked = store.rows(
+        'select k.id, c.id as case_id, c.split, c."values", c.conversation from json_each(?) w '
+        "join comparisons k on k.id = w.value join cases c on c.id = k.case_id order by w.key",
+        [wanted],
+    )
+    answers: dict[int, list[dict[str, Any]]] = {}
+    for item in store.rows(
+        "select i.comparison_id, i.completion_id, t.text, t.finish_reason from json_each(?) w "
+        "join comparison_items i on i.comparison_id = w.value join completions t on t.id = i.completion_id "
+        "order by i.comparison_id, i.position",
+        [wanted],
+    ):
+        answers.setdefault(item["comparison_id"], []).append(_answer(item))
+    return [
+        {
+            "comparison": row["id"],
+            "arm": "waiting",  # which arm it goes to is decided when it is ordered
+            "case": row["case_id"],
+            "split": row["split"],
+            "conversation": asked_of(row),
+            "answers": answers[row["id"]],
+        }
+        for row in asked
+    ]
 
 
 def _mended_pair(row: dict[str, Any], judgement: Mapping[str, Any], item: Mapping[str, Any]) -> dict[str, Any]:
@@ -77,6 +126,7 @@ def _mended_pair(row: dict[str, Any], judgement: Mapping[str, Any], item: Mappin
     """
     written = {"completion": None, "text": judgement["edited_text"], "ended": True}
     pair = {**row, "answers": [written, _answer(item)], "ranks": [1, 2], "strength": None, "both_bad": False}
+    pair.pop("share", None)
     if "prompts" in row:
         pair["prompts"] = [json.loads(item["messages"])] * 2
     return pair

@@ -60,6 +60,7 @@ def freeze_preferences(
     weights: Mapping[int, float] | None = None,
     with_good: bool = False,
     newest_of: int | None = None,
+    reliability: Mapping[str, Any] | None = None,
 ) -> Snapshot:
     """Freeze every trainable judgement of a project; equal rows give an equal digest.
 
@@ -68,8 +69,12 @@ def freeze_preferences(
     named. The judgements of a person of weight 0 are left out, and ``statistics`` counts them.
     ``with_good``: behind them stand the answers worth learning from, for a reward model that sets a policy's against them.
     ``newest_of``: a model's id; each row says whether an answer is of that model.
+    ``reliability``: tables of people (soft.py); training rows of pairs carry the share that they and what was said make
+    probable, and ``statistics`` counts those comparisons.
     """
     filters: dict[str, Any] = {"with_prompts": True} if with_prompts else {}
+    if reliability is not None:
+        filters["reliability"] = dict(reliability)
     if newest_of is not None:
         filters["newest_of"] = newest_of
     if weights:
@@ -79,6 +84,14 @@ def freeze_preferences(
             filters["with_edits"] = True
         if with_good:
             filters["demonstrations"] = demonstrations(store, project_id)
+        snapshot, n = _with_judgements(store, project_id, name, "preference", filters, person_id)
+        return _frozen(store, snapshot, n)
+
+
+def freeze_queue(store: Store, project_id: int, name: str, person_id: int | None, waiting: Sequence[int]) -> Snapshot:
+    """Freeze every trainable judgement with the arm it came from, and behind them the comparisons that wait for one."""
+    with store.write():
+        filters: dict[str, Any] = {"waiting": list(waiting)}
         snapshot, n = _with_judgements(store, project_id, name, "preference", filters, person_id)
         return _frozen(store, snapshot, n)
 
@@ -110,14 +123,17 @@ def _with_judgements(
 ) -> tuple[Snapshot, int]:
     """A snapshot that rests on every trainable judgement that counts, not yet frozen, and how many there are."""
     every = store.rows(
-        "select j.id, j.comparison_id, j.person_id, (select split from cases where id = k.case_id) as split "
+        "select j.id, j.comparison_id, j.person_id, k.kind, (select split from cases where id = k.case_id) as split "
         f"{TRAINABLE} {COMPARED if kind == 'preference' else ''} order by j.id",
         [project_id],
     )
     weights = filters.get("weights", {})
     members = [row for row in every if weights.get(str(row["person_id"]), 1) > 0]
-    statistics = _left_out(every, members) if weights else None
-    snapshot = _begun(store, project_id, name, kind, filters, person_id, statistics)
+    statistics = _left_out(every, members) if weights else {}
+    if "reliability" in filters:
+        soft = {row["comparison_id"] for row in members if row["split"] == "train" and row["kind"] == "pair"}
+        statistics |= {"soft_comparisons": len(soft), "soft_people": len(filters["reliability"]["people"])}
+    snapshot = _begun(store, project_id, name, kind, filters, person_id, statistics or None)
     store.db.conn.executemany(
         "insert into snapshot_judgements(snapshot_id, position, judgement_id, split) values (?,?,?,?)",
         [(snapshot.id, position, m["id"], m["split"]) for position, m in enumerate(members)],

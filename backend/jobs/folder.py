@@ -14,6 +14,7 @@ from backend.training.run import CHECKPOINT
 JOB = "job.json"
 ROWS = "rows.jsonl"
 HELD_OUT = "held_out.jsonl"
+SCORES = "scores.jsonl"
 
 
 class BadJob(ValueError):
@@ -57,6 +58,15 @@ def write_held_out(folder: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 def held_out_scores(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / HELD_OUT).read_text(encoding="utf-8").splitlines()]
+
+
+def write_scores(folder: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Which comparisons to ask first: {"comparison", "score", "reason"}, the highest score first."""
+    _write(folder / SCORES, "".join(json.dumps(row) + "\n" for row in rows).encode())
+
+
+def scores(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / SCORES).read_text(encoding="utf-8").splitlines()]
 
 
 def read_job(folder: Path) -> Job:

@@ -5,12 +5,23 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from backend.problem import Problem
+from backend.stats import reliability
 from backend.training import settings as training
-from feedback_db import Store, audit, comparisons, jobs, models, people, snapshots
+from feedback_db import Store, audit, comparisons, jobs, models, people, quality, snapshots
 from feedback_db.store import as_json
 from feedback_db.types import Job, Model, Person, Snapshot
+
+FEWEST_TOGETHER = 30  # comparisons that several people judged, or gold, from which on tables of people say something
+STATISTICS = {  # of a snapshot, and what a job says of it before it runs
+    "judgements_left_out": "The weights of people leave out {judgements_left_out} judgements; {comparisons_left_out} comparisons have no other.",
+    "soft_comparisons": (
+        "{soft_comparisons} pairs are learnt as what is probable, by the reliability of {soft_people} people, estimated from {comparisons} "
+        "comparisons that several of them judged or that are gold."
+    ),
+}
 
 
 class NotReady(Problem):
@@ -63,16 +74,18 @@ def freeze(
 def _freeze_preferences(
     store: Store, person: Person, project_id: int, settings: training.CommonSettings, newest: Model | None
 ) -> Snapshot:
-    is_reward, (_, weights) = isinstance(settings, training.RewardSettings), weighed(store, settings)
+    _, weights = weighed(store, settings)
+    of_reward = settings if isinstance(settings, training.RewardSettings) else None
     made = snapshots.freeze_preferences(
         store,
         project_id,
-        "preferences" if is_reward else "pairs with prompts",
+        "preferences" if of_reward else "pairs with prompts",
         person.id,
-        with_prompts=not is_reward,
+        with_prompts=not of_reward,
         weights=weights,
-        with_good=isinstance(settings, training.RewardSettings) and settings.adv_coef > 0,
+        with_good=of_reward is not None and of_reward.adv_coef > 0,
         newest_of=newest.id if newest else None,
+        reliability=_reliability(store, project_id) if of_reward and of_reward.reliability == "estimated" else None,
     )
     if weights and not made.n:
         raise training.BadSettings(
@@ -81,11 +94,33 @@ def _freeze_preferences(
     return made
 
 
+def _reliability(store: Store, project_id: int) -> dict[str, Any]:
+    """Tables of people as a snapshot keeps them."""
+    rows = quality.sides(store, project_id)
+    comparison, person, side = ([row[column] for row in rows] for column in range(3))
+    found = reliability.of_pairs(comparison, person, side, quality.gold_sides(store, project_id))
+    if found.comparisons < FEWEST_TOGETHER:
+        raise NotReady(
+            f"How far people can be relied on shows in pairs that several of them judged, or in gold. {FEWEST_TOGETHER} are needed; "
+            f"there are {found.comparisons}. Ask for more judgements per comparison, or set 'reliability' to off.",
+            "few_together",
+            minimum=FEWEST_TOGETHER,
+            count=found.comparisons,
+        )
+    return {
+        "prior": [round(value, 6) for value in found.prior],
+        "people": {
+            str(id): [[round(value, 6) for value in row] for row in table] for id, table in sorted(found.tables.items())
+        },
+        "comparisons": found.comparisons,
+    }
+
+
 def queue(
     store: Store,
     person: Person,
     kind: str,
-    settings: training.CommonSettings,
+    settings: training.CommonSettings | training.ScoreSettings,
     *,
     project_id: int,
     snapshot: Snapshot,
@@ -121,9 +156,9 @@ def queue(
     audit.record(store, person, "start_job", "job", job.id, facts)
     if despite:
         _say(store, job, f"Goes on with a weak reward model: {despite}")
-    if snapshot.statistics:
-        left_out = "The weights of people leave out {judgements_left_out} judgements; {comparisons_left_out} comparisons have no other."
-        _say(store, job, left_out.format(**snapshot.statistics))
+    for word, text in STATISTICS.items():
+        if word in (snapshot.statistics or {}):
+            _say(store, job, text.format(**(snapshot.statistics or {}), **snapshot.filters.get("reliability", {})))
     return job
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from backend.jobs import runner
-from backend.jobs.folder import drop_checkpoints
+from backend.jobs.folder import drop_checkpoints, scores
 from backend.registry import artifacts
 from backend.training.run import PAUSE, STOP
-from feedback_db import Store, jobs, models, snapshots
+from feedback_db import Store, jobs, models, priorities, snapshots
 from feedback_db.store import as_json
 from feedback_db.types import Evaluation, Job, Model, Snapshot
 
@@ -176,7 +176,9 @@ class Supervisor:
 
     def _finish(self, job: Job, event: dict[str, Any]) -> None:
         assert job.id is not None
-        if event["kind"] == "done":
+        if event["kind"] == "done" and job.kind == "score":
+            self._reorder(job)
+        elif event["kind"] == "done":
             self._register(job, event)
         elif event["kind"] == "failed":
             jobs.set_state(self.store, job.id, "failed", error=event["error"])
@@ -206,6 +208,12 @@ class Supervisor:
                 "The machine may be short of memory: lower the batch size, or look into the job's log."
             )
             jobs.set_state(self.store, job.id, "failed", error=error)
+
+    def _reorder(self, job: Job) -> None:
+        """Put what waits into the order the worker found. Doing it twice changes nothing."""
+        assert job.id is not None
+        priorities.apply(self.store, job, scores(self._folder(job)))
+        jobs.set_state(self.store, job.id, "done")
 
     def _register(self, job: Job, event: dict[str, Any]) -> None:
         """Verify the artifact, then make it a model in one transaction."""

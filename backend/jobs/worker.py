@@ -58,7 +58,8 @@ def main(folder: Path) -> int:
             with room_for(job):
                 saved, report = TRAINERS[job.kind](job, folder, run)
         seconds = round(time.monotonic() - began, 3)
-        run.event("done", artifact=saved.folder, digest=saved.digest, report=report, seconds=seconds)
+        made = {"artifact": saved.folder, "digest": saved.digest} if saved else {}
+        run.event("done", **made, report=report, seconds=seconds)
         return DONE
     except Stopped:
         run.event("cancelled")

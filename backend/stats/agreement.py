@@ -99,16 +99,27 @@ def fleiss(counts: Counts) -> float:
     return 1.0 if expected == 1 else (observed - expected) / (1 - expected)
 
 
+def cohen(first: Sequence[int] | Counts, second: Sequence[int] | Counts, kinds: int) -> float:
+    """Cohen's kappa of two people who judged the same units, in the same order; NaN for none."""
+    together = np.zeros((kinds, kinds))
+    np.add.at(together, (np.asarray(first, np.int64), np.asarray(second, np.int64)), 1.0)
+    if not together.sum():
+        return float("nan")
+    together /= together.sum()
+    observed, expected = float(np.trace(together)), float(together.sum(1) @ together.sum(0))
+    return 1.0 if expected == 1 else (observed - expected) / (1 - expected)
+
+
 def _estimate(values: Floats, n: int) -> Estimate:
     """The first value, with the percentiles of the others."""
     low, high = np.quantile(values[1:], [0.025, 0.975])
     return Estimate(float(values[0]), float(low), float(high), n)
 
 
-def share(hits: int, n: int) -> Estimate:
+def share(hits: float, n: float) -> Estimate:
     """A share with Wilson's 95 % interval; honest for few."""
-    if n == 0:
+    if n <= 0:
         return Estimate(float("nan"), 0.0, 1.0, 0)
     z, p = 1.959964, hits / n
     middle, half = p + z * z / (2 * n), z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return Estimate(p, float((middle - half) / (1 + z * z / n)), float((middle + half) / (1 + z * z / n)), n)
+    return Estimate(p, float((middle - half) / (1 + z * z / n)), float((middle + half) / (1 + z * z / n)), round(n))

@@ -52,6 +52,9 @@ class ComparisonRow:
     both_bad: bool = False
     prompts: list[list[dict[str, str]]] = field(default_factory=list)  # what each answer answered; only DPO reads it
     is_newest: bool = False  # an answer is of the policy whose newest answers the report looks at
+    comparison: int | None = None  # only where the queue is ordered
+    arm: str = "random"  # which part of the queue it was in
+    share: float | None = None  # of a pair: how probably the first is the better one, a tie half; None: as ranked
 
 
 @dataclass(frozen=True)
@@ -121,9 +124,35 @@ def read_comparisons(path: Path, with_prompts: bool = False, with_good: bool = F
             both_bad=bool(row.get("both_bad", False)),
             prompts=row["prompts"] if with_prompts else [],
             is_newest=bool(row.get("is_newest", False)),
+            share=_share(row.get("share"), len(answers)),
         )
 
     return _read(path, parse, lambda row: not (with_good and "source" in row))
+
+
+def _share(given: Any, answers: int) -> float | None:
+    if given is None:
+        return None
+    if answers != 2 or not 0 <= float(given) <= 1:
+        raise ValueError("share is of two answers, and between 0 and 1")
+    return float(given)
+
+
+def read_queue(path: Path) -> list[ComparisonRow]:
+    """Judgements and, without ranks, the comparisons that wait for one."""
+
+    def parse(row: dict[str, Any]) -> ComparisonRow:
+        answers = [Answer(a["completion"], str(a["text"]), bool(a.get("ended", True))) for a in row["answers"]]
+        ranks = [int(rank) for rank in row.get("ranks", [])]
+        if len(answers) < 2 or len(ranks) not in (0, len(answers)):
+            raise ValueError("answers must be two or more, and ranks as many or none")
+        return ComparisonRow(
+            case=row["case"], split=row["split"], conversation=row["conversation"], answers=answers, ranks=ranks,
+            weight=float(row.get("weight", 1.0)), both_bad=bool(row.get("both_bad", False)),
+            comparison=int(row["comparison"]), arm=str(row["arm"]),
+        )  # fmt: skip
+
+    return _read(path, parse)
 
 
 def read_prompts(path: Path) -> list[PromptRow]:
@@ -206,7 +235,7 @@ def pairs_of(row: ComparisonRow, ranks: Sequence[int] | None = None) -> list[Pai
     for i, j in combinations(range(len(ranks)), 2):
         share = 0.5 if ranks[i] == ranks[j] else float(ranks[i] < ranks[j])
         if not (row.both_bad and share == 0.5):
-            found.append(Pair(i, j, share))
+            found.append(Pair(i, j, share if row.share is None else row.share))
     return found
 
 

@@ -12,7 +12,7 @@ import peft
 import torch
 import transformers
 
-from backend.jobs.folder import ROWS, BadJob, Job, write_held_out
+from backend.jobs.folder import ROWS, BadJob, Job, write_held_out, write_scores
 from backend.registry import artifacts
 from backend.registry.artifacts import BadArtifact, Manifest, Saved
 from backend.training import (
@@ -26,6 +26,7 @@ from backend.training import (
     pretrain,
     probe,
     reward,
+    scoring,
     sft,
     tree,
 )
@@ -38,6 +39,7 @@ from backend.training.data import (
     read_comparisons,
     read_good_answers,
     read_prompts,
+    read_queue,
     read_texts,
     read_unpaired,
 )
@@ -51,6 +53,7 @@ from backend.training.settings import (
     PPOSettings,
     PretrainSettings,
     RewardSettings,
+    ScoreSettings,
     SFTSettings,
 )
 from backend.training.shared_base import Shape, SharedBase, base_folder, load_base
@@ -73,8 +76,7 @@ def train_reward(job: Job, folder: Path, run: Run) -> tuple[Saved, dict[str, Any
     base = load_base(job.base, settings.base_dtype)
     against = opposed(base, job, folder, settings, run)
     with saves_of(job, settings, run, parents) as saves:
-        digest = artifacts.fingerprint(base_folder(job.base))
-        features = probe.Features(base, digest, Path(job.models).parent / "features" / f"{digest[:16]}.safetensors")
+        features = kept_features(base, job)
         push = adversarial.pusher(base, against.pairs, settings, job.seed, run) if against else None
         trained = reward.train(
             base, rows, settings, job.seed, run, start=_path(job, job.start), saves=saves, features=features, push=push
@@ -95,6 +97,12 @@ def train_reward(job: Job, folder: Path, run: Run) -> tuple[Saved, dict[str, Any
         _must_agree(was, judge.scores(base, loaded, sequences, 4096))
 
     return keep(job, fill, reload, facts), told
+
+
+def kept_features(base: SharedBase, job: Job) -> probe.Features:
+    """Features of the bare base, from the file that all jobs of a data folder share."""
+    digest = artifacts.fingerprint(base_folder(job.base))
+    return probe.Features(base, digest, Path(job.models).parent / "features" / f"{digest[:16]}.safetensors")
 
 
 def opposed(base: SharedBase, job: Job, folder: Path, settings: RewardSettings, run: Run) -> adversarial.Against | None:
@@ -188,6 +196,20 @@ def follow_reward(
     return train_policy(job, run, settings, [row.messages for row in rows], learn, {"reward": judged_by})
 
 
+def score_queue(job: Job, folder: Path, run: Run) -> tuple[None, dict[str, Any]]:
+    """Say which waiting comparisons to ask first; the web process puts them into that order."""
+    settings = settings_of.make(ScoreSettings, job.settings)
+    set_threads(settings.threads)
+    base = load_base(job.base, settings.base_dtype)
+    members = None
+    if job.reward:
+        verified(job, job.reward)
+        members = judge.load(base, Path(job.models) / job.reward)
+    ordered = scoring.order(base, read_queue(folder / ROWS), settings, job.seed, run, kept_features(base, job), members)
+    write_scores(folder, ordered.rows)
+    return None, ordered.report
+
+
 def train_policy(
     job: Job,
     run: Run,
@@ -223,8 +245,9 @@ def train_policy(
     return keep(job, fill, reload, facts), report
 
 
-TRAINERS: Mapping[str, Callable[[Job, Path, Run], tuple[Saved, dict[str, Any]]]] = {
+TRAINERS: Mapping[str, Callable[[Job, Path, Run], tuple[Saved | None, dict[str, Any]]]] = {
     "reward": train_reward,
+    "score": score_queue,
     "sft": train_sft,
     "dpo": train_dpo,
     "kto": train_kto,

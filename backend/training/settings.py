@@ -11,6 +11,7 @@ from typing import Any
 from backend.training.on_policy_settings import IFTSettings, OnPolicySettings, PPOSettings
 from backend.training.options import BadSettings, CommonSettings, Option, as_dict, make, options, setting
 from backend.training.pretrain_settings import PretrainSettings
+from backend.training.score_settings import ScoreSettings
 
 __all__ = [
     "KINDS",
@@ -26,6 +27,7 @@ __all__ = [
     "RewardSettings",
     "RoundsSettings",
     "SFTSettings",
+    "ScoreSettings",
     "as_dict",
     "make",
     "options",
@@ -107,8 +109,20 @@ class RewardSettings(CommonSettings):
         64, "Longest sampled answer in tokens", "An answer of the policy is cut there.", 1, 8192, advanced=True
     )
     annotator_weights: str = _people_setting()
+    reliability: str = setting(
+        "off",
+        "Reliability of people",
+        "estimated: pairs are learnt as what several people's judgements make probable, by how far each agrees with the others "
+        "and with gold (Dawid & Skene); held-out figures stay what people said.",
+        choices=("off", "estimated"),
+        advanced=True,
+    )
 
     def __post_init__(self) -> None:
+        if self.reliability == "estimated" and self.ties != "half":
+            raise BadSettings(
+                "'reliability' set to estimated gives shares, in which a tie is half. Set 'ties' to half, or 'reliability' to off."
+            )
         if self.ties == "model" and self.strength_margin > 0:
             raise BadSettings(
                 "'strength_margin' has no meaning with 'ties' set to model, which learns a margin of its own. "

@@ -15,7 +15,7 @@ import pytest
 from backend import comparing, labelling, promoting, retraining
 from backend.access import Denied
 from backend.engines.scripted import ScriptedEngine
-from backend.jobs import runner
+from backend.jobs import ordering, runner
 from backend.jobs.supervisor import Supervisor
 from backend.registry import artifacts
 from backend.training.settings import BadSettings
@@ -171,6 +171,44 @@ def test_a_person_of_weight_zero_leaves_no_row_and_what_only_they_judged_is_coun
     assert annotator.id not in {people_of(store, row) for row in rows}
     assert made.statistics == {"judgements_left_out": 20, "comparisons_left_out": 16}
     assert store.value("select count(*) from snapshot_judgements where snapshot_id = ?", [made.id]) == 6
+
+
+def test_a_soft_label_stands_on_training_pairs_alone_and_is_frozen_with_its_tables(
+    store: Store, disputed: Project, annotator: Person
+) -> None:
+    careful = [[0.9, 0.05, 0.05], [0.05, 0.9, 0.05], [0.2, 0.2, 0.6]]
+    told = {"prior": [0.45, 0.45, 0.1], "people": {str(annotator.id): careful}, "comparisons": 40}
+    made = snapshots.freeze_preferences(store, disputed.id or 0, "soft", None, reliability=told)
+    rows = [json.loads(line) for line in snapshots.rows_text(store, made).splitlines()]
+    assert {"share" in row for row in rows if row["split"] == "train"} == {True}
+    assert not any("share" in row for row in rows if row["split"] != "train")
+    assert made.statistics is not None and made.statistics["soft_people"] == 1
+    by_case: dict[int, set[float]] = {}
+    for row in rows:
+        if "share" in row:
+            first = min(answer["completion"] for answer in row["answers"])
+            is_first = row["answers"][0]["completion"] == first
+            by_case.setdefault(row["case"], set()).add(round(row["share"] if is_first else 1 - row["share"], 5))
+    assert made.statistics["soft_comparisons"] >= len(by_case) > 5
+    alone = [row for row in rows if row["weight"] == 1.0 and "share" in row and people_of(store, row) == annotator.id]
+    assert alone and all(0.9 < max(row["share"], 1 - row["share"]) < 1 for row in alone)
+    assert all((row["share"] > 0.5) == (row["ranks"][0] < row["ranks"][1]) for row in alone)
+    assert store.get(Snapshot, made.id or 0).filters["reliability"]["prior"] == [0.45, 0.45, 0.1]
+
+
+def test_reliability_is_not_guessed_from_few_and_says_what_it_rests_on(
+    store: Store, admin: Person, disputed: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ordering.NotReady, match="30 are needed; there are 4"):
+        retraining.train(store, admin, disputed.id or 0, "reward", changes={"reliability": "estimated"})
+    monkeypatch.setattr(ordering, "FEWEST_TOGETHER", 4)
+    job = retraining.train(store, admin, disputed.id or 0, "reward", changes={"reliability": "estimated"})
+    (told,) = [json.loads(event["facts"])["text"] for event in jobs.events(store, job.id or 0)]
+    assert "by the reliability of 3 people, estimated from 4 comparisons" in told
+    made = store.get(Snapshot, job.snapshot_id or 0)
+    assert len(made.filters["reliability"]["people"]) == 3
+    with pytest.raises(BadSettings, match="'ties'"):
+        retraining.train(store, admin, disputed.id or 0, "reward", changes={"reliability": "estimated", "ties": "drop"})
 
 
 def test_the_admin_names_people_and_the_job_keeps_pseudonyms(

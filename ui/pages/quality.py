@@ -14,6 +14,7 @@ from backend.stats.agreement import Estimate
 from feedback_db.types import Project
 from ui.context import Ui
 from ui.guard import needs
+from ui.pages.quality_order import order_panel, order_shown
 from ui.views.drawn import cards, drawing, drawn, heading, note, table
 from ui.views.pickers import fill_projects, picker, project_picker
 from ui.views.words import figure, share
@@ -27,14 +28,16 @@ def page(ui: Ui) -> None:
     label = ui.text.label
     with gr.Column(elem_classes=["wh-page", "wh-wide"]):
         project = project_picker(ui)
-        with gr.Row(equal_height=False):
-            with gr.Column(scale=8, min_width=420, elem_classes="wh-panel"):
+        with gr.Tabs(elem_classes="wh-panel"):
+            with gr.Tab(label("quality.figures"), elem_id="tab-figures"):
                 shown = drawn("quality")
                 with gr.Row(elem_classes=["wh-tight", "wh-middle"]):
                     divided = picker(label("quality.split"), "divided", scale=2, min_width=200)
                     more = gr.Button(label("quality.one_more"), size="sm", elem_id="one-more", min_width=180)
                     asked = drawn("asked", scale=3)
-            with gr.Column(scale=4, min_width=300, elem_classes="wh-panel"):
+            with gr.Tab(label("order.tab"), elem_id="tab-order"):
+                order = order_panel(ui, project)
+            with gr.Tab(label("quality.form"), elem_id="tab-form"):
                 fields = _fields(ui)
                 save = gr.Button(label("quality.save"), variant="primary", size="sm", elem_id="save-form")
                 saved = drawn("form-status")
@@ -44,7 +47,12 @@ def page(ui: Ui) -> None:
         of, form = reviewing.project(ui.store, ui.guard.person(), project_id or 0)
         ids = [(str(one.id), one.id) for one in found.split]
         first = ids[0][1] if ids else None
-        return [_drawn(ui, found), gr.update(choices=ids, value=first), *_filled(of, form)]
+        return [
+            _drawn(ui, found),
+            gr.update(choices=ids, value=first),
+            *_filled(of, form),
+            *order_shown(ui, project_id or 0),
+        ]
 
     def open_page(request: gr.Request) -> list[Any]:
         projects, chosen = fill_projects(ui, request)
@@ -72,7 +80,7 @@ def page(ui: Ui) -> None:
         return drawing(note(ui.guard.say("quality.asked", id=made.id), "ok"))
 
     quiet: dict[str, Any] = {"show_progress": "hidden", "queue": False}
-    outputs = [shown, divided, *fields]
+    outputs = [shown, divided, *fields, *order]
     gr.on(None, open_page, None, [project, *outputs], api_name="quality_open", **quiet)
     project.input(show, project, outputs, api_name="quality_project", **quiet)
     save.click(save_form, [project, *fields], saved, api_name="save_form")
@@ -82,7 +90,6 @@ def page(ui: Ui) -> None:
 def _fields(ui: Ui) -> list[Any]:
     """The form's settings, in the order of ``_filled``."""
     label = ui.text.label
-    gr.Markdown(label("quality.form"))
     return [
         gr.Radio([2, 4, 6], value=4, label=label("quality.steps"), elem_id="steps"),
         gr.CheckboxGroup([(label(f"quality.{name}"), name) for name in CHOICES], label=label("quality.choices"), elem_id="choices"),
@@ -163,13 +170,14 @@ def _people(ui: Ui, found: Quality) -> dict[str, Any]:
             [
                 judge.name,
                 str(judge.own.judged),
+                _share(judge.right),
                 *(_share(getattr(judge.own, name)) for name in shares),
                 "–" if judge.own.seconds is None else figure(judge.own.seconds),
             ],
         )
         for place, judge in enumerate(found.judges)
     ]
-    columns = [say(f"quality.{name}") for name in ("person", "judged", *shares, "seconds")]
+    columns = [say(f"quality.{name}") for name in ("person", "judged", "right", *shares, "seconds")]
     return table(
         columns, rows, caption=say("quality.people"), empty=say("quality.nobody"), numbers=list(range(1, len(columns)))
     )

@@ -6,6 +6,7 @@ from ui.strings import (
     engines,
     label,
     models,
+    order,
     people,
     problems,
     quality,
@@ -17,6 +18,8 @@ from ui.strings import (
     work,
 )
 
-FILES = (shell, problems, work, views, label, build, suites, compare, quality, train, rounds, models, engines, people)
+FILES = (
+    shell, problems, work, views, label, build, suites, compare, quality, order, train, rounds, models, engines, people,
+)  # fmt: skip
 
 STRINGS: dict[str, tuple[str, ...]] = {key: texts for file in FILES for key, texts in file.STRINGS.items()}

@@ -1,6 +1,7 @@
 """The quality page."""
 
 STRINGS = {
+    "quality.figures": ("Figures", "数据"),
     "quality.judgements": ("Pairs judged by several", "多人评判的对"),
     "quality.alpha": ("Krippendorff's alpha", "Krippendorff α"),
     "quality.raw": ("Equal judgements", "相同的评判"),
@@ -10,6 +11,7 @@ STRINGS = {
     "quality.people": ("People", "人员"),
     "quality.person": ("Person", "人员"),
     "quality.judged": ("Pairs", "对数"),
+    "quality.right": ("Probably right", "可能正确"),
     "quality.gold": ("Gold", "金标"),
     "quality.consistency": ("As before", "前后一致"),
     "quality.agrees": ("As others", "与他人一致"),

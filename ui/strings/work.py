@@ -21,6 +21,13 @@ STRINGS = {
         "This template has no cases. Add some on the Build page.",
         "此模板没有用例,请在构建页面添加。",
     ),
+    "problem.few_together": (
+        (
+            "How far people can be relied on shows in pairs that several of them judged, or in gold. {minimum} are needed; there are "
+            "{count}. Ask for more judgements per comparison, or set 'reliability' to off."
+        ),
+        "人员可靠度须由多人评判过的成对比较或金标得出。需要 {minimum} 个;现有 {count} 个。请提高每个比较的评判数,或将“人员可靠度”设为 off。",
+    ),
     "problem.few_judgements": (
         "A reward model needs {minimum} judgements; there are {count}. Label more first.",
         "训练奖励模型需要 {minimum} 个评判,目前有 {count} 个。请先继续标注。",

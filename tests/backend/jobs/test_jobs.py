@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from backend.jobs import runner, worker
-from backend.jobs.folder import BadJob, Job, read_job, write_job, write_rows
+from backend.jobs.folder import BadJob, Job, read_job, scores, write_job, write_rows
 from backend.registry import artifacts
 from backend.training import job as training_job
 from backend.training import settings as settings_of
@@ -337,3 +337,16 @@ def test_a_job_survives_its_folder(tmp_path: Path, base: Path) -> None:
     (folder / "job.json").write_text("{")
     with pytest.raises(BadJob, match=r"job\.json"):
         read_job(folder)
+
+
+def test_a_queue_job_leaves_scores_and_no_model(tmp_path: Path, base: Path) -> None:
+    said = [{**row, "comparison": n, "arm": "random"} for n, row in enumerate(tiny.separable_rows(60))]
+    waiting = [{**row, "comparison": 100 + n, "arm": "waiting"} for n, row in enumerate(tiny.separable_rows(10))]
+    for row in waiting:
+        del row["ranks"]
+    folder = job_folder(tmp_path, base, "score", said + waiting, {"rule": "coverage", "threads": 1})
+    assert worker.main(folder) == worker.DONE
+    done = last_event(folder)
+    assert done["kind"] == "done" and "artifact" not in done and done["report"]["n"] == 10
+    assert {row["comparison"] for row in scores(folder)} == set(range(100, 110))
+    assert not (tmp_path / "models").exists() and list((tmp_path / "features").iterdir())

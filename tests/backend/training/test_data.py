@@ -107,3 +107,18 @@ def test_a_line_holds_neighbours_and_no_more_than_the_limit_where_one_does() -> 
     assert all(sum(lengths[place] for place in some) <= 100 for some in cut) and len(cut) == 3
     assert lines(lengths, 1000) == [list(range(7))] and lines([], 100) == []
     assert lines([300, 10], 100) == [[0], [1]], "a text that is too long stands alone"
+
+
+def test_a_soft_label_takes_the_place_of_the_ranks_and_is_of_two_answers(tmp_path: Path) -> None:
+    plain = {"case": 1, "split": "train", "conversation": [], "answers": [{"completion": 1, "text": "a"}, {"completion": 2, "text": "b"}],
+             "ranks": [1, 2]}  # fmt: skip
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps({**plain, "share": 0.7}) + "\n" + json.dumps(plain) + "\n")
+    assert [pairs_of(row)[0].share for row in read_comparisons(file)] == [0.7, 1.0]
+    for wrong in (
+        {**plain, "share": 1.1},
+        {**plain, "answers": plain["answers"] * 2, "ranks": [1, 2, 3, 4], "share": 0.5},
+    ):
+        file.write_text(json.dumps(wrong) + "\n")
+        with pytest.raises(BadRows, match="share"):
+            read_comparisons(file)

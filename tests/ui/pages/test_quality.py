@@ -11,7 +11,8 @@ from playwright.sync_api import expect
 
 from backend import labelling
 from backend.labels import form as forms
-from feedback_db.types import Project
+from feedback_db import jobs
+from feedback_db.types import Job, Project
 from tests.ui.house import token_for
 from tests.ui.pages.studio import Studio, Tab, parts
 
@@ -60,10 +61,34 @@ def test_a_saved_form_is_asked_with_the_next_desk(tab: Tab, studio: Studio) -> N
     assert before
 
 
+def test_the_queue_is_ordered_by_a_rule_and_the_page_says_what_is_known_of_its_gain(tab: Tab, studio: Studio) -> None:
+    job = None
+    try:
+        said, shown, _ = tab.call("order_queue", studio.project.id, "coverage", "once")
+        job = studio.store.find(Job, "kind = 'score'")[0]
+        assert f"Job {job.id}" in parts(said, "note")[0]["text"]
+        assert "Not measured yet" in parts(shown, "note")[2]["text"]
+        assert [card["value"] for card in parts(shown, "cards")[0]["items"]][1] == "0"
+        tab.call("order_queue", studio.project.id, "coverage", "once")
+        assert len(studio.store.find(Job, "kind = 'score'")) == 1, "one click is one job"
+        with pytest.raises(gr.Error, match="already"):
+            tab.call("order_queue", studio.project.id, "coverage", "twice")
+        assert "parts" not in tab.call("order_tick", studio.project.id, None)[0], "nothing changed"
+        jobs.claim(studio.store, job.id or 0)
+        shown = tab.call("order_tick", studio.project.id, None)[0]
+        assert f"Job {job.id} is ordering" in parts(shown, "note")[1]["text"]
+    finally:
+        if job is not None:
+            jobs.set_state(studio.store, job.id or 0, "cancelling")
+            jobs.set_state(studio.store, job.id or 0, "cancelled")
+
+
 @pytest.mark.parametrize(("theme", "lang"), [("light", "en"), ("dark", "zh-CN")])
 def test_the_page_breaks_no_rule_of_accessibility(studio: Studio, studio_page: Any, theme: str, lang: str) -> None:
     page = studio_page(studio.engineer, lang, theme)
     page.goto("/studio/quality")
     expect(page.locator("#quality table").first).to_be_visible()
+    page.locator("#tab-order-button, button[role=tab]").nth(1).click()
+    expect(page.locator("#order h2").first).to_be_visible()
     found = Axe().run(page, options=RULES).response["violations"]
     assert [(one["id"], one["nodes"][0]["target"], one["nodes"][0]["failureSummary"]) for one in found] == []
