@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
-from backend import comparing, prompting, testing
+from backend import comparing, prompting, streaming, testing
 from backend.engines.kept import SamplingSettings
 from backend.suites import running
 from backend.suites.checks import parse
@@ -276,7 +276,7 @@ def _filled(ui: Ui, project_id: int, suite_id: int | None) -> list[Any]:
     person = ui.guard.person()
     found = testing.named(ui.store, person, project_id)
     templates = template_choices(prompting.templates(ui.store, person, project_id))
-    models = model_choices(ui, comparing.policies(ui.store, person))
+    models = model_choices(ui, streaming.policies(ui.store, person))
     chosen = testing.suite(ui.store, person, suite_id) if suite_id else None
     choices = [(ui.guard.say("suites.new"), 0), *((f"{one.name} · v{one.version}", one.id or 0) for one in found)]
     return [
