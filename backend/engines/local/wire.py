@@ -152,7 +152,7 @@ def parse(kind: type[Body], raw: bytes) -> Body:
     try:
         return kind.model_validate_json(raw)
     except ValidationError as problem:
-        first = problem.errors(include_url=False, include_context=False, include_input=False)[0]
+        first = _most_telling(problem.errors(include_url=False, include_context=False, include_input=False))
     param = str(first["loc"][0]) if first["loc"] else None
     if first["type"] == "extra_forbidden":
         raise ApiProblem(
@@ -162,6 +162,12 @@ def parse(kind: type[Body], raw: bytes) -> Body:
         raise ApiProblem(400, "The body is not valid JSON.", "invalid_json")
     where = ".".join(str(step) for step in first["loc"])
     raise ApiProblem(400, f"{where}: {first['msg']}", "invalid_value", param=param)
+
+
+def _most_telling(errors: list[Any]) -> Any:
+    """Of a field that may be of several kinds each kind complains: rather what is wrong within one than that it is another."""
+    same = [error for error in errors if error["loc"][:1] == errors[0]["loc"][:1]]
+    return min(same, key=lambda error: error["type"].endswith("_type"))  # the first of them
 
 
 # answers

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -156,6 +158,29 @@ def test_a_bad_chat_is_a_bad_request_error_that_names_the_setting(api: openai.Op
     assert refused.value.type == "invalid_request_error"
     assert refused.value.code
     assert len(refused.value.body["message"]) > 10
+
+
+def test_of_a_setting_with_several_kinds_the_reason_is_of_the_kind_that_was_given(api: openai.OpenAI):
+    for stop, reason in ((["x"] * 17, "at most 16 items"), (["x", 5], "valid string"), (5, "valid string")):
+        with pytest.raises(openai.BadRequestError, match=reason):
+            api.chat.completions.create(model="base", messages=HELLO, stop=stop)
+
+
+def test_a_client_that_reads_nothing_does_not_hold_up_the_others(api: openai.OpenAI, engine: Served):
+    asked: dict[str, Any] = {"model": "base", "messages": HELLO, "n": 8, "max_tokens": 200, "seed": 4, "stream": True}
+    body = json.dumps({**asked, "logprobs": True, "top_logprobs": 20}).encode()
+    host, port = engine.url.removeprefix("http://").split(":")
+    with socket.socket() as idle:
+        idle.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        idle.connect((host, int(port)))
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {KEY}\r\n"
+        idle.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        wait_until(lambda: engine.scheduler.health()["active"] > 0)
+        told = api.chat.completions.create(model="base", messages=HELLO, max_tokens=20, seed=1)
+        assert told.choices[0].message.content
+        wait_until(
+            lambda: engine.scheduler.health()["active"] == 0, 30
+        )  # what it does not read is written all the same
 
 
 @pytest.mark.parametrize(

@@ -181,7 +181,7 @@ def test_a_bad_request_is_answered_with_its_reason(raw: httpx.Client, extra: dic
 
 def test_health_needs_no_key_and_tells_no_names(engine: Served):
     health = httpx.get(f"{engine.url}/health", trust_env=False).json()
-    own = {"resting", "device", "dtype", "memory_bytes", "gpu_bytes"}
+    own = {"resting", "device", "dtype", "attention", "quantisation", "memory_bytes", "gpu_bytes"}
     assert set(health) == {
         "loaded",
         "adapters",
