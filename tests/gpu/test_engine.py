@@ -11,6 +11,7 @@ import random
 import subprocess
 import time
 import warnings
+import weakref
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -259,8 +260,9 @@ def test_a_job_has_the_memory_while_the_engine_rests(
     rest = Rest(base, scheduler)
     request = Request(one.adapters[0], prompts_of(4, 5), 20, 7, 2)
     before = [piece.text for piece in Answers(scheduler, request).whole()]
-    held = rest.health()["gpu_bytes"]
+    held, stack = rest.health()["gpu_bytes"], weakref.ref(base.stack) if base.stack else lambda: None
     freed = rest.begin(job.pid)
+    assert stack() is None  # it holds the weights where they were
     if device == "cuda":
         assert freed >= 0.9 * base.weight_bytes and rest.health()["gpu_bytes"] <= held - freed
     with pytest.raises(Resting, match="rests while a model is trained"):

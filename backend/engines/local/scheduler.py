@@ -231,10 +231,14 @@ class Scheduler:
                 self._run_errand(*errand)
             if starting:
                 self._guarded(partial(self._start, starting), [job.ticket for job in starting])
-            for group in list(self._groups):
-                self._guarded(partial(self._step, group), [row.ticket for row in group.rows])
-            self._groups = [group for group in self._groups if any(not row.ticket.is_cancelled for row in group.rows)]
+            self._step_all()
         self.end_all("The engine is stopping.")
+
+    def _step_all(self) -> None:
+        """Not in the loop above, whose last group would hold on to its weights while an errand lets them go."""
+        for group in list(self._groups):
+            self._guarded(partial(self._step, group), [row.ticket for row in group.rows])
+        self._groups = [group for group in self._groups if any(not row.ticket.is_cancelled for row in group.rows)]
 
     def _run_errand(self, act: Callable[[Collection[str]], Any], future: Future[Any]) -> None:
         if not future.set_running_or_notify_cancel():
