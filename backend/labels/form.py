@@ -135,9 +135,13 @@ def check(answer: Answer, form: Form, kind: str, texts: tuple[str, ...]) -> Answ
     if len(answer.spans or ()) > SPANS_MOST:
         raise DoesNotFit(f"At most {SPANS_MOST} highlights.", "many_spans", most=SPANS_MOST)
     _check_texts(answer, form, len(texts))
+    _check_confidence(answer, form)
+    return answer
+
+
+def _check_confidence(answer: Answer, form: Form) -> None:
     if answer.confidence is not None and (not form.confidence or answer.confidence not in CONFIDENCES):
         raise DoesNotFit("Confidence is 1, 2 or 3, where the form asks for it.", "bad_confidence")
-    return answer
 
 
 def _check_written(answer: Answer, form: Form) -> Answer:
@@ -160,6 +164,7 @@ def _check_written(answer: Answer, form: Form) -> Answer:
     _check_flags(answer, form, 0)
     _check_long(answer)
     _check_reason(answer, form)
+    _check_confidence(answer, form)
     return answer
 
 

@@ -67,6 +67,7 @@ def test_it_can_be_taken_back_and_comes_back_as_it_was_written(store, annotator,
         ({"ranks": (1, 2)}, "no answers here"),
         ({"flags": ("unsafe:0",)}, "no answers here"),
         ({"edited_place": 0}, "no answers here"),
+        ({"confidence": 2}, "Confidence"),
         ({"edited_text": "x" * 20_001}, "20000 characters"),
     ],
 )

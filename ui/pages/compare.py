@@ -49,8 +49,6 @@ def page(ui: Ui) -> None:
         with gr.Row(elem_classes="wh-tight"):
             columns, settings = _settings(ui)
         shown = drawn("panes")
-        votes = vote_row(ui)
-        battle = battle_row(ui)
         with gr.Row(elem_classes=["wh-tight", "wh-middle"]):
             send = gr.Button(
                 label("compare.send"),
@@ -63,6 +61,8 @@ def page(ui: Ui) -> None:
             )
             write = gr.Button(label("compare.write"), size="sm", elem_id="write", scale=0, min_width=200)
             status = drawn("compare-status", scale=5)
+        votes = vote_row(ui)
+        battle = battle_row(ui)
         with gr.Row(elem_classes=["wh-tight", "wh-panel"]):
             template = picker(label("compare.many_template"), "many-template", scale=3, min_width=180)
             model = picker(label("compare.many_model"), "many-model", scale=3, min_width=180)

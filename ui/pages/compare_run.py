@@ -65,7 +65,7 @@ class RunRow(NamedTuple):
 
 def vote_row(ui: Ui) -> Votes:
     label = ui.text.label
-    with gr.Row(elem_classes=["wh-tight", "wh-middle"]):
+    with gr.Row(elem_classes=["wh-tight", "wh-panel"]):
         tie = gr.Button(label("battle.tie"), size="sm", interactive=False, elem_id="vote-tie", scale=0, min_width=90)
         bad = gr.Button(label("compare.bad"), size="sm", interactive=False, elem_id="vote-bad", scale=0, min_width=110)
         text = gr.Textbox(label=label("compare.next"), elem_id="next-turn", scale=5, min_width=240, max_lines=4)

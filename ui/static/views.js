@@ -165,7 +165,7 @@ const sights = (frame, part) => {
     const toggle = button(`sight-${name}`, part.words[name], "", () => {
       frame.sight = { ...frame.sight, [name]: !frame.sight[name] };
       toggle.setAttribute("aria-pressed", String(frame.sight[name]));
-      fillPanes(frame, frame.part);
+      fillPanes(frame, frame.shows);
     });
     toggle.setAttribute("aria-pressed", "false");
     row.append(toggle);
@@ -205,7 +205,7 @@ const fillActs = (box, item, at, words, trigger) => {
 
 // The texts of panes change many times a second: the nodes stay, so that selection and scroll stay too.
 const fillPanes = (frame, part) => {
-  frame.part = part;
+  frame.shows = part;
   const node = frame.querySelector(".vw-panes");
   part.items.forEach((item, at) => {
     const pane = node.children[at];
@@ -232,7 +232,7 @@ export const parts = (root, props, watch, trigger) => {
       const text = JSON.stringify(part);
       const before = drawn[at];
       if (before?.text === text) return before;
-      if (before && part.t === "panes" && before.t === "panes" && before.node.part.items.length === part.items.length) {
+      if (before && part.t === "panes" && before.t === "panes" && before.node.shows.items.length === part.items.length) {
         fillPanes(before.node, part);
         return { text, t: part.t, node: before.node };
       }
