@@ -6,7 +6,7 @@ from pathlib import Path
 from sqlite_utils import Database, Migrations
 from sqlite_utils.utils import sqlite3
 
-SCHEMA_VERSION = 8  # = number of steps below; written to user_version, so that older code refuses a newer file
+SCHEMA_VERSION = 9  # = number of steps below; written to user_version, so that older code refuses a newer file
 
 migrations = Migrations("whetstone")
 
@@ -55,6 +55,12 @@ def m007_engines(db: Database) -> None:
 @migrations()
 def m008_label_forms(db: Database) -> None:
     for statement in _statements("008_label_forms.sql"):
+        db.conn.execute(statement)
+
+
+@migrations()
+def m010_reviews(db: Database) -> None:
+    for statement in _statements("010_reviews.sql"):
         db.conn.execute(statement)
 
 

@@ -10,6 +10,7 @@ from ui.strings import (
     people,
     problems,
     quality,
+    review,
     rounds,
     shell,
     train,
@@ -17,6 +18,22 @@ from ui.strings import (
     work,
 )
 
-FILES = (shell, problems, work, views, label, build, compare, quality, order, train, rounds, models, engines, people)
+FILES = (
+    shell,
+    problems,
+    work,
+    views,
+    label,
+    build,
+    compare,
+    quality,
+    order,
+    review,
+    train,
+    rounds,
+    models,
+    engines,
+    people,
+)
 
 STRINGS: dict[str, tuple[str, ...]] = {key: texts for file in FILES for key, texts in file.STRINGS.items()}

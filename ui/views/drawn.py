@@ -99,3 +99,8 @@ def command(label: str, text: str) -> Part:
 def panes(items: Iterable[Mapping[str, Any]]) -> Part:
     """{"badge", "title", "text", "foot", "state", "problem"}, side by side."""
     return {"t": "panes", "items": [dict(item) for item in items]}
+
+
+def diff(pieces: Iterable[tuple[str, str]], label: str) -> Part:
+    """(same, gone or new, text): one text, with what left it and what came."""
+    return {"t": "diff", "label": label, "pieces": [[kind, text] for kind, text in pieces]}
