@@ -99,7 +99,7 @@ def last_submitted(store: Store, person_id: int, project_id: int, since: int) ->
     """This person's newest judgement that counts, not older than ``since``."""
     rows = store.rows(
         "select head_judgement_id as id from assignments where person_id = ? and state = 'submitted' and submitted_at >= ?"
-        " and project_id = ? order by submitted_at desc, id desc limit 1",
+        " and project_id = ? and purpose <> 'review' order by submitted_at desc, id desc limit 1",
         [person_id, since, project_id],
     )
     return store.get(Judgement, rows[0]["id"]) if rows else None

@@ -6,7 +6,7 @@ from pathlib import Path
 from sqlite_utils import Database, Migrations
 from sqlite_utils.utils import sqlite3
 
-SCHEMA_VERSION = 10  # = number of steps below; written to user_version, so that older code refuses a newer file
+SCHEMA_VERSION = 11  # = number of steps below; written to user_version, so that older code refuses a newer file
 
 migrations = Migrations("whetstone")
 
@@ -61,6 +61,12 @@ def m008_label_forms(db: Database) -> None:
 @migrations()
 def m009_turns(db: Database) -> None:
     for statement in _statements("009_turns.sql"):
+        db.conn.execute(statement)
+
+
+@migrations()
+def m010_reviews(db: Database) -> None:
+    for statement in _statements("010_reviews.sql"):
         db.conn.execute(statement)
 
 

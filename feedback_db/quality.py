@@ -15,7 +15,7 @@ CATEGORIES = ("a", "b", "tie", "both_bad", "both_good")
 PAIRS = (
     " from assignments a join judgements j on j.id = a.head_judgement_id join comparisons k on k.id = a.comparison_id"
     " where a.state = 'submitted' and a.project_id = :project and (:person is null or a.person_id = :person)"
-    " and j.after_reveal = 0 and k.kind = 'pair'"
+    " and j.after_reveal = 0 and k.kind = 'pair' and k.void_reason is null"
 )
 COUNTED = f"{PAIRS} and a.purpose in ('label', 'surplus') and k.gold is null and k.arm = 'random'"
 CATEGORY = "case when j.both_good then 4 when j.both_bad then 3 when j.verdict = 'tie' then 2 when j.verdict = 'b' then 1 else 0 end"
@@ -53,6 +53,13 @@ def said(store: Store, project_id: int) -> list[Said]:
     """Every judgement of a pair that agreement is measured on."""
     sql = f"select a.comparison_id, a.person_id, {CATEGORY} {COUNTED}"
     return [Said(*row) for row in store.db.conn.execute(sql, {"project": project_id, "person": None}).fetchall()]
+
+
+def said_by_guideline(store: Store, project_id: int) -> list[tuple[int, Said]]:
+    """What ``said`` tells, each with the version of the guideline it was given by; without one it is left out."""
+    sql = f"select j.guideline_id, a.comparison_id, a.person_id, {CATEGORY} {COUNTED} and j.guideline_id is not null"
+    found = store.db.conn.execute(sql, {"project": project_id, "person": None})
+    return [(row[0], Said(*row[1:])) for row in found.fetchall()]
 
 
 def votes(store: Store, project_id: int) -> list[Vote]:

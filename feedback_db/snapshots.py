@@ -12,11 +12,14 @@ from .snapshot_rows import answer_rows, rows_text, unpaired_rows
 from .store import Store
 from .types import Snapshot, SnapshotKind
 
-# What reaches training: heads of label assignments, seen before any reveal, on whole answers.
+# What reaches training: heads of label assignments, seen before any reveal, on whole answers. Where a reviewer has decided,
+# that judgement alone: it was given blind first and confirmed, or changed, in sight of what the others said.
 TRAINABLE = """
   from current_judgements j join comparisons k on k.id = j.comparison_id
-  where j.project_id = ? and j.purpose = 'label' and j.ranks is not null and k.gold is null
-    and j.after_reveal = 0 and j.partial = 0 and j.redacted_at is null
+  where j.project_id = ? and j.ranks is not null and k.gold is null and k.void_reason is null
+    and j.partial = 0 and j.redacted_at is null and (j.purpose = 'review' or (j.purpose = 'label' and j.after_reveal = 0
+      and not exists (select 1 from assignments r where r.project_id = j.project_id and r.comparison_id = j.comparison_id
+        and r.purpose = 'review' and r.state = 'submitted')))
 """
 COMPARED = " and k.kind <> 'demonstration'"  # an answer somebody wrote says nothing of any other
 

@@ -231,6 +231,7 @@ class Comparison:
     batch: str | None = None
     created_at: int = 0
     done_at: int | None = None
+    void_reason: str | None = None  # why it cannot be judged; what was said of it counts nowhere
 
 
 @dataclass(frozen=True, kw_only=True)

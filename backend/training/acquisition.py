@@ -8,8 +8,8 @@ coverage: the same with p (1 - p) = 1/4 everywhere, so that answers do not matte
 disagreement: BALD (Houlsby et al. 2011, arXiv:1112.5745): the entropy of an ensemble's mean prediction less the mean
 entropy of its members' predictions. The ensemble is the reward model's, or else probes fitted to bootstraps of the cases.
 
-Left out: "closest to one half". Most such pairs are alike and would stay a toss-up however often they were judged; it lost
-to chance where it was measured (docs/benchmarks.md).
+Left out: "closest to one half". Most such pairs are alike and would stay a toss-up however often they were judged; it was
+never above chance where it was measured (docs/benchmarks.md).
 """
 
 from collections.abc import Hashable, Sequence

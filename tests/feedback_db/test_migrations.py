@@ -11,7 +11,7 @@ import pytest
 from sqlite_utils import Database
 
 from feedback_db import Store, jobs, judgements, migrations, queue, rounds
-from feedback_db.types import Case, Document, Job, Judgement, Model, Project, RemoteEngine, Round, Snapshot
+from feedback_db.types import Case, Comparison, Document, Job, Judgement, Model, Project, RemoteEngine, Round, Snapshot
 
 
 def file_before(path: Path, step: str, version: int) -> None:
@@ -274,3 +274,25 @@ def test_cases_from_before_turns_came_from_no_judgement_and_where_one_came_from_
     with pytest.raises(sqlite3.IntegrityError, match="never changes"):
         store.db.conn.execute("update cases set judgement_id = 1 where id = 1")
     store.close()
+
+
+def test_comparisons_and_their_judgements_survive_the_step_that_sets_some_aside(tmp_path: Path) -> None:
+    path = tmp_path / "feedback.db"
+    file_before(path, "m010_reviews", 9)
+    conn = sqlite3.connect(path, isolation_level=None)
+    conn.executescript(
+        """
+        insert into cases(id, project_id, conversation, split, digest, created_at) values (1, 1, '[]', 'train', zeroblob(32), 1);
+        insert into comparisons(id, project_id, case_id, kind, size, overlap, slots_left, created_at) values (1, 1, 1, 'pair', 2, 1, 1, 1);
+        """
+    )
+    conn.close()
+    store = Store(path)
+    found = store.get(Comparison, 1)
+    assert (found.status, found.void_reason, found.slots_left) == ("open", None, 1)
+    with pytest.raises(sqlite3.IntegrityError, match="retired"):
+        store.db.conn.execute("update comparisons set void_reason = 'cut off' where id = 1")
+    store.db.conn.execute("update comparisons set void_reason = 'cut off', status = 'retired' where id = 1")
+    with pytest.raises(sqlite3.IntegrityError):
+        store.db.conn.execute("update comparisons set void_reason = '' where id = 1")
+    assert store.rows("pragma foreign_key_check") == []

@@ -14,7 +14,9 @@ from backend.stats.agreement import Estimate
 from feedback_db.types import Project
 from ui.context import Ui
 from ui.guard import needs
+from ui.pages.quality_guidelines import guidelines_panel, guidelines_shown
 from ui.pages.quality_order import order_panel, order_shown
+from ui.pages.quality_review import review_panel, review_shown
 from ui.views.drawn import cards, drawing, drawn, heading, note, table
 from ui.views.pickers import fill_projects, picker, project_picker
 from ui.views.words import figure, share
@@ -37,6 +39,10 @@ def page(ui: Ui) -> None:
                     asked = drawn("asked", scale=3)
             with gr.Tab(label("order.tab"), elem_id="tab-order"):
                 order = order_panel(ui, project)
+            with gr.Tab(label("review.tab"), elem_id="tab-review"):
+                review = review_panel(ui, project)
+            with gr.Tab(label("guide.tab"), elem_id="tab-guidelines"):
+                guidelines = guidelines_panel(ui, project)
             with gr.Tab(label("quality.form"), elem_id="tab-form"):
                 fields = _fields(ui)
                 save = gr.Button(label("quality.save"), variant="primary", size="sm", elem_id="save-form")
@@ -52,6 +58,8 @@ def page(ui: Ui) -> None:
             gr.update(choices=ids, value=first),
             *_filled(of, form),
             *order_shown(ui, project_id or 0),
+            *review_shown(ui, project_id or 0),
+            *guidelines_shown(ui, project_id or 0),
         ]
 
     def open_page(request: gr.Request) -> list[Any]:
@@ -80,7 +88,7 @@ def page(ui: Ui) -> None:
         return drawing(note(ui.guard.say("quality.asked", id=made.id), "ok"))
 
     quiet: dict[str, Any] = {"show_progress": "hidden", "queue": False}
-    outputs = [shown, divided, *fields, *order]
+    outputs = [shown, divided, *fields, *order, *review, *guidelines]
     gr.on(None, open_page, None, [project, *outputs], api_name="quality_open", **quiet)
     project.input(show, project, outputs, api_name="quality_project", **quiet)
     save.click(save_form, [project, *fields], saved, api_name="save_form")

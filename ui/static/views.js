@@ -45,6 +45,14 @@ const DRAW = {
     return node;
   },
 
+  diff(part) {
+    const node = make("div", "vw-diff");
+    node.setAttribute("role", "group");
+    node.setAttribute("aria-label", part.label);
+    for (const [kind, text] of part.pieces) node.append(make({ gone: "del", new: "ins" }[kind] ?? "span", "", text));
+    return node;
+  },
+
   cards(part) {
     const node = make("dl", "vw-cards");
     for (const item of part.items) {

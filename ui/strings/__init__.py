@@ -10,6 +10,7 @@ from ui.strings import (
     people,
     problems,
     quality,
+    review,
     rounds,
     shell,
     suites,
@@ -19,7 +20,8 @@ from ui.strings import (
 )
 
 FILES = (
-    shell, problems, work, views, label, build, suites, compare, quality, order, train, rounds, models, engines, people,
+    shell, problems, work, views, label, build, suites, compare, quality, order, review, train, rounds, models, engines,
+    people,
 )  # fmt: skip
 
 STRINGS: dict[str, tuple[str, ...]] = {key: texts for file in FILES for key, texts in file.STRINGS.items()}

@@ -102,3 +102,8 @@ def panes(items: Iterable[Mapping[str, Any]], words: Mapping[str, str] | None = 
     ``words`` name the acts and the ways of looking; a click on an act triggers ``select`` with {"act", "at"}.
     """
     return {"t": "panes", "items": [dict(item) for item in items], "words": dict(words or {})}
+
+
+def diff(pieces: Iterable[tuple[str, str]], label: str) -> Part:
+    """(same, gone or new, text): one text, with what left it and what came."""
+    return {"t": "diff", "label": label, "pieces": [[kind, text] for kind, text in pieces]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 import gradio as gr
@@ -9,10 +10,10 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
-from backend import labelling
+from backend import labelling, reviewing
 from backend.labels import form as forms
 from feedback_db import jobs
-from feedback_db.types import Job, Project
+from feedback_db.types import Assignment, Comparison, Job, Judgement, Project
 from tests.ui.house import token_for
 from tests.ui.pages.studio import Studio, Tab, parts
 
@@ -39,7 +40,7 @@ def test_every_figure_says_what_it_rests_on(tab: Tab, studio: Studio) -> None:
     (tables, cards) = (parts(shown, "table"), parts(shown, "cards")[0]["items"])
     assert cards[0]["value"] == "–" and "n = 0" in cards[0]["hint"]  # nobody judged what another did
     people = tables[0]["rows"]
-    assert people[0]["cells"][0] == "ann" and "n = " in people[0]["cells"][5]
+    assert people[0]["cells"][0] == "ann" and "n = " in people[0]["cells"][6]
 
 
 def test_a_saved_form_is_asked_with_the_next_desk(tab: Tab, studio: Studio) -> None:
@@ -83,12 +84,61 @@ def test_the_queue_is_ordered_by_a_rule_and_the_page_says_what_is_known_of_its_g
             jobs.set_state(studio.store, job.id or 0, "cancelled")
 
 
+def divided(studio: Studio) -> Comparison:
+    """A pair of which the annotator and the admin say the opposite."""
+    store, project_id = studio.store, studio.project.id or 0
+    first = store.find(Judgement, "verdict in ('a', 'b')")[0]
+    reviewing.ask_one_more(store, studio.engineer, first.comparison_id)
+    desk = labelling.next_desk(store, studio.admin, project_id)
+    assert desk is not None
+    lease = store.get(Assignment, desk.assignment)
+    assert lease.comparison_id == first.comparison_id
+    places = dict(zip(first.shown, first.ranks or (), strict=True))
+    ranks = tuple(3 - places[position] for position in lease.shown)
+    answer = labelling.Answer(ranks=ranks, strength=1, seconds=1.0)
+    labelling.submit(store, studio.admin, lease.id or 0, uuid.uuid4().bytes, answer)
+    return store.get(Comparison, first.comparison_id)
+
+
+def test_a_reviewer_judges_blind_then_sees_all_and_may_decide_otherwise(tab: Tab, studio: Studio) -> None:
+    store, asked = studio.store, divided(studio)
+    tab.call("quality_project", studio.project.id)
+    seen, told, _, *buttons = tab.call("review_look", asked.id)
+    assert len(parts(seen, "panes")[0]["items"]) == 2 and told["parts"] == [] and buttons[0]["interactive"]
+    assert "ann" not in str(seen)
+    told = tab.call("review_left", None)[0]
+    assert [row["cells"][1] for row in parts(told, "table")[0]["rows"]] == ["label", "label", "review"]
+    assert parts(told, "table")[0]["rows"][2]["cells"][2] == "Left"
+    told = tab.call("review_right", None)[0]
+    assert parts(told, "table")[0]["rows"][2]["cells"][2] == "Right"
+    chain = store.find(Judgement, "comparison_id = ? and person_id = ?", [asked.id, studio.engineer.id])
+    assert [one.act for one in chain] == ["submit", "correct"] and chain[1].after_reveal
+    with pytest.raises(gr.Error, match="1 to 500"):
+        tab.call("review_void", None, "", studio.project.id)
+    said = tab.call("review_void", None, "cut off", studio.project.id)[1]
+    assert f"Comparison {asked.id} is set aside" in parts(said, "note")[0]["text"]
+    assert store.get(Comparison, asked.id or 0).void_reason == "cut off"
+    (none, *_lists) = tab.call("make_gold", studio.project.id, None)
+    assert "all agree" in parts(none, "note")[0]["text"]
+
+
+def test_a_new_guideline_is_in_force_at_once_and_says_what_it_changed(tab: Tab, studio: Studio) -> None:
+    before = tab.call("quality_project", studio.project.id)[-2]
+    said, body, shown = tab.call("save_guideline", studio.project.id, f"{before}\nThen the kinder one.")
+    assert "is in force" in parts(said, "note")[0]["text"] and body.endswith("kinder one.")
+    changed = parts(shown, "diff")[0]["pieces"]
+    assert changed[-1][0] == "new" and "kinder" in changed[-1][1]
+    desk = labelling.next_desk(studio.store, studio.annotator, studio.project.id or 0)
+    assert desk is not None and desk.guideline.endswith("kinder one.")
+
+
 @pytest.mark.parametrize(("theme", "lang"), [("light", "en"), ("dark", "zh-CN")])
 def test_the_page_breaks_no_rule_of_accessibility(studio: Studio, studio_page: Any, theme: str, lang: str) -> None:
     page = studio_page(studio.engineer, lang, theme)
     page.goto("/studio/quality")
     expect(page.locator("#quality table").first).to_be_visible()
-    page.locator("#tab-order-button, button[role=tab]").nth(1).click()
-    expect(page.locator("#order h2").first).to_be_visible()
-    found = Axe().run(page, options=RULES).response["violations"]
-    assert [(one["id"], one["nodes"][0]["target"], one["nodes"][0]["failureSummary"]) for one in found] == []
+    for place, drawn in enumerate(("#quality table", "#order h2", "#conflict", "#guidelines h2, #guideline", "#steps")):
+        page.get_by_role("tab").nth(place).click()
+        expect(page.locator(drawn).first).to_be_visible()
+        found = Axe().run(page, options=RULES).response["violations"]
+        assert [(one["id"], one["nodes"][0]["target"], one["nodes"][0]["failureSummary"]) for one in found] == []
