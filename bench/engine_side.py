@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from backend.engines import memory
 from backend.engines.local.asking import Piece, Request
 from backend.engines.local.loading import Setting, load_base
 from backend.engines.local.resolver import Resolved
@@ -35,6 +36,7 @@ class Engine:
         base.end_tokens = frozenset()  # every answer has as many tokens as were asked for
         self.base = base
         self.scheduler = Scheduler(base)
+        memory.settle()  # as the engine's process does
         self.models = [
             Resolved(f"adapter{at}", Path(folder), digest)
             for at, (folder, digest) in enumerate(zip(order["adapters"], order["digests"], strict=True))

@@ -17,6 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from backend.engines import memory
 from bench import report, workload
 from bench.training import CACHE, PAIRS, ROOT, PeerFailed
 
@@ -195,14 +196,17 @@ def split(prompts: list[list[int]], at: int) -> tuple[list[list[int]], list[list
 
 
 def run(command: Sequence[str], order: dict[str, Any], way: str) -> dict[str, Any]:
-    """One side in a process of its own; its last line is what it found. Raises PeerFailed with the end of what it said."""
+    """One side in a process of its own; its last line is what it found. Raises PeerFailed with the end of what it said.
+
+    One thread also in threads that a side starts; ours in the environment that the engine's process is given.
+    """
     done = subprocess.run(
         [sys.executable, *command],
         cwd=ROOT,
         input=json.dumps({**order, "way": way}),
         capture_output=True,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": str(THREADS)},  # also in threads that a side starts
+        env={**os.environ, **(memory.ENVIRONMENT if command == OURS else {}), "OMP_NUM_THREADS": str(THREADS)},
         timeout=PATIENCE_SECONDS,
         check=False,
     )

@@ -177,7 +177,8 @@ def adapters(folder: Path, size: str, count: int) -> list[Adapter]:
     if not index.exists() or len(json.loads(index.read_text("utf-8"))) < count:
         saved = [saved_adapter(models, base, seed) for seed in range(count)]
         index.write_text(json.dumps([one._asdict() for one in saved]), encoding="utf-8")
-    return [Adapter(**one) for one in json.loads(index.read_text("utf-8"))[:count]]
+    listed = [Adapter(**one) for one in json.loads(index.read_text("utf-8"))[:count]]
+    return [one._replace(folder=str(models / Path(one.folder).name)) for one in listed]  # the cache may have been moved
 
 
 def saved_adapter(models: Path, base: Path, seed: int) -> Adapter:

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from backend.decoder import joined
-from backend.decoder.joined import Adapted, Weights
+from backend.decoder import beside, joined
+from backend.decoder.beside import Adapted, Shares
+from backend.decoder.joined import Weights
 
 WIRED_ALIKE = ("LlamaModel", "MistralModel", "Qwen2Model", "Qwen3Model")
 FIXED_TURNS = (
@@ -51,10 +52,26 @@ def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x * cos + torch.cat([-second, first], -1) * sin
 
 
-class Adapters(NamedTuple):
-    """Adapters in use, prepared for every product of the stack. Made anew when their weights change."""
+def _turned_quickly(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """The same without a gradient in the fewest calls: of ``sin`` the first half is negated already."""
+    return (x * cos).addcmul_(x.roll(x.shape[-1] // 2, -1), sin)
 
+
+class Kind(NamedTuple):
+    """Adapters of one rank, prepared for every product of the stack."""
+
+    names: tuple[str, ...]
     parts: list[list[Adapted | None]]  # by layer: queries with keys and values, output, gate with up, down
+
+
+class Adapters(NamedTuple):
+    """Adapters in use, by their rank. Made anew when their weights change."""
+
+    kinds: list[Kind]
+
+    def shares(self, of: Callable[[tuple[str, ...]], Shares]) -> list[Shares]:
+        """By kind, from its names."""
+        return [of(kind.names) for kind in self.kinds]
 
 
 class Stack:
@@ -71,7 +88,9 @@ class Stack:
         self.head_size = int(attention.head_dim)
         self.keys = joined.plain(attention.k_proj).out_features // self.head_size  # type: ignore[operator]
         self.queries = joined.plain(attention.q_proj).out_features // self.head_size  # type: ignore[operator]
-        self._turns: tuple[Tensor, Tensor] | None = None  # cos and sin of all positions so far, (T, 1, head size)
+        self._turns: tuple[Tensor, Tensor] | None = (
+            None  # for ``_turned_quickly``, all positions so far, (T, 1, head size)
+        )
 
     @property
     def linear_layers(self) -> list[nn.Module]:
@@ -87,13 +106,15 @@ class Stack:
         return self._head.weight.dtype
 
     def first_products(self, rows: int) -> Iterator[tuple[Callable[[Tensor], Tensor], Tensor]]:
-        """The first layer's products, each with an adapter of random numbers, and rows to try them on, (rows, I)."""
+        """The first layer's products, and an adapter's of random numbers in both ways they are added, with rows to try them
+        on, (rows, I)."""
         draw = torch.Generator().manual_seed(0)
         for weights in (self._packed or self._weights)[0]:
             outputs, inputs = weights.weight.shape
-            lora = joined.drawn(inputs, outputs, self.dtype, draw)
+            lora = beside.drawn(1, inputs, outputs, self.dtype, draw)
             x = torch.randn(rows, inputs, generator=draw).to(self.dtype)
-            yield partial(joined.product, weights=weights, lora=lora, mask=None), x
+            for shares in (None, beside.EVERY, beside.Seats(0, 1, None, None, None)):
+                yield partial(_product, weights=weights, lora=[lora], shares=[shares]), x
 
     def room(self, slots: int, places: int) -> Tensor:
         """Empty keys and values for so many rows and tokens, (layers, 2, slots, H, places, D)."""
@@ -108,7 +129,19 @@ class Stack:
 
     def adapters(self, names: Sequence[str]) -> Adapters:
         """These adapters' weights as they are now."""
-        return Adapters([[joined.adapted(group, names) for group in _groups(layer)] for layer in self.backbone.layers])
+        ranks = {name: beside.rank_of(self.linear_layers, name) for name in names}
+        used = sorted({*ranks.values()} - {0})
+        return Adapters([self._kind([name for name in names if ranks[name] == rank], rank) for rank in used])
+
+    def holds(self, adapter: str) -> bool:
+        """Whether it is in memory and has a part of what is read here."""
+        return beside.rank_of(self.linear_layers, adapter) > 0
+
+    def _kind(self, names: Sequence[str], rank: int) -> Kind:
+        layers = self.backbone.layers
+        return Kind(
+            tuple(names), [[beside.adapted(group, names, rank) for group in _groups(layer)] for layer in layers]
+        )
 
     @contextmanager
     def for_few_rows(self, adapter: str | None, rows: int) -> Iterator[Adapters]:
@@ -134,7 +167,7 @@ class Stack:
     @torch.no_grad()
     def logits(self, states: Tensor) -> Tensor:
         """(R, D) -> (R, V)"""
-        return joined.product(states, self._packed_head or self._head, None, None)
+        return joined.product(states, self._packed_head or self._head)
 
     @torch.no_grad()
     def read(
@@ -142,35 +175,36 @@ class Stack:
         tokens: Tensor,
         positions: Tensor,
         adapters: Adapters,
-        owners: Tensor | None,
+        shares: Sequence[Shares] | None,
         attend: Attend,
         wanted: Tensor | None = None,
     ) -> Tensor:
         """The states after these tokens: one of each row, or all of some texts. tokens and positions (R,) -> (R, D)
 
-        ``owners`` (R, adapters) says whose each row is, as 0 and 1; None: there is one adapter and every row is its. With
-        ``wanted`` (W,) the states of these places alone, (W, D): in the last layer ``attend`` is then asked for their
-        queries only.
+        ``shares`` says by kind of adapters whose each row is; None: there is one adapter and every row is its. With ``wanted``
+        (W,) the states of these places alone, (W, D): in the last layer ``attend`` is then asked for their queries only. It
+        may name places where ``shares`` is None, and no place elsewhere.
         """
         x: Tensor = self.backbone.embed_tokens(tokens)
         cos, sin = self._turned(positions, x)
-        every, masks = self._packed or self._weights, _Masks(owners)
+        every = self._packed or self._weights
+        whose: Sequence[Shares] = [beside.EVERY for _ in adapters.kinds] if shares is None else shares
+
+        def product(at: int, which: int, x: Tensor, more: Tensor | None = None) -> Tensor:
+            return _product(x, every[at][which], [kind.parts[at][which] for kind in adapters.kinds], whose, more)
+
         for at, layer in enumerate(self.backbone.layers):
-            weights, lora = every[at], adapters.parts[at]
             mine, mlp = layer.self_attn, layer.mlp
-            found = joined.product(_normed(layer.input_layernorm, x), weights[0], lora[0], masks.of(lora[0]))
-            heads = found.view(len(x), -1, self.head_size)
+            heads = product(at, 0, _normed(layer.input_layernorm, x)).view(len(x), -1, self.head_size)
             query, key = self._turn(mine, heads, cos, sin)
             if wanted is not None and at == len(every) - 1:
-                query, x, masks = query[wanted], x[wanted], _Masks(None if owners is None else owners[wanted])
+                query, x = query[wanted], x[wanted]
             seen = attend(at, query, key, heads[:, self.queries + self.keys :])
             if not len(x):  # nobody asks for the states, and the keys and values are kept
                 return x
-            x = x + joined.product(seen, weights[1], lora[1], masks.of(lora[1]))
-            gate, up = joined.product(
-                _normed(layer.post_attention_layernorm, x), weights[2], lora[2], masks.of(lora[2])
-            ).chunk(2, -1)
-            x = x + joined.product(mlp.act_fn(gate).mul_(up), weights[3], lora[3], masks.of(lora[3]))
+            x = product(at, 1, seen, x)
+            gate, up = product(at, 2, _normed(layer.post_attention_layernorm, x)).chunk(2, -1)
+            x = product(at, 3, mlp.act_fn(gate).mul_(up), x)
         return _normed(self.backbone.norm, x)
 
     def _turn(self, attention: Any, heads: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
@@ -179,40 +213,42 @@ class Stack:
         if hasattr(attention, "q_norm"):
             query, key = both[:, : self.queries], both[:, self.queries :]
             both = torch.cat([_normed(attention.q_norm, query), _normed(attention.k_norm, key)], 1)
-        both = turned(both, cos, sin)
+        both = _turned_quickly(both, cos, sin)
         return both[:, : self.queries], both[:, self.queries :]
 
     def _turned(self, positions: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Cos and sin of these positions, (R, 1, head size); all positions so far are computed once."""
+        """Cos and sin of these positions for ``_turned_quickly``, (R, 1, head size); all so far are computed once."""
         most = int(positions.max())
         if self._turns is None or most >= len(self._turns[0]) or self._turns[0].dtype != x.dtype:
             every = torch.arange(-(-(most + 1) // 256) * 256, device=x.device)
             cos, sin = self.backbone.rotary_emb(x[None], every[None])  # (1, T, head size)
-            self._turns = cos[0, :, None], sin[0, :, None]
+            first, second = sin[0, :, None].chunk(2, -1)
+            self._turns = cos[0, :, None], torch.cat([-first, second], -1)
         return self._turns[0][positions], self._turns[1][positions]
 
 
-class _Masks:
-    """Those of one read; most layers share them."""
-
-    def __init__(self, owners: Tensor | None) -> None:
-        self._owners = owners
-        self._made: dict[tuple[int, ...], Tensor] = {}
-
-    def of(self, lora: Adapted | None) -> Tensor | None:
-        if lora is None or self._owners is None:
-            return None
-        if lora.layout not in self._made:
-            self._made[lora.layout] = joined.mask_of(lora, self._owners)
-        return self._made[lora.layout]
+def _product(
+    x: Tensor, weights: Weights, lora: Sequence[Adapted | None], shares: Sequence[Shares], more: Tensor | None = None
+) -> Tensor:
+    """The base's product, ``more`` (R, O), and what each row's adapter adds. (R, I) -> (R, O)"""
+    out = joined.product(x, weights, more)
+    for own, rows in zip(lora, shares, strict=True):
+        if own is not None and rows is not None:
+            beside.add(out, x, own, rows)
+    return out
 
 
 def _normed(norm: Any, x: Tensor) -> Tensor:
-    """RMS normalisation, Zhang & Sennrich 2019 (arXiv:1910.07467) eq. 4, in float32 whatever x is; PyTorch's own takes more
-    passes. (..., D)"""
+    """RMS normalisation, Zhang & Sennrich 2019 (arXiv:1910.07467) eq. 4, in float32 and rounded before the gain. (..., D)"""
     length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
-    inverse = length.square_().div_(x.shape[-1]).add_(norm.variance_epsilon).rsqrt_()  # (..., 1)
-    return (x * inverse).to(x.dtype).mul_(norm.weight)
+    scale = torch.addcmul(_scalar(norm.variance_epsilon, x.device), length, length, value=1 / x.shape[-1]).rsqrt_()
+    found = x * scale
+    return (found if found.dtype == x.dtype else found.to(x.dtype)).mul_(norm.weight)
+
+
+@lru_cache(maxsize=8)
+def _scalar(value: float, device: torch.device) -> Tensor:
+    return torch.tensor(value, device=device)
 
 
 def _groups(layer: Any) -> list[list[nn.Module]]:

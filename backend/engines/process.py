@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 from filelock import FileLock, Timeout
 
-from . import keys
+from . import keys, memory
 from .client import EngineClient, EngineError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -138,7 +138,7 @@ class EngineProcess:
             self._child = subprocess.Popen(
                 command,
                 cwd=REPOSITORY,
-                env=keys.without_keys(os.environ),
+                env=memory.ENVIRONMENT | keys.without_keys(os.environ),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -22,6 +22,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: waiting thr
 
 from backend.settings import ATTENTIONS, DTYPES, QUANTISATIONS
 
+from .. import memory
 from ..lending import holders
 from ..process import EngineFile, one_spelling, process_started_at, remove_engine_file, write_engine_file
 
@@ -61,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     rest = Rest(base, scheduler)
     if must_rest:
         rest.begin_without(at_work)
+    memory.settle()
     key = secrets.token_urlsafe(32)
     app = build_app(base, scheduler, StoreResolver(options.data_dir, base.digest), key, rest)
     try:

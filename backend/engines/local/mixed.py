@@ -5,59 +5,111 @@ a row's numbers do not depend on its company: its token p stands at place p of a
 products row by row on a CPU, and a product never has fewer rows than the number from which on this processor's products give
 a row the same bits, which is tried when the model is loaded. Nor do they depend on what is known of a prompt already: its
 tokens are read in blocks, and the shape of a block's attention follows from where it stands alone.
+
+A prompt of many samples is held once: its samples' queries look at it in one product, and at what each has written in its own
+slot. Whether a row is one of many samples is said by its request, not by its company.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy
 import torch
 from torch import Tensor
-from torch.nn.functional import pad, scaled_dot_product_attention
 
+from backend.decoder import beside
+from backend.decoder.beside import Shares
 from backend.decoder.stack import Adapters, Stack
 
-from .prefixes import BLOCK, Prefixes
+from . import attention
+from .attention import ROOM, Places
+from .prefixes import Prefixes
+from .prepared import Prepared, indices
+from .prompts import Prompt, Reader
 
-ROOM = 64  # places are added so many at a time, and a product's columns are a multiple: odd ones have other bits
+SHARED_FROM = 8  # samples of a prompt that is held once; fewer read their own copies as quickly. Measured, our choice
+RESERVED = 64  # slots there are at once on a CPU, where memory that nobody has used is not taken; our choice
 TRIED_ROWS = (2, 4, 8, 16)
 MOST_TRIED = 64
 
 
-class Prompt(NamedTuple):
-    """A prompt to be read under one adapter; None is the bare base. `model` names the two together in the prefix cache."""
+@dataclass(eq=False)
+class _Bench:
+    """Slots side by side, whose rows are samples of one prompt that is held once."""
 
-    tokens: Sequence[int]
-    adapter: str | None
-    model: str
+    slots: slice
+    prompt: Tensor  # (layers, 2, H, T, D)
+    hidden: Tensor  # (T,), 0 where there is a token and the least number behind the last one
+
+
+class _Part(NamedTuple):
+    """Slots side by side whose rows see what they see in one product: a bench's, or those between the benches."""
+
+    slots: slice
+    bench: _Bench | None
+    layers: list[Places]
+
+
+class _Ready(NamedTuple):
+    """What a step needs and changes only when rows come or go, or need more places."""
+
+    slot: Tensor  # (rows,) of each row
+    every: Tensor  # (S,) all slots
+    is_in_order: bool  # row i lives in slot i, and there is no other slot
+    offset: Tensor  # (S,) tokens that stand before the slot's first one, on a bench
+    adapters: Adapters
+    shares: list[Shares]
+    place: Tensor  # (places,) all places
+    parts: list[_Part]
 
 
 class MixedRows:
     """Rows that come and go between steps. Row i of ``step`` is the i-th of those that were added and kept."""
 
-    def __init__(self, stack: Stack, context: int, prefixes: Prefixes, fewest: int) -> None:
+    def __init__(self, stack: Stack, context: int, prefixes: Prefixes, fewest: int, most_kept: int = 0) -> None:
+        """``most_kept``: bytes of keys and values that stay where there are no rows; new memory has to be zeroed."""
+        self._most_kept = most_kept
         self._stack, self._context, self._prefixes, self._fewest = stack, context, prefixes, fewest
+        self._made = Prepared()
+        self._reader = Reader(stack, prefixes, self._made, fewest)
+        self._columns = attention.columns(stack.head_size)
         self._slots: list[int] = []  # where each row lives, in the order of the rows
         self._adapter: list[str | None] = []  # of each row
-        self._read: list[int] = []  # tokens in the cache, by slot
-        self._kept = stack.room(0, 0)  # (layers, 2, S, H, places, D)
-        self._prepared: tuple[Adapters, Tensor | None] | None = None  # for the rows as they are
+        self._read: list[int] = []  # tokens in the slot
+        self._benches: list[_Bench] = []
+        self._kept = stack.room(0, 0)  # (layers, 2, S or more, H, places, D)
+        self._memory = self._kept.flatten()  # what it lies in; more may have been taken for rows that are gone
+        self._ready: _Ready | None = None
 
     def add(self, prompts: Sequence[Prompt], sources: Sequence[int]) -> Tensor:
         """Read all but the last token of each prompt once, and add one row for each source: the index of its prompt.
 
-        Returns the prompts' last tokens, (rows,): what the next step is to be given for them.
+        Equal sources stand side by side. Returns the prompts' last tokens, (rows,): what the next step is to be given for them.
         """
-        read = self._read_prompts(prompts)
-        slots = self._take_slots(len(sources), max(len(prompt.tokens) for prompt in prompts))
-        for slot, source in zip(slots, sources, strict=True):
-            length = len(prompts[source].tokens) - 1
-            self._kept[:, :, slot, :, :length] = read[source][:, :, :, :length]
-            self._read[slot] = length
-        self._slots += slots
+        read = self._reader.read(prompts)
+        samples = [sources.count(at) for at in range(len(prompts))]
+        own = [source for source in sources if samples[source] < SHARED_FROM]
+        longest = max((len(prompts[source].tokens) for source in own), default=1)
+        alone = self._take_slots(len(own), longest)
+        free = iter(alone)
+        slots: dict[int, list[int]] = {}
+        for at, (prompt, room) in enumerate(zip(prompts, read, strict=True)):
+            length = len(prompt.tokens) - 1
+            if samples[at] >= SHARED_FROM:
+                slots[at] = self._take_bench(samples[at], room, length, alone)
+                continue
+            slots[at] = [next(free) for _ in range(samples[at])]
+            for slot in slots[at]:
+                self._kept[:, :, slot, :, :length] = room[:, :, :, :length]
+                self._read[slot] = length
+        rest = {at: iter(taken) for at, taken in slots.items()}
+        self._slots += [next(rest[source]) for source in sources]
         self._adapter += [prompts[source].adapter for source in sources]
-        self._prepared = None
+        self._ready = None
         return torch.tensor([prompts[source].tokens[-1] for source in sources], device=self._kept.device)
 
     def unread(self, prompt: Prompt) -> int:
@@ -68,34 +120,40 @@ class MixedRows:
         """Read about so many more of its tokens into the prefix cache; False where that does not keep them."""
         before = self.unread(prompt)
         until = len(prompt.tokens) - 1 - before + tokens
-        self._read_prompts([prompt._replace(tokens=prompt.tokens[: until + 1])])
+        self._reader.read([prompt._replace(tokens=prompt.tokens[: until + 1])])
         return self.unread(prompt) < before
 
     def step(self, tokens: Tensor) -> Tensor:
         """Each row reads its next token, (rows,); returns the float32 logits of the one after it, (rows, V)."""
-        places = _rounded(max(self._read[slot] for slot in self._slots) + 1, ROOM)
-        if places > self._kept.shape[4]:
-            self._resize(len(self._read), places)
-        device = self._kept.device
-        slot, read = torch.tensor(self._slots, device=device), torch.tensor(self._read, device=device)
-        whole = torch.zeros_like(read)
-        whole[slot] = tokens
-        every = torch.arange(len(read), device=device)
-        is_hidden = torch.arange(places, device=device) > read[:, None]
-        hidden = torch.zeros(is_hidden.shape, dtype=self._kept.dtype, device=device)
-        hidden = hidden.masked_fill_(is_hidden, torch.finfo(hidden.dtype).min)[:, None, None]  # (S, 1, 1, places)
+        ready = self._made_ready(max(self._read[slot] for slot in self._slots) + 1)
+        read = torch.tensor(self._read, device=self._kept.device)
+        whole = tokens if ready.is_in_order else torch.zeros_like(read).index_copy_(0, ready.slot, tokens)
+        hidden = torch.zeros(len(read), 1, len(ready.place), dtype=self._kept.dtype, device=read.device)
+        hidden.masked_fill_(ready.place > read[:, None, None], torch.finfo(hidden.dtype).min)
+        hidden = hidden.repeat_interleave(int(self._stack.keys), 0)  # (S * H, 1, places)
 
         def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
             keys, values = self._kept[layer, 0], self._kept[layer, 1]
-            keys[every, :, read], values[every, :, read] = key, value
-            own = query.unflatten(1, (key.shape[1], -1))  # (S, H, G, D)
-            return _attention(own, keys[:, :, :places], values[:, :, :places], hidden).flatten(1)
+            keys[ready.every, :, read], values[ready.every, :, read] = key, value
+            heads = key.shape[1]
+            own = query.reshape(len(read) * heads, -1, query.shape[2])  # (S * H, G, D)
+            seen = []
+            for part in ready.parts:
+                at = slice(part.slots.start * heads, part.slots.stop * heads)
+                if part.bench is None:
+                    seen.append(attention.to_own(own[at], part.layers[layer], hidden[at]))
+                else:
+                    bench = part.bench
+                    prompt = bench.prompt[layer]
+                    seen.append(attention.to_both(own[at], prompt, bench.hidden, part.layers[layer], hidden[at]))
+            return (seen[0] if len(seen) == 1 else torch.cat(seen)).view(len(read), -1)
 
-        adapters, owners = self._adapters()
-        states = self._stack.read(whole, read.clamp(max=self._context - 1), adapters, owners, attend)
+        positions = (read + ready.offset).clamp_(max=self._context - 1)
+        states = self._stack.read(whole, positions, ready.adapters, ready.shares, attend)
         for at in self._slots:
             self._read[at] += 1
-        return self._stack.logits(states).float()[slot]
+        logits = self._stack.logits(states).float()
+        return logits if ready.is_in_order else logits.index_select(0, ready.slot)
 
     def keep(self, rows: Sequence[int]) -> None:
         """Only these rows stay, in this order."""
@@ -103,127 +161,169 @@ class MixedRows:
         for slot in set(self._slots) - set(stay):
             self._read[slot] = 0
         self._slots, self._adapter = stay, [self._adapter[at] for at in rows]
-        self._prepared = None
+        self._ready = None
+        self._benches = [bench for bench in self._benches if any(_is_in(slot, bench.slots) for slot in stay)]
+        if not stay:
+            if self._memory.nbytes > self._most_kept:
+                self._memory = self._memory.new_empty(0)
+            self._kept, self._read = self._laid_out(0, 0), []
+            return
+        if self._benches:
+            self._move_all(stay)
+        else:
+            self._move_last(stay)
+
+    def _move_last(self, stay: list[int]) -> None:
+        """Where a quarter of the slots is empty the last rows go to the first empty slots; else every step would read those."""
         size = _rounded(len(stay), self._fewest)
-        if stay and 2 * size <= len(self._read):  # the others move together, or every step would go on reading them
-            self._kept = self._kept[
-                :, :, stay + [slot for slot in range(len(self._read)) if slot not in stay][: size - len(stay)]
-            ]
-            self._read = [self._read[slot] for slot in stay] + [0] * (size - len(stay))
-            self._slots = list(range(len(stay)))
+        if 4 * size > 3 * len(self._read):
+            return
+        empty = iter(sorted(set(range(size)) - set(stay)))
+        for row, slot in enumerate(stay):
+            if slot >= size:
+                self._slots[row] = place = next(empty)
+                self._kept[:, :, place] = self._kept[:, :, slot]
+                self._read[place] = self._read[slot]
+        self._read = self._read[:size]
 
-    def _adapters(self) -> tuple[Adapters, Tensor | None]:
-        """Those of the rows, and whose each slot is, (S, adapters)."""
-        if self._prepared is None:
-            names = list(dict.fromkeys(name for name in self._adapter if name is not None))
-            owners = torch.zeros(len(self._read), len(names), dtype=self._kept.dtype)
-            for slot, name in zip(self._slots, self._adapter, strict=True):
-                if name is not None:
-                    owners[slot, names.index(name)] = 1
-            self._prepared = self._stack.adapters(names), owners.to(self._kept.device)
-        return self._prepared
+    def _move_all(self, stay: list[int]) -> None:
+        """The same with benches, where half of the slots is empty: every row moves."""
+        order, benches = self._closer(set(stay))
+        if 2 * len(order) <= len(self._read):
+            moved = self._kept[:, :, order]
+            self._kept[:, :, : len(order)] = moved
+            self._read = [self._read[slot] for slot in order]
+            self._slots = [order.index(slot) for slot in stay]
+            self._benches = benches
 
-    def _read_prompts(self, prompts: Sequence[Prompt]) -> list[Tensor]:
-        """Keys and values of all but the last token of each, (layers, 2, H, T - 1 or more, D)."""
-        found, begun = [], []
-        for prompt in prompts:
-            known, count = self._prefixes.find(prompt.model, prompt.tokens[:-1])
-            room = self._stack.room(1, _rounded(len(prompt.tokens) - 1, ROOM))[:, :, 0]
-            if known is not None:
-                room[:, :, :, :count] = known[:, :, :, :count]
-            found.append(room)
-            begun.append(count)
-        unread = [place for place, prompt in enumerate(prompts) if begun[place] < len(prompt.tokens) - 1]
-        if unread:
-            self._read_rest([prompts[at] for at in unread], [found[at] for at in unread], [begun[at] for at in unread])
-            for at in unread:
-                self._prefixes.put(prompts[at].model, prompts[at].tokens[:-1], found[at])
+    def _closer(self, used: set[int]) -> tuple[list[int], list[_Bench]]:
+        """The slots that would be enough for those in use, each bench's side by side."""
+        empty = [slot for slot in range(len(self._read)) if slot not in used]
+        order: list[int] = []
+        benches = []
+        for bench in self._benches:
+            own = [slot for slot in range(bench.slots.start, bench.slots.stop) if slot in used]
+            taken = [*own, *(empty.pop() for _ in range(-len(own) % self._fewest))]
+            benches.append(_Bench(slice(len(order), len(order) + len(taken)), bench.prompt, bench.hidden))
+            order += taken
+        alone = [slot for slot in sorted(used) if slot not in order]
+        return order + alone + [empty.pop() for _ in range(-len(order + alone) % self._fewest)], benches
+
+    def _parts(self) -> list[_Part]:
+        found: list[_Part] = []
+        start = 0
+
+        def add(slots: slice, bench: _Bench | None) -> None:
+            if slots.start < slots.stop:
+                layers = [attention.places_of(kept, slots) for kept in self._kept]
+                found.append(_Part(slots, bench, layers))
+
+        for bench in sorted(self._benches, key=lambda one: one.slots.start):
+            add(slice(start, bench.slots.start), None)
+            add(bench.slots, bench)
+            start = bench.slots.stop
+        add(slice(start, len(self._read)), None)
         return found
 
-    def _read_rest(self, prompts: Sequence[Prompt], rooms: Sequence[Tensor], begun: Sequence[int]) -> None:
-        """Fill in keys and values from the places on that were not known."""
-        device = self._kept.device
-        rest = [list(prompt.tokens[start:-1]) for prompt, start in zip(prompts, begun, strict=True)]
-        lengths = [len(one) for one in rest]
-        spare = max(0, self._fewest - sum(lengths))
-        tokens = torch.tensor([token for one in rest for token in one] + [0] * spare, device=device)
-        places = [torch.arange(start, start + length) for start, length in zip(begun, lengths, strict=True)]
-        positions = torch.cat([*places, torch.zeros(spare, dtype=torch.long)]).to(device)
-        names = list(dict.fromkeys(prompt.adapter for prompt in prompts if prompt.adapter is not None))
-        owners = torch.zeros(len(tokens), len(names), dtype=self._kept.dtype)
-        ends = torch.tensor(lengths).cumsum(0).tolist()
-        for prompt, length, end in zip(prompts, lengths, ends, strict=True):
-            if prompt.adapter is not None:
-                owners[end - length : end, names.index(prompt.adapter)] = 1
-
-        def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-            seen = [query.new_zeros(0 if not len(query) else spare, query.shape[1], query.shape[2])]
-            for room, start, length, end in reversed(list(zip(rooms, begun, lengths, ends, strict=True))):
-                own = slice(end - length, end)
-                room[layer, 0, :, start : start + length] = key[own].transpose(0, 1)
-                room[layer, 1, :, start : start + length] = value[own].transpose(0, 1)
-                if len(query):
-                    seen.insert(0, _causal(query[own], room[layer, 0], room[layer, 1], start))
-            return torch.cat(seen).flatten(1)
-
-        nobody = torch.zeros(0, dtype=torch.long, device=device)  # the last layer's states are asked of no token
-        self._stack.read(tokens, positions, self._stack.adapters(names), owners.to(device), attend, nobody)
+    def _made_ready(self, places: int) -> _Ready:
+        if places > self._kept.shape[4]:
+            self._resize(len(self._read), self._room(places))
+        if self._ready is None:
+            device, size = self._kept.device, len(self._read)
+            offset = torch.zeros(size, dtype=torch.long)
+            for bench in self._benches:
+                offset[bench.slots] = int((bench.hidden == 0).sum())
+            owner: list[str | None] = [None] * size
+            for slot, name in zip(self._slots, self._adapter, strict=True):
+                owner[slot] = name
+            adapters = self._made.of(self._stack, list(dict.fromkeys(name for name in owner if name is not None)))
+            shares = adapters.shares(lambda names: beside.seats_of(indices(owner, names), self._fewest, device))
+            self._ready = _Ready(
+                torch.tensor(self._slots, dtype=torch.long, device=device),
+                torch.arange(size, device=device),
+                self._slots == list(range(size)),
+                offset.to(device),
+                adapters,
+                shares,
+                torch.arange(self._kept.shape[4], device=device),
+                self._parts(),
+            )
+        return self._ready
 
     def _take_slots(self, count: int, room: int) -> list[int]:
-        used = set(self._slots)
-        free = [slot for slot in range(len(self._read)) if slot not in used]
-        size = max(len(self._read), _rounded(len(used) + count, self._fewest))
-        free += range(len(self._read), size)
-        self._resize(size, max(_rounded(room, ROOM), self._kept.shape[4]))
+        """So many that are free, for texts of this length, wherever they are."""
+        free = self._free()
+        if count > len(free):
+            free += self._grow(count - len(free))
+        self._resize(len(self._read), max(self._room(room), self._kept.shape[4]))
         return free[:count]
+
+    def _take_bench(self, count: int, prompt: Tensor, length: int, taken: Sequence[int]) -> list[int]:
+        """So many side by side and not among those just taken. The prompt (layers, 2, H, T, D) has ``length`` tokens."""
+        prompt = prompt[:, :, :, : max(self._columns, _rounded(length, self._columns))]
+        size, free = _rounded(count, self._fewest), set(self._free()) - set(taken)
+        starts = (slot for slot in sorted(free) if free.issuperset(range(slot, slot + size)))
+        start = next(starts, None)
+        if start is None:
+            start = len(self._read)
+            self._grow(size)
+        hidden = torch.zeros(prompt.shape[3], dtype=prompt.dtype, device=prompt.device)
+        hidden[length:] = torch.finfo(hidden.dtype).min
+        self._benches.append(_Bench(slice(start, start + size), prompt, hidden))
+        return list(range(start, start + count))
+
+    def _free(self) -> list[int]:
+        used = {*self._slots, *(slot for bench in self._benches for slot in range(bench.slots.start, bench.slots.stop))}
+        return [slot for slot in range(len(self._read)) if slot not in used]
+
+    def _grow(self, count: int) -> list[int]:
+        before = len(self._read)
+        self._resize(_rounded(before + count, self._fewest), max(self._columns, self._kept.shape[4]))
+        return list(range(before, len(self._read)))
 
     def _resize(self, size: int, room: int) -> None:
         """More slots, more places, or both; what is there stays where it is."""
-        slots, places = self._kept.shape[2], self._kept.shape[4]
-        if (size, room) != (slots, places):
-            self._kept = pad(self._kept, [0, 0, 0, room - places, 0, 0, 0, size - slots])
-            self._read += [0] * (size - slots)
-            self._prepared = None
+        used, (slots, places) = len(self._read), (self._kept.shape[2], self._kept.shape[4])
+        if size > slots or room != places:
+            before, memory = self._kept[:, :, :used], self._memory
+            least = RESERVED if self._kept.device.type == "cpu" else 2 * slots  # laying out anew takes long
+            more = slots if size <= slots else max(size, least)
+            if self._bytes(more, room) <= memory.nbytes:
+                before = before.clone()  # it lies where the new ones will
+            self._kept = self._laid_out(more, room)
+            self._kept[:, :, :used, :, :places] = before
+        if (size, room) != (used, places):
+            self._read += [0] * (size - used)
+            self._ready = None
 
+    def _room(self, places: int) -> int:
+        """How many are made for so many tokens: few at a time while there are few, so that little is read in vain."""
+        return _rounded(places, self._columns if places <= ROOM else ROOM)
 
-def _attention(query: Tensor, keys: Tensor, values: Tensor, hidden: Tensor) -> Tensor:
-    """query (S, H, Q, D), keys and values (S, H, T, D), hidden (S or 1, 1, Q or 1, T) -> (S, H, Q, D)
+    def _laid_out(self, size: int, room: int) -> Tensor:
+        """The memory as so many slots and places, without a gap: products are slower over gaps. What is there is lost."""
+        layers, both, _, heads, _, width = self._kept.shape
+        needed = self._bytes(size, room)
+        if needed > self._memory.nbytes:
+            self._memory = _zeros(needed, self._kept)
+        return self._memory[: needed // self._kept.itemsize].view(layers, both, size, heads, room, width)
 
-    On a CPU plain products: the fused one gives rows of its second thread other bits than those of its first on some.
-    """
-    if query.device.type != "cpu":
-        return scaled_dot_product_attention(query, keys, values, attn_mask=hidden)
-    scores = torch.matmul(query * query.shape[-1] ** -0.5, keys.transpose(-1, -2)).add_(hidden)
-    return torch.matmul(scores.softmax(-1), values)
-
-
-def _causal(query: Tensor, keys: Tensor, values: Tensor, start: int) -> Tensor:
-    """Of one text: its tokens from ``start`` on, which is whole blocks, see what comes before them.
-
-    query (T', heads, D), keys and values (H, places, D) -> (T', heads, D)
-    """
-    length, sharing = len(query), query.shape[1] // len(keys)
-    blocks = pad(query.transpose(0, 1), [0, 0, 0, -length % BLOCK]).unflatten(0, (len(keys), sharing))  # (H, G, T'', D)
-    seen = []
-    for at in range(0, length, BLOCK):
-        until = _rounded(start + at + BLOCK, ROOM)
-        places, asking = (torch.arange(n, device=keys.device) for n in (until, BLOCK))
-        hidden = torch.zeros(BLOCK, until, dtype=keys.dtype, device=keys.device)
-        hidden = hidden.masked_fill_(places > (start + at + asking)[:, None], torch.finfo(keys.dtype).min)
-        own = blocks[:, :, at : at + BLOCK].flatten(1, 2)[None]  # (1, H, G x BLOCK, D)
-        found = _attention(own, keys[None, :, :until], values[None, :, :until], hidden.repeat(sharing, 1))
-        seen.append(found[0].unflatten(1, (sharing, BLOCK)))
-    return torch.cat(seen, 2)[:, :, :length].flatten(0, 1).transpose(0, 1)
+    def _bytes(self, size: int, room: int) -> int:
+        layers, both, _, heads, _, width = self._kept.shape
+        return layers * both * size * heads * room * width * self._kept.itemsize
 
 
 def fewest_rows(stack: Stack) -> int:
     """From how many rows on a product here gives a row the same bits as among many, tried on the first layer's products, an
-    adapter's beside them; the most tried where none does. Other devices: 1, their libraries decide."""
+    adapter's beside them, and on those of attention; the most tried where none does. Other devices: 1, their libraries decide."""
     if stack.device.type != "cpu":
         return 1
     for fewest in TRIED_ROWS:
         sizes = [size for size in (fewest, fewest + 1, 2 * fewest, 16, 24, 48) if size >= fewest]
-        if all(_same_bits(product, x, fewest, sizes) for product, x in stack.first_products(MOST_TRIED)):
+        tried = itertools.chain(
+            stack.first_products(MOST_TRIED), attention.products(stack.head_size, stack.dtype, MOST_TRIED)
+        )
+        if all(_same_bits(product, x, fewest, sizes) for product, x in tried):
             return fewest
     return TRIED_ROWS[-1]
 
@@ -235,3 +335,14 @@ def _same_bits(product: Callable[[Tensor], Tensor], x: Tensor, fewest: int, size
 
 def _rounded(number: int, step: int) -> int:
     return -(-number // step) * step
+
+
+def _zeros(count: int, like: Tensor) -> Tensor:
+    """So many bytes; on a CPU they are zeroed by the system as they are first used, and not all at once while rows wait."""
+    if like.device.type != "cpu":
+        return torch.zeros(count // like.itemsize, dtype=like.dtype, device=like.device)
+    return torch.from_numpy(numpy.zeros(count, dtype=numpy.uint8)).view(like.dtype)
+
+
+def _is_in(slot: int, slots: slice) -> bool:
+    return slots.start <= slot < slots.stop

@@ -142,8 +142,7 @@ class Rest:
 
     def _let_go(self) -> None:
         self._base.go_away()
-        self._scheduler.prefixes.clear()
-        self._scheduler.known.clear()
+        self._scheduler.forget()
         gc.collect()
         if self._base.device.type == "cuda":
             torch.cuda.empty_cache()

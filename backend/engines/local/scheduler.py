@@ -35,9 +35,10 @@ from .asking import (
     longest_of,
 )
 from .encoder_decoder import JoinedRows, Known, StartedRows, can_join, place_bytes
-from .mixed import MixedRows, Prompt, fewest_rows
+from .mixed import MixedRows, fewest_rows
 from .model import Base, ModelProblem
 from .prefixes import Prefixes
+from .prompts import Prompt
 from .resolver import Resolved
 from .rows import FixedRows, PaddedRows, can_be_fixed
 from .sampling import Seen, choose, penalised, seen_of, settings_of, uniforms
@@ -96,7 +97,7 @@ class _Group:
             return
         self.rows = [self.rows[at] for at in kept]
         self.last = self.last[torch.tensor(kept, dtype=torch.long, device=self.last.device)]
-        if kept:
+        if kept or isinstance(self.held, MixedRows):
             self.held.keep(kept)
 
 
@@ -139,6 +140,7 @@ class Scheduler:
             self._place_bytes = place_bytes(base)
         self.memory_limit = self._given_limit or base.free_memory() // 2  # bytes of keys and values
         self.prefixes.limit_bytes = self.known.limit_bytes = self.memory_limit // 4
+        self._mixed: MixedRows | None = None  # stays while there are no rows
 
     # from any thread
 
@@ -326,8 +328,10 @@ class Scheduler:
         model = jobs[0].ticket.request.model
         if model.adapter is not None:
             self.base.ensure_adapter(model.digest, model.adapter, keep=keep)
-        with self.base.scope(model.digest if model.adapter else None):
-            self._score([job for job in jobs if job.ticket.request.wants_prompt_scores])
+        scored = [job for job in jobs if job.ticket.request.wants_prompt_scores]
+        if scored:  # switching takes milliseconds, and rows that share steps need none
+            with self.base.scope(model.digest if model.adapter else None):
+                self._score(scored)
         for job in jobs:
             if job.ticket.request.max_tokens == 0:
                 self._emit_empty(job)
@@ -357,8 +361,10 @@ class Scheduler:
         """Read each prompt once under its own adapter; its rows join all others."""
         assert self.base.stack is not None
         group = next((group for group in self._groups if isinstance(group.held, MixedRows)), None)
-        held = group.held if group else MixedRows(self.base.stack, self.base.context, self.prefixes, self._fewest)
-        assert isinstance(held, MixedRows)
+        if self._mixed is None:
+            most_kept = self.memory_limit // 16  # our choice
+            self._mixed = MixedRows(self.base.stack, self.base.context, self.prefixes, self._fewest, most_kept)
+        held = self._mixed
         if group is not None:
             jobs = self._read_ahead(held, jobs)
         prompts = list(dict.fromkeys(_prompt_of(job) for job in jobs))
@@ -446,6 +452,12 @@ class Scheduler:
             self._hand_on(row, token, logp)
         group.last = tokens
         group.keep([at for at, row in enumerate(group.rows) if not row.has_ended])
+
+    def forget(self) -> None:
+        """Let the memory go that is only kept for the next requests. On the model's thread, while there are no rows."""
+        self.prefixes.clear()
+        self.known.clear()
+        self._mixed = None
 
     def _hand_on(self, row: _Row, token: int, logp: TokenLogp | None) -> None:
         request = row.ticket.request

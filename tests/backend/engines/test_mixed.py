@@ -9,8 +9,10 @@ import torch
 
 from backend.decoder.stack import Stack
 from backend.engines.local import mixed
-from backend.engines.local.mixed import MixedRows, Prompt, fewest_rows
+from backend.engines.local.mixed import MixedRows, fewest_rows
 from backend.engines.local.prefixes import Prefixes
+from backend.engines.local.prepared import Prepared
+from backend.engines.local.prompts import Prompt
 from backend.training.shared_base import SharedBase
 from tests.backend.training import wired
 
@@ -99,6 +101,99 @@ def test_a_rows_bits_do_not_depend_on_its_company() -> None:
                         last = torch.cat([last, held.add(newer, range(6))])
                 runs.append(torch.stack(seen))
             assert all(torch.equal(run, runs[0]) for run in runs[1:]), adapter
+
+
+def test_samples_of_a_prompt_that_is_held_once_have_the_logits_of_their_model() -> None:
+    for base in wired.bases():
+        draw, stack = random.Random(4), stack_of(base)
+        held, prompts = rows_of(stack), [text_of(draw, 19), text_of(draw, 6), text_of(draw, 70)]
+        owners = ["policy", None, "second"]
+        asked = [Prompt(text, owner, str(owner)) for text, owner in zip(prompts, owners, strict=True)]
+        sources = [0] * 9 + [1] * 2 + [2] * 8
+        last = held.add(asked, sources)
+        texts, owner = [prompts[at][:-1] for at in sources], [owners[at] for at in sources]
+        assert held._kept.shape[4] == 64, "only the prompt of few samples takes places for each"
+        for turn in range(20):
+            if turn in (6, 12):  # rows leave both benches, once so many that the others move together
+                kept = sorted(draw.sample(range(len(texts)), 12 if turn == 6 else 5))
+                held.keep(kept)
+                texts, owner, last = [texts[at] for at in kept], [owner[at] for at in kept], last[kept]
+            if turn == 8:  # and another one joins
+                last = torch.cat([last, held.add([Prompt([5, 6, 7, 8], "policy", "policy")], [0] * 8)])
+                texts, owner = texts + [[5, 6, 7]] * 8, [*owner, *["policy"] * 8]
+            texts = [[*text, int(token)] for text, token in zip(texts, last, strict=True)]
+            logits = held.step(last)
+            for text, name, row in zip(texts, owner, logits, strict=True):
+                torch.testing.assert_close(row, full(base, text, name), rtol=1e-4, atol=1e-4)
+            last = torch.tensor([draw.randrange(4, 32) for _ in texts])
+
+
+def test_a_samples_bits_do_not_depend_on_its_company() -> None:
+    for base in wired.bases()[:2]:
+        stack = stack_of(base)
+        draw = random.Random(5)
+        text, ahead = text_of(draw, 37), [draw.randrange(4, 32) for _ in range(12)]
+        runs = []
+        for company, several in ((0, 8), (9, 8), (3, 11)):
+            held = rows_of(stack)
+            others = [
+                Prompt(text_of(draw, draw.randrange(1, 50)), draw.choice(ADAPTERS), str(n)) for n in range(company)
+            ]
+            sources = [*range(company), *[company] * several]
+            last, seen = held.add([*others, Prompt(text, "policy", "own")], sources), []
+            place = company + 3
+            for turn, token in enumerate([text[-1], *ahead]):
+                last[place] = token
+                seen.append(held.step(last)[place])
+                if turn == 4 and company:  # others leave, also of its own prompt; many come
+                    stay = sorted({place, *draw.sample(range(len(sources)), 4)})
+                    held.keep(stay)
+                    last, place = last[stay], stay.index(place)
+                    newer = [Prompt(text_of(draw, 9), draw.choice(ADAPTERS), "newer")]
+                    last = torch.cat([last, held.add(newer, [0] * 10)])
+            runs.append(torch.stack(seen))
+        assert all(torch.equal(run, runs[0]) for run in runs[1:])
+
+
+def test_memory_that_stays_gives_later_rows_the_same_bits() -> None:
+    stack, draw = stack_of(wired.bases()[0]), random.Random(6)
+    held = MixedRows(stack, 96, Prefixes(0), fewest_rows(stack), most_kept=10**9)
+    prompt = Prompt(text_of(draw, 21), "policy", "own")
+    runs = []
+    for company in (0, 5, 0):
+        last = held.add(
+            [prompt, *(Prompt(text_of(draw, 50), "second", "other") for _ in range(company))], range(company + 1)
+        )
+        runs.append(torch.stack([held.step(last)[0] for _ in range(4)]))
+        held.keep([])
+        assert held._memory.nbytes > 0 and not held._read
+    assert all(torch.equal(run, runs[0]) for run in runs[1:])
+    little = MixedRows(stack, 96, Prefixes(0), fewest_rows(stack))
+    little.add([prompt], [0])
+    little.keep([])
+    assert little._memory.nbytes == 0, "nothing stays where nothing may"
+
+
+def test_rows_move_to_empty_slots_when_many_have_left() -> None:
+    base, draw = wired.bases()[0], random.Random(7)
+    held = rows_of(stack_of(base), fewest=4)
+    texts = [text_of(draw, 9) for _ in range(16)]
+    last = held.add([Prompt(text, None, str(at)) for at, text in enumerate(texts)], range(16))
+    held.keep([2, 9, 12, 15])
+    assert len(held._read) == 4 and sorted(held._slots) == [0, 1, 2, 3]
+    for at, row in zip([2, 9, 12, 15], held.step(last[[2, 9, 12, 15]]), strict=True):
+        torch.testing.assert_close(row, full(base, texts[at], None), rtol=1e-4, atol=1e-4)
+
+
+def test_adapters_stay_prepared_while_they_are_in_memory() -> None:
+    stack, made = stack_of(wired.bases()[0]), Prepared()
+    first = made.of(stack, ["policy"])
+    assert made.of(stack, ["policy"]) is first and made.of(stack, []) is first
+    both = made.of(stack, ["second"])
+    assert [kind.names for kind in both.kinds] == [("policy", "second")] and made.of(stack, ["policy"]) is both
+    made._names = ["gone", "policy"]  # as if it had been dropped from memory
+    assert made.of(stack, ["second"]).kinds[0].names == ("policy", "second")
+    assert made.of(stack_of(wired.bases()[1]), ["policy"]).kinds[0].names == ("policy",), "another base knows none"
 
 
 def test_what_is_known_of_a_prompt_changes_no_bit() -> None:

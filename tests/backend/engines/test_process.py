@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.engines import lending
+from backend.engines import lending, memory
 from backend.engines.client import EngineError
 from backend.engines.process import EngineProcess, process_started_at, read_engine_file
 from tests.backend.engines.tiny import wait_until
@@ -43,7 +43,10 @@ def test_an_engine_lives_dies_and_comes_back(
     file = read_engine_file(tmp_path)
     environment = Path(f"/proc/{file.pid}/environ")
     if environment.exists():
-        assert b"PATH=" in environment.read_bytes() and b"_API_KEY" not in environment.read_bytes()
+        found = environment.read_bytes()
+        assert b"PATH=" in found and b"_API_KEY" not in found
+        settings = [f"{name}={value.split(':')[0]}" for name, value in memory.ENVIRONMENT.items()]
+        assert all(setting.encode() in found for setting in settings), "glibc ends the text where it has read a value"
     assert (tmp_path / "engine" / "engine.json").stat().st_mode & 0o777 == 0o600
     assert engine.client().models() == ["base", "live"]
 

@@ -13,8 +13,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from backend.engines.local.asking import Failed, Piece, PromptScores, QueueFull, Request, Resting, Ticket
-from backend.engines.local.mixed import MixedRows, Prompt
+from backend.engines.local.mixed import MixedRows
 from backend.engines.local.model import Base
+from backend.engines.local.prompts import Prompt
 from backend.engines.local.resolver import Resolved
 from backend.engines.local.sampling import Sampling
 from backend.engines.local.scheduler import Scheduler
@@ -353,6 +354,32 @@ def test_a_long_prompt_is_read_in_parts_beside_rows_that_are_written(
     assert late.texts() == expected
     assert len(at_part) >= 4 and all(one < other for one, other in itertools.pairwise(at_part))
     other.ticket.cancel()
+    scheduler.close()
+
+
+def test_nothing_is_switched_for_rows_that_share_steps(load: Callable[[], Base], monkeypatch: pytest.MonkeyPatch):
+    scheduler, scopes = Scheduler(load()), []
+    scope = scheduler.base.scope
+    monkeypatch.setattr(scheduler.base, "scope", lambda name: (scopes.append(name), scope(name))[1])
+    Asked(scheduler, request(scheduler.base, [5, 6, 7])).texts()
+    assert not scopes
+    Asked(scheduler, request(scheduler.base, [5, 6, 7], wants_prompt_scores=True)).texts()
+    assert scopes == [None]
+    scheduler.close()
+
+
+def test_memory_that_stays_between_requests_is_let_go_when_asked(load: Callable[[], Base]):
+    scheduler = Scheduler(load())
+    prompt = list(range(5, 105))
+    first = Asked(scheduler, request(scheduler.base, prompt, n=9)).texts()
+    wait_until(lambda: not scheduler._groups)
+    held = scheduler._mixed
+    assert held is not None and held._memory.nbytes > 0 and scheduler.prefixes.held_bytes > 0
+    assert Asked(scheduler, request(scheduler.base, prompt, n=9)).texts() == first and scheduler._mixed is held
+    wait_until(lambda: not scheduler._groups)
+    scheduler.do(lambda _: scheduler.forget()).result(timeout=10)
+    assert scheduler._mixed is None and scheduler.prefixes.held_bytes == 0
+    assert Asked(scheduler, request(scheduler.base, prompt, n=9)).texts() == first
     scheduler.close()
 
 

@@ -1,0 +1,116 @@
+"""What a token sees of the tokens before it: plain products on a CPU, for a batch's rows, for samples of one prompt, for a prompt.
+
+On a CPU the fused attention gives rows of its second thread other bits than those of its first on some (docs/decisions/005).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import lru_cache, partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad, scaled_dot_product_attention
+
+ROOM = 64  # places are added so many at a time
+IN_ONE_GO = (
+    128  # places; longer sums are taken in parts (from about 192 on), and their number must not say where one ends
+)
+ROWS = 32  # queries of one text are a multiple, so that a product never has few
+READ_AT_ONCE = 256  # queries of one text whose scores are held at once; our choice
+
+
+def columns(width: int) -> int:
+    """Places that are looked at are a multiple: the last columns of other products have other bits, and torch takes a path of
+    its own for products of fewer than 400 numbers, which the smallest heads would come under."""
+    return 16 if 16 * width >= 400 else ROOM
+
+
+class Places(NamedTuple):
+    """Keys and values of one layer of some slots, by slot and head, and what of them is behind a row's last token."""
+
+    keys: Tensor  # (S * H, D, places)
+    values: Tensor  # (S * H, places, D)
+
+
+def places_of(kept: Tensor, slots: slice) -> Places:
+    """Some slots' part of a layer's keys and values, (2, S, H, places, D)."""
+    keys, values = (part[slots].flatten(0, 1) for part in kept)
+    return Places(keys.transpose(1, 2), values)
+
+
+def to_own(query: Tensor, own: Places, hidden: Tensor) -> Tensor:
+    """Each row's queries (S * H, G, D) at its own places; hidden (S * H, 1, places) -> (S * H, G, D)"""
+    if query.device.type != "cpu":
+        keys, values = own.keys.transpose(1, 2)[None], own.values[None]
+        return scaled_dot_product_attention(query[None], keys, values, attn_mask=hidden[None])[0]
+    scores = torch.baddbmm(hidden, query, own.keys, alpha=query.shape[-1] ** -0.5)
+    return _weighted(scores.softmax(-1), own.values)
+
+
+def _weighted(weights: Tensor, values: Tensor) -> Tensor:
+    """The values' sums by these weights (N, G, T), in parts that do not depend on how many hidden places follow."""
+    if weights.shape[1] == 1 or weights.shape[2] <= IN_ONE_GO:
+        return torch.bmm(weights, values)
+    found = torch.bmm(weights[:, :, :IN_ONE_GO], values[:, :IN_ONE_GO])
+    for at in range(IN_ONE_GO, weights.shape[2], IN_ONE_GO):
+        found.baddbmm_(weights[:, :, at : at + IN_ONE_GO], values[:, at : at + IN_ONE_GO])
+    return found
+
+
+def to_both(query: Tensor, prompt: Tensor, prompt_hidden: Tensor, own: Places, hidden: Tensor) -> Tensor:
+    """Rows of one prompt, which is looked at in one product, and each row's own places. One softmax over both.
+
+    query (S * H, G, D), prompt (2, H, T, D), prompt_hidden (T,), own and hidden as in ``to_own`` -> (S * H, G, D)
+    """
+    rows, sharing, width = query.shape
+    heads, scale = prompt.shape[1], width**-0.5
+    together = query.view(-1, heads, sharing, width).transpose(0, 1).reshape(heads, -1, width)  # (H, S * G, D)
+    first = torch.baddbmm(prompt_hidden, together, prompt[0].transpose(1, 2), alpha=scale)
+    first = first.view(heads, -1, sharing, first.shape[2]).transpose(0, 1).reshape(rows, sharing, -1)
+    scores = torch.cat([first, torch.baddbmm(hidden, query, own.keys, alpha=scale)], -1).softmax(-1)
+    split = first.shape[2]
+    first = scores[:, :, :split].unflatten(0, (-1, heads)).transpose(0, 1).reshape(heads, -1, split)
+    shared = torch.bmm(first, prompt[1]).view(heads, -1, sharing, width).transpose(0, 1)
+    return _weighted(scores[:, :, split:], own.values).view(shared.shape).add_(shared).flatten(0, 1)
+
+
+def causal(query: Tensor, keys: Tensor, values: Tensor, start: int) -> Tensor:
+    """Of one text: its tokens from ``start`` on see what comes before them and themselves.
+
+    query (T', heads, D), keys and values (H, places, D) -> (T', heads, D). A token's numbers do not depend on how many stand
+    behind it: sums are taken in parts whose borders are places, and what is hidden adds nothing.
+    """
+    length, heads = len(query), len(keys)
+    sharing = query.shape[1] // heads
+    padded = pad(query.transpose(0, 1), [0, 0, 0, -length % ROWS]).unflatten(0, (heads, sharing))  # (H, G, T'', D)
+    seen = []
+    for at in range(0, padded.shape[2], READ_AT_ONCE):
+        block = padded[:, :, at : at + READ_AT_ONCE]
+        hidden = _later(start + at, block.shape[2], sharing, keys.dtype, keys.device)
+        own = Places(keys[:, : hidden.shape[2]].transpose(1, 2), values[:, : hidden.shape[2]])
+        seen.append(to_own(block.flatten(1, 2), own, hidden).unflatten(1, (sharing, -1)))
+    found = seen[0] if len(seen) == 1 else torch.cat(seen, 2)
+    return found[:, :, :length].flatten(0, 1).transpose(0, 1)
+
+
+@lru_cache(maxsize=8)
+def _later(start: int, rows: int, sharing: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """What tokens from ``start`` on may not see, of the places they look at, (1, sharing * rows, places)."""
+    until = -(-(start + rows) // ROOM) * ROOM
+    is_later = torch.arange(until)[None] > torch.arange(start, start + rows)[:, None]
+    hidden = torch.zeros(rows, until, dtype=dtype).masked_fill_(is_later, torch.finfo(dtype).min)
+    return hidden.repeat(sharing, 1)[None].to(device)
+
+
+def products(width: int, dtype: torch.dtype, rows: int) -> Iterator[tuple[Callable[[Tensor], Tensor], Tensor]]:
+    """Those of a prompt's keys and values with the queries of two heads, on random numbers, with rows to try them on."""
+    draw = torch.Generator().manual_seed(0)
+    for inputs, outputs in ((width, 3 * ROOM), (3 * ROOM, width)):
+        other = torch.randn(2, inputs, outputs, generator=draw).to(dtype)
+        yield partial(_by_head, other=other), torch.randn(rows, inputs, generator=draw).to(dtype)
+
+
+def _by_head(x: Tensor, other: Tensor) -> Tensor:
+    return torch.bmm(x.expand(2, -1, -1), other).transpose(0, 1)
