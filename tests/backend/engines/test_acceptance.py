@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-import socket
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import httpx
@@ -19,6 +20,7 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from backend.engines.client import EngineClient
 from backend.engines.local import reply
+from backend.engines.local.server import build_app
 from tests.backend.engines.tiny import KEY, Served, wait_until
 
 HELLO = [{"role": "user", "content": "where is my parcel"}]
@@ -167,20 +169,37 @@ def test_of_a_setting_with_several_kinds_the_reason_is_of_the_kind_that_was_give
 
 
 def test_a_client_that_reads_nothing_does_not_hold_up_the_others(api: openai.OpenAI, engine: Served):
-    asked: dict[str, Any] = {"model": "base", "messages": HELLO, "n": 8, "max_tokens": 200, "seed": 4, "stream": True}
-    body = json.dumps({**asked, "logprobs": True, "top_logprobs": 20}).encode()
-    host, port = engine.url.removeprefix("http://").split(":")
-    with socket.socket() as idle:
-        idle.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        idle.connect((host, int(port)))
-        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {KEY}\r\n"
-        idle.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
-        wait_until(lambda: engine.scheduler.health()["active"] > 0)
-        told = api.chat.completions.create(model="base", messages=HELLO, max_tokens=20, seed=1)
+    """The server's side of a connection into which nothing more fits: every further send waits for ever."""
+    app = build_app(engine.base, engine.scheduler, engine.resolver, KEY)
+    body = json.dumps(
+        {"model": "base", "messages": HELLO, "n": 3, "max_tokens": 60, "seed": 4, "stream": True}
+    ).encode()
+    headers = {"host": "127.0.0.1", "authorization": f"Bearer {KEY}", "content-length": str(len(body))}
+    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+    scope = {"type": "http", "method": "POST", "path": "/v1/chat/completions", "query_string": b"", "headers": raw}
+
+    async def others_go_on() -> None:
+        is_full, never = asyncio.Event(), asyncio.Event()
+        bodies = [{"type": "http.request", "body": body}]
+
+        async def receive() -> Any:
+            return bodies.pop() if bodies else await never.wait()
+
+        async def send(message: Any) -> None:
+            if message["type"] == "http.response.body":
+                is_full.set()
+                await never.wait()
+
+        idle = asyncio.create_task(app(scope, receive, send))
+        await asyncio.wait_for(is_full.wait(), 20)
+        asked = partial(api.chat.completions.create, model="base", messages=HELLO, max_tokens=20, seed=1)
+        told = await asyncio.wait_for(asyncio.to_thread(asked), 20)
         assert told.choices[0].message.content
-        wait_until(
-            lambda: engine.scheduler.health()["active"] == 0, 30
-        )  # what it does not read is written all the same
+        await asyncio.to_thread(wait_until, lambda: engine.scheduler.health()["active"] == 0, 20)
+        assert not idle.done(), "what it does not read is written all the same"
+        idle.cancel()
+
+    asyncio.run(others_go_on())
 
 
 @pytest.mark.parametrize(
