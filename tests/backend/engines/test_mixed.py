@@ -13,7 +13,7 @@ from backend.engines.local.mixed import MixedRows, fewest_rows
 from backend.engines.local.prefixes import Prefixes
 from backend.engines.local.prepared import Prepared
 from backend.engines.local.prompts import Prompt
-from backend.training.shared_base import SharedBase
+from backend.training.shared_base import Shape, SharedBase
 from tests.backend.training import wired
 
 ADAPTERS = [None, "policy", "second"]
@@ -183,6 +183,22 @@ def test_rows_move_to_empty_slots_when_many_have_left() -> None:
     assert len(held._read) == 4 and sorted(held._slots) == [0, 1, 2, 3]
     for at, row in zip([2, 9, 12, 15], held.step(last[[2, 9, 12, 15]]), strict=True):
         torch.testing.assert_close(row, full(base, texts[at], None), rtol=1e-4, atol=1e-4)
+
+
+def test_adapters_of_unlike_rank_share_steps_and_change_no_bit_of_each_other() -> None:
+    base = wired._base(next(wired.models()))
+    base.add("wide", Shape(20, 8), seed=5)
+    for weight in base.weights("wide"):
+        weight.data.add_(0.1)
+    stack, draw = stack_of(base), random.Random(8)
+    texts = {name: text_of(draw, 11) for name in ("policy", "wide", "second")}
+    together, alone = rows_of(stack), rows_of(stack)
+    last = together.add([Prompt(text, name, name) for name, text in texts.items()], range(3))
+    assert [kind.names for kind in together._made_ready(16).adapters.kinds] == [("policy", "second"), ("wide",)]
+    logits = together.step(last)
+    for row, (name, text) in zip(logits, texts.items(), strict=True):
+        torch.testing.assert_close(row, full(base, text, name), rtol=1e-4, atol=1e-4)
+    assert torch.equal(alone.step(alone.add([Prompt(texts["wide"], "wide", "wide")], [0]))[0], logits[1])
 
 
 def test_adapters_stay_prepared_while_they_are_in_memory() -> None:
