@@ -157,7 +157,7 @@ def test_a_samples_bits_do_not_depend_on_its_company() -> None:
 
 def test_memory_that_stays_gives_later_rows_the_same_bits() -> None:
     stack, draw = stack_of(wired.bases()[0]), random.Random(6)
-    held = MixedRows(stack, 96, Prefixes(0), fewest_rows(stack), most_kept=10**9)
+    held = MixedRows(stack, 96, Prefixes(0), fewest_rows(stack), most_bytes=10**9)
     prompt = Prompt(text_of(draw, 21), "policy", "own")
     runs = []
     for company in (0, 5, 0):
@@ -165,11 +165,13 @@ def test_memory_that_stays_gives_later_rows_the_same_bits() -> None:
             [prompt, *(Prompt(text_of(draw, 50), "second", "other") for _ in range(company))], range(company + 1)
         )
         runs.append(torch.stack([held.step(last)[0] for _ in range(4)]))
+        assert held._kept.shape[2] == mixed.RESERVED > len(held._read), "what nobody has used is not taken"
         held.keep([])
         assert held._memory.nbytes > 0 and not held._read
     assert all(torch.equal(run, runs[0]) for run in runs[1:])
-    little = MixedRows(stack, 96, Prefixes(0), fewest_rows(stack))
+    little = MixedRows(stack, 96, Prefixes(0), fewest_rows(stack))  # which lays out no more than it needs
     little.add([prompt], [0])
+    assert little._kept.shape[2] == len(little._read)
     little.keep([])
     assert little._memory.nbytes == 0, "nothing stays where nothing may"
 
