@@ -211,6 +211,7 @@ def test_adapters_stay_prepared_while_they_are_in_memory() -> None:
     assert [kind.names for kind in both.kinds] == [("policy", "second")] and made.of(stack, ["policy"]) is both
     made._names = ["gone", "policy"]  # as if it had been dropped from memory
     assert made.of(stack, ["second"]).kinds[0].names == ("policy", "second")
+    assert made._names == ["policy", "second"], "one that comes back later is not taken for prepared"
     assert made.of(stack_of(wired.bases()[1]), ["policy"]).kinds[0].names == ("policy",), "another base knows none"
 
 
