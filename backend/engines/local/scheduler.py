@@ -364,6 +364,8 @@ class Scheduler:
         if self._mixed is None:
             self._mixed = MixedRows(self.base.stack, self.base.context, self.prefixes, self._fewest, self.memory_limit)
         held = self._mixed
+        if group is None:
+            held.keep([])  # rows may be left of a batch that everyone has hung up on, or that failed
         if group is not None:
             jobs = self._read_ahead(held, jobs)
         prompts = list(dict.fromkeys(_prompt_of(job) for job in jobs))
