@@ -14,9 +14,7 @@ from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
 ROOM = 64  # places are added so many at a time
-IN_ONE_GO = (
-    128  # places; longer sums are taken in parts (from about 192 on), and their number must not say where one ends
-)
+IN_ONE_GO = 128  # places; from about 192 on a sum is taken in parts, whose ends must not follow from hidden places
 ROWS = 32  # queries of one text are a multiple, so that a product never has few
 READ_AT_ONCE = 256  # queries of one text whose scores are held at once; our choice
 

@@ -32,7 +32,8 @@ from .prepared import Prepared, indices
 from .prompts import Prompt, Reader
 
 SHARED_FROM = 8  # samples of a prompt that is held once; fewer read their own copies as quickly. Measured, our choice
-RESERVED = 64  # slots there are at once on a CPU, where memory that nobody has used is not taken; our choice
+RESERVED = 64  # slots that are laid out at once on a CPU; our choice
+KEPT_SHARE = 8  # of the memory that keys and values may take an eighth stays while there are no rows; our choice
 TRIED_ROWS = (2, 4, 8, 16)
 MOST_TRIED = 64
 
@@ -70,9 +71,9 @@ class _Ready(NamedTuple):
 class MixedRows:
     """Rows that come and go between steps. Row i of ``step`` is the i-th of those that were added and kept."""
 
-    def __init__(self, stack: Stack, context: int, prefixes: Prefixes, fewest: int, most_kept: int = 0) -> None:
-        """``most_kept``: bytes of keys and values that stay where there are no rows; new memory has to be zeroed."""
-        self._most_kept = most_kept
+    def __init__(self, stack: Stack, context: int, prefixes: Prefixes, fewest: int, most_bytes: int = 0) -> None:
+        """``most_bytes``: what keys and values may come to; a share of it stays where there are no rows, zeroed already."""
+        self._most_bytes = most_bytes
         self._stack, self._context, self._prefixes, self._fewest = stack, context, prefixes, fewest
         self._made = Prepared()
         self._reader = Reader(stack, prefixes, self._made, fewest)
@@ -164,7 +165,7 @@ class MixedRows:
         self._ready = None
         self._benches = [bench for bench in self._benches if any(_is_in(slot, bench.slots) for slot in stay)]
         if not stay:
-            if self._memory.nbytes > self._most_kept:
+            if self._memory.nbytes > self._most_bytes // KEPT_SHARE:
                 self._memory = self._memory.new_empty(0)
             self._kept, self._read = self._laid_out(0, 0), []
             return
@@ -286,8 +287,7 @@ class MixedRows:
         used, (slots, places) = len(self._read), (self._kept.shape[2], self._kept.shape[4])
         if size > slots or room != places:
             before, memory = self._kept[:, :, :used], self._memory
-            least = RESERVED if self._kept.device.type == "cpu" else 2 * slots  # laying out anew takes long
-            more = slots if size <= slots else max(size, least)
+            more = self._worth_taking(size, slots, room)
             if self._bytes(more, room) <= memory.nbytes:
                 before = before.clone()  # it lies where the new ones will
             self._kept = self._laid_out(more, room)
@@ -295,6 +295,13 @@ class MixedRows:
         if (size, room) != (used, places):
             self._read += [0] * (size - used)
             self._ready = None
+
+    def _worth_taking(self, size: int, slots: int, room: int) -> int:
+        """At least ``size`` slots, more where memory allows: laying out anew takes long while rows are written."""
+        is_cpu = self._kept.device.type == "cpu"  # where memory that nobody has used is not taken
+        wished = max(slots, size, RESERVED if is_cpu else 2 * slots if size > slots else 0)
+        most = self._most_bytes if is_cpu else self._most_bytes // KEPT_SHARE
+        return wished if self._bytes(wished, room) <= most else size
 
     def _room(self, places: int) -> int:
         """How many are made for so many tokens: few at a time while there are few, so that little is read in vain."""

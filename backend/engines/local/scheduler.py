@@ -362,9 +362,10 @@ class Scheduler:
         assert self.base.stack is not None
         group = next((group for group in self._groups if isinstance(group.held, MixedRows)), None)
         if self._mixed is None:
-            most_kept = self.memory_limit // 16  # our choice
-            self._mixed = MixedRows(self.base.stack, self.base.context, self.prefixes, self._fewest, most_kept)
+            self._mixed = MixedRows(self.base.stack, self.base.context, self.prefixes, self._fewest, self.memory_limit)
         held = self._mixed
+        if group is None:
+            held.keep([])  # rows may be left of a batch that everyone has hung up on, or that failed
         if group is not None:
             jobs = self._read_ahead(held, jobs)
         prompts = list(dict.fromkeys(_prompt_of(job) for job in jobs))

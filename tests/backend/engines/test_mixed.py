@@ -13,7 +13,7 @@ from backend.engines.local.mixed import MixedRows, fewest_rows
 from backend.engines.local.prefixes import Prefixes
 from backend.engines.local.prepared import Prepared
 from backend.engines.local.prompts import Prompt
-from backend.training.shared_base import SharedBase
+from backend.training.shared_base import Shape, SharedBase
 from tests.backend.training import wired
 
 ADAPTERS = [None, "policy", "second"]
@@ -157,7 +157,7 @@ def test_a_samples_bits_do_not_depend_on_its_company() -> None:
 
 def test_memory_that_stays_gives_later_rows_the_same_bits() -> None:
     stack, draw = stack_of(wired.bases()[0]), random.Random(6)
-    held = MixedRows(stack, 96, Prefixes(0), fewest_rows(stack), most_kept=10**9)
+    held = MixedRows(stack, 96, Prefixes(0), fewest_rows(stack), most_bytes=10**9)
     prompt = Prompt(text_of(draw, 21), "policy", "own")
     runs = []
     for company in (0, 5, 0):
@@ -165,11 +165,13 @@ def test_memory_that_stays_gives_later_rows_the_same_bits() -> None:
             [prompt, *(Prompt(text_of(draw, 50), "second", "other") for _ in range(company))], range(company + 1)
         )
         runs.append(torch.stack([held.step(last)[0] for _ in range(4)]))
+        assert held._kept.shape[2] == mixed.RESERVED > len(held._read), "what nobody has used is not taken"
         held.keep([])
         assert held._memory.nbytes > 0 and not held._read
     assert all(torch.equal(run, runs[0]) for run in runs[1:])
-    little = MixedRows(stack, 96, Prefixes(0), fewest_rows(stack))
+    little = MixedRows(stack, 96, Prefixes(0), fewest_rows(stack))  # which lays out no more than it needs
     little.add([prompt], [0])
+    assert little._kept.shape[2] == len(little._read)
     little.keep([])
     assert little._memory.nbytes == 0, "nothing stays where nothing may"
 
@@ -185,6 +187,22 @@ def test_rows_move_to_empty_slots_when_many_have_left() -> None:
         torch.testing.assert_close(row, full(base, texts[at], None), rtol=1e-4, atol=1e-4)
 
 
+def test_adapters_of_unlike_rank_share_steps_and_change_no_bit_of_each_other() -> None:
+    base = wired._base(next(wired.models()))
+    base.add("wide", Shape(20, 8), seed=5)
+    for weight in base.weights("wide"):
+        weight.data.add_(0.1)
+    stack, draw = stack_of(base), random.Random(8)
+    texts = {name: text_of(draw, 11) for name in ("policy", "wide", "second")}
+    together, alone = rows_of(stack), rows_of(stack)
+    last = together.add([Prompt(text, name, name) for name, text in texts.items()], range(3))
+    assert [kind.names for kind in together._made_ready(16).adapters.kinds] == [("policy", "second"), ("wide",)]
+    logits = together.step(last)
+    for row, (name, text) in zip(logits, texts.items(), strict=True):
+        torch.testing.assert_close(row, full(base, text, name), rtol=1e-4, atol=1e-4)
+    assert torch.equal(alone.step(alone.add([Prompt(texts["wide"], "wide", "wide")], [0]))[0], logits[1])
+
+
 def test_adapters_stay_prepared_while_they_are_in_memory() -> None:
     stack, made = stack_of(wired.bases()[0]), Prepared()
     first = made.of(stack, ["policy"])
@@ -193,6 +211,7 @@ def test_adapters_stay_prepared_while_they_are_in_memory() -> None:
     assert [kind.names for kind in both.kinds] == [("policy", "second")] and made.of(stack, ["policy"]) is both
     made._names = ["gone", "policy"]  # as if it had been dropped from memory
     assert made.of(stack, ["second"]).kinds[0].names == ("policy", "second")
+    assert made._names == ["policy", "second"], "one that comes back later is not taken for prepared"
     assert made.of(stack_of(wired.bases()[1]), ["policy"]).kinds[0].names == ("policy",), "another base knows none"
 
 

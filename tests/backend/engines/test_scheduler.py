@@ -368,6 +368,19 @@ def test_nothing_is_switched_for_rows_that_share_steps(load: Callable[[], Base],
     scheduler.close()
 
 
+def test_rows_of_which_everyone_has_hung_up_are_not_in_the_next_ones_way(load: Callable[[], Base]):
+    scheduler = Scheduler(load())
+    wanted = request(scheduler.base, [5, 6, 7], sampling=GREEDY)
+    expected = Asked(scheduler, wanted).texts()
+    for n in (3, 9):
+        gone = Asked(scheduler, request(scheduler.base, [8, 9], n=n, max_tokens=200, is_streamed=True))
+        gone.events.get(timeout=20)
+        gone.ticket.cancel()
+        wait_until(lambda: not scheduler._groups)
+        assert Asked(scheduler, wanted).texts() == expected
+    scheduler.close()
+
+
 def test_memory_that_stays_between_requests_is_let_go_when_asked(load: Callable[[], Base]):
     scheduler = Scheduler(load())
     prompt = list(range(5, 105))
