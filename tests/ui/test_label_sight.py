@@ -162,6 +162,15 @@ def test_what_is_asked_and_the_guidelines_stand_beside_the_answers_on_a_key(hous
     assert height <= visible
     found = Axe().run(page, options=WCAG).response["violations"]
     assert [(one["id"], one["nodes"][0]["target"]) for one in found] == []
+    heard = page.locator("#desk").aria_snapshot()
+    for part in (
+        'region "Guidelines"',
+        'region "Conversation"',
+        'button "Guidelines v1" [pressed]',
+        'button "Plain"',
+        'button "My judgements"',
+    ):
+        assert part in heard, part
     page.reload()
     ready(page)
     expect(guide).to_be_visible()
@@ -202,6 +211,13 @@ def test_the_ways_of_looking_turn_by_key_and_stay(house: House, page_of, project
     expect(page.locator("mark.differs").first).to_have_text(
         "two" if "two" in page.inner_text(".answer .txt") else "five"
     )
+    for key, name in (("p", "#sight-plain"), ("y", "#sight-sync"), ("g" if layout == "digits" else "u", "#guidelines")):
+        for pressed in ("true", "false"):
+            page.keyboard.press(key)
+            expect(page.locator(name)).to_have_attribute("aria-pressed", pressed)
+    page.keyboard.press("h" if layout == "digits" else "o")
+    expect(page.locator("dialog")).to_be_visible()
+    page.keyboard.press("Escape")
     page.keyboard.press(view)
     page.keyboard.press("1" if layout == "digits" else "d")
     assert chosen(page) == "a2"

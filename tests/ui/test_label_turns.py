@@ -189,6 +189,11 @@ def test_what_was_to_be_said_waits_when_no_answer_came(house, page_of, talks):
     ready(page, desk)
     press(page, "c")
     expect(page.locator("#said-next")).to_have_value("And then?")
+    page.fill("#said-next", "And then, 接着?")
+    page.reload()
+    ready(page)
+    press(page, "1", "c")
+    expect(page.locator("#said-next")).to_have_value("And then, 接着?")
 
 
 # ---- an answer of one's own

@@ -135,7 +135,7 @@ def run_events(ui: Ui, row: RunRow) -> None:
                 gr.skip(),
             ]
         if what == "best":
-            return judged(state, run, [1 if at == place else 2 for at in range(len(state["columns"]))], place)
+            return judged(state, run, [1 if at == place else 2 for at in range(len(state["columns"]))])
         kept = run.panes()[place].completion_id
         if what == "demonstration":
             made: Any = comparing.keep_as_demonstration(ui.store, ui.guard.person(), kept or 0)
@@ -143,21 +143,21 @@ def run_events(ui: Ui, row: RunRow) -> None:
             made = comparing.keep_as_case(ui.store, ui.guard.person(), kept or 0)
         return [drawing(note(ui.guard.say(f"compare.kept.{what}", id=made.id), "ok")), gr.skip(), gr.skip()]
 
-    def judged(
-        state: dict[str, Any], run: Run, ranks: list[int], best: int | None, both_bad: bool = False
-    ) -> list[Any]:
+    def judged(state: dict[str, Any], run: Run, ranks: list[int], both_bad: bool = False) -> list[Any]:
         said = streaming.vote(ui.store, ui.guard.person(), run, ranks, both_bad=both_bad)
+        first = [] if said.both_bad else [at for at, rank in enumerate(said.ranks or ()) if rank == 1]
+        best = first[0] if len(first) == 1 else None  # of what is stored: a run is judged once
         key = "compare.judged_part" if said.partial else "compare.judged"
         told = ui.guard.say(key, id=said.id, best="–" if best is None else _badge(best, state))
         return [drawing(note(told, "ok")), {**state, "judgement": said.id}, gr.update(interactive=best is not None)]
 
     def vote_tie(state: dict[str, Any]) -> list[Any]:
         run = runs.of(ui.guard.person(), state.get("key", ""))
-        return judged(state, run, [1] * len(state["columns"]), None)
+        return judged(state, run, [1] * len(state["columns"]))
 
     def vote_bad(state: dict[str, Any]) -> list[Any]:
         run = runs.of(ui.guard.person(), state.get("key", ""))
-        return judged(state, run, [1] * len(state["columns"]), None, both_bad=True)
+        return judged(state, run, [1] * len(state["columns"]), both_bad=True)
 
     def send_to_labelling(ids: list[list[int]]) -> tuple[Any, Any]:
         made = [comparing.send_to_labelling(ui.store, ui.guard.person(), some) for some in ids]

@@ -118,12 +118,12 @@ export function toldIn(t, told, ranks) {
   return t(ranks && ranks[order[0]] === 1 ? "told.same" : "told.other", { letter: LETTERS[order[0]], margin });
 }
 
-// ---- going on: resolves to what is said next, or null
+// ---- going on: resolves to what is said next, or null; `keep` hears every letter
 
-export function askNext(root, strings, place, text) {
+export function askNext(root, strings, place, text, keep) {
   const t = (key, values) => say(strings, key, values);
   return new Promise((done) => {
-    const field = el("textarea", { "aria-label": t("go_on.said"), maxlength: "4000", id: "said-next", rows: "4" });
+    const field = el("textarea", { "aria-label": t("go_on.said"), maxlength: "4000", id: "said-next", rows: "4", oninput: () => keep(field.value) });
     field.value = text;
     const finish = () => {
       if (!field.value.trim()) return;

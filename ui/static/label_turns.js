@@ -40,9 +40,8 @@ export async function goOn(desk) {
   const place = desk.hand.goesOnFrom();
   if (place === null) return; // nothing was shown that could be gone on from
   desk.busy = true;
-  const text = await askNext(desk.root, desk.strings, place, desk.unsaid || "");
+  const text = await askNext(desk.root, desk.strings, place, desk.kept.get("unsaid") || "", (typed) => desk.kept.set("unsaid", typed));
   desk.busy = false;
-  desk.unsaid = text ?? desk.unsaid;
   if (text) await desk.submit({ place, text });
   else desk.play();
 }
@@ -52,7 +51,7 @@ export async function nextTurn(desk, judgement, { place, text }, otherwise) {
   desk.say(desk.t("go_on.waits"));
   try {
     const next = await post("go-on", { judgement, place, text });
-    desk.unsaid = "";
+    desk.kept.set("unsaid", null);
     desk.show(next);
   } catch (problem) {
     desk.show(otherwise);

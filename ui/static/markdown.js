@@ -1,6 +1,7 @@
 // Markdown as a tree over the text it was written in. Every character shown is a character of the source, at a known place, so
 // that highlights and differences keep their places; nothing is ever made into HTML, no address is followed, no image is loaded.
 const DEEP_MOST = 24; // of quotes, lists and emphasis within each other; deeper marks stay as they are written
+const WIDE_MOST = 1000; // pieces between an opening and its closing mark; more are looked at no further, or hostile texts take seconds
 const LONG_MOST = 100000; // characters; longer texts are shown as they are written
 const ADDRESS_MOST = 2000;
 const FENCE = /^ {0,3}(`{3,}|~{3,})[ \t]*([^`\s]*)[^`]*$/;
@@ -255,6 +256,7 @@ function emphasis(run, at, sign) {
       const opener = backTo(run, sign);
       const width = Math.min(2, left, opener.left);
       if (sign === "~" && width < 2) break;
+      if (run.out.length - opener.place > WIDE_MOST) break;
       textUntil(run, from);
       const inner = run.out.slice(opener.place + 1);
       if (!inner.length || deep(inner) > DEEP_MOST) break;

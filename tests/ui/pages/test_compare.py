@@ -121,6 +121,10 @@ def test_the_best_column_is_judged_kept_and_gone_on_from(tab: Tab, studio: Studi
     assert (kept.ranks, kept.partial) == ((2, 1), False) and go_on["interactive"] is True
     assert f"Saved {kept.id}. Best: B." in parts(status, "note")[0]["text"]
     assert studio.store.get(Comparison, kept.comparison_id).arm == "priority", "names were in sight"
+    status = tab.call("compare_act", None, event={"act": "best", "at": 0})[0]
+    assert f"Saved {kept.id}. Best: B." in parts(status, "note")[0]["text"], (
+        "it is judged once, and the page says as what"
+    )
     (shown, *_) = tab.stream("compare_go_on", None, "And then?")[-2]
     said = parts(shown, "messages")[0]["items"]
     assert said[-2]["text"] == pane["text"] and said[-1]["text"] == "And then?"
