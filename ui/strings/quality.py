@@ -19,30 +19,6 @@ STRINGS = {
     "quality.longer": ("Longer", "选长"),
     "quality.seconds": ("Seconds", "秒"),
     "quality.nobody": ("Nobody has judged here yet.", "此处尚无人评判。"),
-    "quality.models": ("Models", "模型"),
-    "quality.model": ("Model", "模型"),
-    "quality.strength": ("Strength (logit)", "强度(logit)"),
-    "quality.held": ("Lengths held equal", "长度持平时"),
-    "quality.no_models": (
-        "Two models must have answered the same cases and been judged.",
-        "须有两个模型回答过相同用例并被评判。",
-    ),
-    "quality.slope": (
-        "An answer e times as long gains {slope} on this scale.",
-        "长度为 e 倍的回答在此尺度上增加 {slope}。",
-    ),
-    "quality.better": (
-        "{first} beats {second}: {share} of {n} judgements ({low}–{high}, valid however often you look).",
-        "{first} 优于 {second}:{n} 个评判中占 {share}({low}–{high},随时查看均有效)。",
-    ),
-    "quality.undecided": (
-        "{first} against {second} is undecided: {share} of {n} judgements ({low}–{high}); about {more} more would decide it.",
-        "{first} 与 {second} 尚无定论:{n} 个评判中占 {share}({low}–{high});约再需 {more} 个评判。",
-    ),
-    "quality.even": (
-        "{first} against {second}: {share} of {n} judgements ({low}–{high}); no number of judgements would part them.",
-        "{first} 与 {second}:{n} 个评判中占 {share}({low}–{high});再多评判也难分高下。",
-    ),
     "quality.split": ("Where people disagree", "意见不一之处"),
     "quality.comparison": ("Comparison", "比较"),
     "quality.wanted": ("Judgements wanted", "所需评判"),
