@@ -37,7 +37,7 @@ class Own(NamedTuple):
     left: Estimate  # the left answer chosen, where a side was: half is fair
     longer: Estimate  # the longer answer chosen
     agrees: Estimate  # pairs with others' judgements that are equal
-    seconds: float | None
+    seconds: Estimate | None  # median
 
 
 class Judge(NamedTuple):
@@ -48,6 +48,7 @@ class Judge(NamedTuple):
 
 class Quality(NamedTuple):
     agreement: Agreement
+    cohen: Estimate  # Cohen's kappa without an interval, where the same two people judged all that several judged
     judges: list[Judge]
     split: list[Comparison]
 
@@ -73,9 +74,20 @@ def overview(store: Store, person: Person, project_id: int) -> Quality:
     ]
     return Quality(
         agreement.measure(counts, agreement.nominal(len(quality.CATEGORIES))),
+        _cohen(together),
         judges,
         quality.split(store, project_id, SPLIT_MOST),
     )
+
+
+def _cohen(together: dict[int, list[quality.Said]]) -> Estimate:
+    """Of two people; NaN of more."""
+    pairs = [sorted(rows, key=lambda one: one.person) for rows in together.values()]
+    nothing = float("nan")
+    if len({tuple(one.person for one in rows) for rows in pairs}) != 1 or len(pairs[0]) != 2:
+        return Estimate(nothing, nothing, nothing, 0)
+    first, second = ([rows[place].category for rows in pairs] for place in (0, 1))
+    return Estimate(agreement.cohen(first, second, len(quality.CATEGORIES)), nothing, nothing, len(pairs))
 
 
 def _together(said: Sequence[quality.Said]) -> dict[int, list[quality.Said]]:
@@ -106,7 +118,7 @@ def _own(store: Store, project_id: int, person_id: int, together: dict[int, list
         left=agreement.share(*habits.left),
         longer=agreement.share(*habits.longer),
         agrees=agreement.share(sum(equal), len(equal)),
-        seconds=habits.seconds,
+        seconds=agreement.median(habits.seconds),
     )
 
 

@@ -34,7 +34,7 @@ class Habits(NamedTuple):
 
     left: tuple[int, int]  # the left answer was chosen, of pairs where a side was
     longer: tuple[int, int]  # the longer one was chosen, of those whose lengths differ
-    seconds: float | None  # median of active seconds
+    seconds: tuple[float, ...]  # active ones, of each judgement, in rising order
     judged: int
 
 
@@ -92,7 +92,7 @@ def habits(store: Store, project_id: int, person_id: int) -> Habits:
     return Habits(
         left=(row["lefts"], row["sides"]),
         longer=(row["longer"], row["uneven"]),
-        seconds=seconds[len(seconds) // 2]["s"] if seconds else None,
+        seconds=tuple(row["s"] for row in seconds),
         judged=row["n"],
     )
 

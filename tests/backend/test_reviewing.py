@@ -56,6 +56,7 @@ def test_who_always_takes_the_left_is_told_and_who_reads_is_not(house):
     assert 0.2 < ann.agrees.value < 0.8 and ann.agrees.n == 24
     assert found.agreement.alpha.n == 24 and found.agreement.alpha.value < 0.5
     assert found.agreement.raw.value == ann.agrees.value
+    assert found.cohen.n == 24 and abs(found.cohen.value) < 0.5 and ann.seconds is not None and ann.seconds.n == 24
 
 
 def test_people_who_judge_alike_agree_and_nothing_is_divided(house):
@@ -70,6 +71,7 @@ def test_what_divides_people_is_listed_and_one_more_is_asked_at_once(house):
     judge_all(house, house.eve, by_position(1))
     judge_all(house, house.bob, by_position(1))
     found = reviewing.overview(house.store, house.bob, house.project.id)
+    assert found.cohen.n == 0, "three people"
     assert len(found.split) == 20 and labelling.next_desk(house.store, house.admin, house.project.id) is None
     asked = reviewing.ask_one_more(house.store, house.bob, found.split[0].id)
     assert asked.overlap == 4

@@ -154,6 +154,7 @@ def _drawn(ui: Ui, found: Quality) -> dict[str, Any]:
                 (say("quality.alpha"), _number(alpha.value), _rests(ui, alpha)),
                 (say("quality.raw"), share(raw.value) if raw.n else "–", _rests(ui, raw)),
                 (say("quality.fleiss"), _number(fleiss), say("quality.every_unit_alike")),
+                (say("quality.cohen"), _number(found.cohen.value), say("quality.of_two", n=found.cohen.n)),
             ]
         ),
         heading(say("quality.people")),
@@ -180,7 +181,7 @@ def _people(ui: Ui, found: Quality) -> dict[str, Any]:
                 str(judge.own.judged),
                 _share(judge.right),
                 *(_share(getattr(judge.own, name)) for name in shares),
-                "–" if judge.own.seconds is None else figure(judge.own.seconds),
+                _seconds(judge.own.seconds),
             ],
         )
         for place, judge in enumerate(found.judges)
@@ -193,6 +194,10 @@ def _people(ui: Ui, found: Quality) -> dict[str, Any]:
 
 def _share(value: Estimate) -> str:
     return f"{share(value.value)} ({share(value.low)}–{share(value.high)}, n = {value.n})" if value.n else "–"
+
+
+def _seconds(value: Estimate | None) -> str:
+    return "–" if value is None else f"{figure(value.value)} ({figure(value.low)}–{figure(value.high)}, n = {value.n})"
 
 
 def _number(value: float) -> str:
