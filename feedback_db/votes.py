@@ -77,7 +77,7 @@ class Stamp(NamedTuple):
 def stamp(store: Store, project_id: int) -> Stamp:
     newest = store.value("select coalesce(max(id), 0) from judgements")
     void = store.value(
-        "select count(*) from comparisons indexed by comparisons_set_aside where project_id = ? and void_reason is not null",
+        "select count(*) from comparisons where project_id = ? and void_reason is not null",
         [project_id],
     )
     return Stamp(newest, void)
