@@ -1,24 +1,21 @@
-"""Reviewing: how good the judgements are, who agrees with whom, which model is better, and what a project asks."""
+"""Reviewing: how good the judgements are, who agrees with whom, and what a project asks."""
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from itertools import combinations
 from typing import NamedTuple
-
-import numpy as np
 
 from backend.access import require
 from backend.labels import form as forms
 from backend.labels.form import Form
 from backend.problem import Problem
-from backend.stats import agreement, ranking, reliability
+from backend.stats import agreement, reliability
 from backend.stats.agreement import Agreement, Estimate
 from feedback_db import Store, audit, comparisons, people, quality
 from feedback_db.store import as_json
-from feedback_db.types import Comparison, Model, Person, Project
+from feedback_db.types import Comparison, Person, Project
 
 SPLIT_MOST = 20  # divided comparisons on one page
 RANDOM_LEAST = 0.1  # of the random arm: without it no figure can be trusted
@@ -40,7 +37,7 @@ class Own(NamedTuple):
     left: Estimate  # the left answer chosen, where a side was: half is fair
     longer: Estimate  # the longer answer chosen
     agrees: Estimate  # pairs with others' judgements that are equal
-    seconds: float | None
+    seconds: Estimate | None  # median
 
 
 class Judge(NamedTuple):
@@ -49,37 +46,11 @@ class Judge(NamedTuple):
     right: Estimate  # of the pairs that probably have a better answer, how many this person named (Dawid & Skene)
 
 
-class Standing(NamedTuple):
-    """One line of the leaderboard; strengths on the logit scale with their 95 % interval."""
-
-    model: str
-    strength: float
-    low: float
-    high: float
-    judged: int
-    held: float | None  # strength with lengths held equal
-
-
-class Duel(NamedTuple):
-    """The two strongest models: whether one is better, however often somebody looks."""
-
-    first: str
-    second: str
-    share: float
-    n: int
-    low: float
-    high: float
-    is_decided: bool
-    more: int | None
-
-
 class Quality(NamedTuple):
     agreement: Agreement
+    cohen: Estimate  # Cohen's kappa without an interval, where the same two people judged all that several judged
     judges: list[Judge]
     split: list[Comparison]
-    standings: list[Standing]
-    duel: Duel | None
-    length_slope: float
 
 
 def own(store: Store, person: Person, project_id: int) -> Own:
@@ -101,16 +72,22 @@ def overview(store: Store, person: Person, project_id: int) -> Quality:
         Judge(people.shown_name(store, judge), _own(store, project_id, judge, together), trusted.get(judge, NOT_KNOWN))
         for judge in quality.judges(store, project_id)
     ]
-    votes = quality.votes(store, project_id)
-    standings, slope = _standings(store, votes)
     return Quality(
         agreement.measure(counts, agreement.nominal(len(quality.CATEGORIES))),
+        _cohen(together),
         judges,
         quality.split(store, project_id, SPLIT_MOST),
-        standings,
-        _duel(store, votes, standings),
-        slope,
     )
+
+
+def _cohen(together: dict[int, list[quality.Said]]) -> Estimate:
+    """Of two people; NaN of more."""
+    pairs = [sorted(rows, key=lambda one: one.person) for rows in together.values()]
+    nothing = float("nan")
+    if len({tuple(one.person for one in rows) for rows in pairs}) != 1 or len(pairs[0]) != 2:
+        return Estimate(nothing, nothing, nothing, 0)
+    first, second = ([rows[place].category for rows in pairs] for place in (0, 1))
+    return Estimate(agreement.cohen(first, second, len(quality.CATEGORIES)), nothing, nothing, len(pairs))
 
 
 def _together(said: Sequence[quality.Said]) -> dict[int, list[quality.Said]]:
@@ -141,7 +118,7 @@ def _own(store: Store, project_id: int, person_id: int, together: dict[int, list
         left=agreement.share(*habits.left),
         longer=agreement.share(*habits.longer),
         agrees=agreement.share(sum(equal), len(equal)),
-        seconds=habits.seconds,
+        seconds=agreement.median(habits.seconds),
     )
 
 
@@ -151,50 +128,6 @@ def passes(gold: Sequence[int], ranks: Sequence[int], shown: Sequence[int]) -> b
     return all(
         mine[one] < mine[other] for one in range(len(gold)) for other in range(len(gold)) if gold[one] < gold[other]
     )
-
-
-# ---- which model is better
-
-
-def _standings(store: Store, votes: Sequence[quality.Vote]) -> tuple[list[Standing], float]:
-    ids = sorted({model for vote in votes for model in (vote.first, vote.second)})
-    if len(ids) < 2:
-        return [], 0.0
-    place = {model: i for i, model in enumerate(ids)}
-    rows = ranking.Votes(
-        np.array([place[vote.first] for vote in votes]),
-        np.array([place[vote.second] for vote in votes]),
-        np.array([vote.outcome for vote in votes]),
-        np.array([vote.person for vote in votes]),
-    )
-    longer = np.array([math.log((vote.first_length + 1) / (vote.second_length + 1)) for vote in votes])
-    plain, held = ranking.fit(rows, len(ids)), ranking.fit(rows._replace(longer=longer), len(ids))
-    judged = np.bincount(np.concatenate([rows.first, rows.second]), minlength=len(ids))
-    found = [
-        Standing(
-            store.get(Model, model).name,
-            float(plain.strengths[i]),
-            *plain.interval(i),
-            int(judged[i]),
-            float(held.strengths[i]),
-        )
-        for i, model in enumerate(ids)
-    ]
-    return sorted(found, key=lambda one: -one.strength), held.slope
-
-
-def _duel(store: Store, votes: Sequence[quality.Vote], standings: Sequence[Standing]) -> Duel | None:
-    """The first two of the leaderboard, by the judgements of the two against each other alone."""
-    if len(standings) < 2:
-        return None
-    first, second = (store.find(Model, "name = ?", [one.model])[0].id for one in standings[:2])
-    outcomes = [vote.outcome for vote in votes if (vote.first, vote.second) == (first, second)]
-    outcomes += [1 - vote.outcome for vote in votes if (vote.first, vote.second) == (second, first)]
-    if not outcomes:
-        return None
-    won, n = sum(outcomes), len(outcomes)
-    found = ranking.anytime(won, n)
-    return Duel(standings[0].model, standings[1].model, won / n, n, *found)
 
 
 # ---- what a project asks

@@ -29,23 +29,12 @@ class Said(NamedTuple):
     category: int
 
 
-class Vote(NamedTuple):
-    """A pair of answers by two models; ``outcome`` 1 the first model's answer was better, 0.5 neither."""
-
-    first: int
-    second: int
-    outcome: float
-    person: int
-    first_length: int
-    second_length: int
-
-
 class Habits(NamedTuple):
     """Counts of one person; each pair is (how often, of how many)."""
 
     left: tuple[int, int]  # the left answer was chosen, of pairs where a side was
     longer: tuple[int, int]  # the longer one was chosen, of those whose lengths differ
-    seconds: float | None  # median of active seconds
+    seconds: tuple[float, ...]  # active ones, of each judgement, in rising order
     judged: int
 
 
@@ -60,16 +49,6 @@ def said_by_guideline(store: Store, project_id: int) -> list[tuple[int, Said]]:
     sql = f"select j.guideline_id, a.comparison_id, a.person_id, {CATEGORY} {COUNTED} and j.guideline_id is not null"
     found = store.db.conn.execute(sql, {"project": project_id, "person": None})
     return [(row[0], Said(*row[1:])) for row in found.fetchall()]
-
-
-def votes(store: Store, project_id: int) -> list[Vote]:
-    """Judged pairs of different models that answered the same case."""
-    sql = (
-        "select c0.model_id, c1.model_id, case when j.verdict = 'a' then 1.0 when j.verdict = 'b' then 0.0 else 0.5 end,"
-        f" a.person_id, length(c0.text), length(c1.text) {COUNTED.replace(' where ', ITEMS + ' where ', 1)}"
-        " and c0.model_id <> c1.model_id and k.leaked is null"  # an answer that named its maker was not judged blind
-    )
-    return [Vote(*row) for row in store.db.conn.execute(sql, {"project": project_id, "person": None}).fetchall()]
 
 
 def sides(store: Store, project_id: int) -> list[tuple[int, int, int]]:
@@ -113,7 +92,7 @@ def habits(store: Store, project_id: int, person_id: int) -> Habits:
     return Habits(
         left=(row["lefts"], row["sides"]),
         longer=(row["longer"], row["uneven"]),
-        seconds=seconds[len(seconds) // 2]["s"] if seconds else None,
+        seconds=tuple(row["s"] for row in seconds),
         judged=row["n"],
     )
 

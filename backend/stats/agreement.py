@@ -123,3 +123,13 @@ def share(hits: float, n: float) -> Estimate:
     z, p = 1.959964, hits / n
     middle, half = p + z * z / (2 * n), z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     return Estimate(p, float((middle - half) / (1 + z * z / n)), float((middle + half) / (1 + z * z / n)), round(n))
+
+
+def median(values: Sequence[float]) -> Estimate | None:
+    """The upper median with a 95 % interval between two of the values (order statistics; Conover 1999, section 3.2); None of none."""
+    n = len(values)
+    if n == 0:
+        return None
+    ordered, reach = sorted(values), 1.959964 * np.sqrt(n) / 2
+    low, high = max(0, int(np.floor(n / 2 - reach))), min(n - 1, int(np.ceil(n / 2 + reach)))
+    return Estimate(float(ordered[n // 2]), float(ordered[low]), float(ordered[high]), n)

@@ -2,7 +2,7 @@
 
 Ties are half a win for each side. Rows are not independent, people are: what one person likes shows in all they judge, and
 intervals that take rows as independent are too narrow. So the scores of the fit are added up by person before they are squared
-(a sandwich estimate), with the usual correction for few people. Lengths can be held equal by a slope of their own.
+(a sandwich estimate), with the usual correction for few people. Lengths and formats can be held equal by slopes of their own.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Votes(NamedTuple):
     second: Ints
     outcome: Floats  # 1 the first won, 0 the second, 0.5 a tie
     person: Ints  # any whole numbers
-    longer: Floats | None = None  # log of first's length over second's, to hold lengths equal
+    styles: Floats | None = None  # (N, D): what differs beside the models, first less second, to be held equal
 
 
 class Fit(NamedTuple):
@@ -35,7 +35,7 @@ class Fit(NamedTuple):
 
     strengths: Floats  # (M,)
     covariance: Floats  # (M, M)
-    slope: float  # what an answer e times as long gains; 0 without lengths
+    slopes: Floats  # (D,): what one unit of a style gains
     n: int
     people: int
 
@@ -53,51 +53,96 @@ class Fit(NamedTuple):
         return float(self.strengths[one] - self.strengths[other]), float(np.sqrt(max(variance, 0.0)))
 
 
+class Board(NamedTuple):
+    """Votes added up by person and pair: all that a fit without styles needs, in sorted order, and where the last one ended."""
+
+    models: int
+    people: Ints  # (J,) sorted
+    keys: Ints  # (U,) sorted: (place of the person * M + first) * M + second
+    many: Floats  # (U,)
+    won: Floats  # (U,): by the first
+    beta: Floats  # (M,): from where the next fit begins
+
+
 def fit(votes: Votes, models: int) -> Fit:
     """The strengths that make these judgements likeliest."""
-    beta = _newton(*_cells(votes, models), models, with_slope=votes.longer is not None)
-    return _with_errors(votes, models, beta)
+    if votes.styles is None:
+        return refit(board(votes, models))[1]
+    rows = _Rows(votes.first, votes.second, votes.outcome, np.ones(len(votes.first)), votes.styles)
+    people, place = np.unique(votes.person, return_inverse=True)
+    beta = _newton(rows, models, np.zeros(models + votes.styles.shape[1]))
+    return _with_errors(rows, place, len(people), models, beta)
 
 
-def _cells(votes: Votes, models: int) -> tuple[Ints, Ints, Floats, Floats, Floats]:
-    """Judgements of one pair (and one length ratio) in one row: first, second, share won, how many, length ratio."""
-    if votes.longer is not None:
-        return votes.first, votes.second, votes.outcome, np.ones(len(votes.first)), votes.longer
-    place = votes.first * models + votes.second
-    many = np.bincount(place, minlength=models * models).astype(float)
-    won = np.bincount(place, votes.outcome, minlength=models * models)
+def board(votes: Votes, models: int) -> Board:
+    """The votes added up."""
+    people, place = np.unique(votes.person, return_inverse=True)
+    keys, row = np.unique((place * models + votes.first) * models + votes.second, return_inverse=True)
+    many, won = (added(row, part, len(keys)) for part in (np.ones(len(row)), votes.outcome))
+    return Board(models, people.astype(np.int64), keys.astype(np.int64), many, won, np.zeros(models))
+
+
+def with_vote(found: Board, first: int, second: int, outcome: float, person: int) -> Board:
+    """The board with one judgement more, of models it knows. Costs a copy of the columns, not a new count."""
+    place = int(np.searchsorted(found.people, person))
+    if place == len(found.people) or found.people[place] != person:
+        later = (found.keys // found.models**2 >= place) * found.models**2
+        found = found._replace(people=np.insert(found.people, place, person), keys=found.keys + later)
+    key = (place * found.models + first) * found.models + second
+    row = int(np.searchsorted(found.keys, key))
+    if row == len(found.keys) or found.keys[row] != key:
+        keys = np.insert(found.keys, row, key)
+        many, won = (np.asarray(np.insert(part, row, 0.0), float) for part in (found.many, found.won))
+    else:
+        keys, many, won = found.keys, found.many.copy(), found.won.copy()
+    many[row] += 1
+    won[row] += outcome
+    return found._replace(keys=keys, many=many, won=won)
+
+
+def refit(found: Board) -> tuple[Board, Fit]:
+    """The fit of a board, begun where its last one ended; after one judgement that is a step or two of Newton's."""
+    models, people = found.models, len(found.people)
+    judge, pair = np.divmod(found.keys, models**2)
+    many, won = (added(pair, part, models**2) for part in (found.many, found.won))
     seen = np.flatnonzero(many)
-    return seen // models, seen % models, won[seen] / many[seen], many[seen], np.zeros(len(seen))
+    cells = _Rows(seen // models, seen % models, won[seen] / many[seen], many[seen], np.zeros((len(seen), 0)))
+    beta = _newton(cells, models, found.beta)
+    first, second = np.divmod(np.arange(models**2), models)
+    p = 1 / (1 + np.exp(-np.clip(beta[first] - beta[second], -40, 40)))  # of every pair, so that rows only look it up
+    pull = found.won - found.many * p[pair]
+    place = judge * models
+    scores = added(place + first[pair], pull, people * models) - added(place + second[pair], pull, people * models)
+    told = _sandwich(cells, scores.reshape(people, models), models, beta)
+    return found._replace(beta=beta), told
 
 
-def _newton(
-    first: Ints, second: Ints, won: Floats, many: Floats, longer: Floats, models: int, *, with_slope: bool
-) -> Floats:
-    """(M + 1,) strengths and slope. Steps are halved until they help."""
-    beta = np.zeros(models + 1)
-    value = _loss(beta, first, second, won, many, longer)
+def added(places: Ints, values: Floats, length: int) -> Floats:
+    """(length,) sums of the values by place."""
+    return np.asarray(np.bincount(places, values, minlength=length), float)
+
+
+class _Rows(NamedTuple):
+    """Judgements of one pair, person and style in one row, or of one pair alone."""
+
+    first: Ints
+    second: Ints
+    won: Floats  # share
+    many: Floats
+    styles: Floats  # (N, D)
+
+
+def _newton(rows: _Rows, models: int, start: Floats) -> Floats:
+    """(M + D,) strengths and slopes. Steps are halved until they help."""
+    beta, value = start, _loss(start, rows, models)
     for _ in range(STEPS_MOST):
-        p = _chance(beta, first, second, longer)
-        pull, weight = many * (p - won), many * p * (1 - p)
-        gradient, hessian = PRIOR * beta, PRIOR * np.eye(models + 1)
-        for index, sign in ((first, 1.0), (second, -1.0)):
-            gradient = gradient + sign * np.bincount(index, pull, minlength=models + 1)
-        gradient[models] += pull @ longer
-        np.add.at(hessian, (first, first), weight)
-        np.add.at(hessian, (second, second), weight)
-        np.add.at(hessian, (first, second), -weight)
-        np.add.at(hessian, (second, first), -weight)
-        if with_slope:
-            cross = np.bincount(first, weight * longer, minlength=models) - np.bincount(
-                second, weight * longer, minlength=models
-            )
-            hessian[models, :models] += cross
-            hessian[:models, models] += cross
-            hessian[models, models] += weight @ longer**2
+        p = _chance(beta, rows, models)
+        gradient = _pull(rows, rows.many * (p - rows.won), models) + PRIOR * beta
+        hessian = _information(rows, rows.many * p * (1 - p), models) + PRIOR * np.eye(len(beta))
         step = np.linalg.solve(hessian, gradient)
         size = 1.0
         for _ in range(HALVINGS_MOST):
-            lower = _loss(beta - size * step, first, second, won, many, longer)
+            lower = _loss(beta - size * step, rows, models)
             if lower <= value:
                 break
             size /= 2
@@ -107,47 +152,64 @@ def _newton(
     return beta
 
 
-def _chance(beta: Floats, first: Ints, second: Ints, longer: Floats) -> Floats:
-    return 1 / (1 + np.exp(-np.clip(beta[first] - beta[second] + beta[-1] * longer, -40, 40)))
+def _margin(beta: Floats, rows: _Rows, models: int) -> Floats:
+    return np.asarray(beta[rows.first] - beta[rows.second] + rows.styles @ beta[models:], float)
 
 
-def _loss(beta: Floats, first: Ints, second: Ints, won: Floats, many: Floats, longer: Floats) -> float:
-    margin = beta[first] - beta[second] + beta[-1] * longer
-    return float(many @ (np.logaddexp(0, margin) - won * margin) + 0.5 * PRIOR * beta @ beta)
+def _chance(beta: Floats, rows: _Rows, models: int) -> Floats:
+    return 1 / (1 + np.exp(-np.clip(_margin(beta, rows, models), -40, 40)))
 
 
-def _with_errors(votes: Votes, models: int, beta: Floats) -> Fit:
-    longer = votes.longer if votes.longer is not None else np.zeros(len(votes.first))
-    p = _chance(beta, votes.first, votes.second, longer)
-    people, place = np.unique(votes.person, return_inverse=True)
-    pull, weight = votes.outcome - p, p * (1 - p)
-    width = models + 1
-    scores = np.zeros((len(people), width))  # one row per person: that is the cluster
-    for index, sign in ((votes.first, 1.0), (votes.second, -1.0)):
-        scores += sign * np.bincount(place * width + index, pull, minlength=len(people) * width).reshape(-1, width)
-    scores[:, models] = np.bincount(place, pull * longer, minlength=len(people))
-    bread = _information(votes.first, votes.second, weight, longer, models)
-    inverse = np.linalg.pinv(bread + PRIOR * np.eye(width))
-    few = len(people) / max(len(people) - 1, 1)
+def _loss(beta: Floats, rows: _Rows, models: int) -> float:
+    margin = _margin(beta, rows, models)
+    return float(rows.many @ (np.logaddexp(0, margin) - rows.won * margin) + 0.5 * PRIOR * beta @ beta)
+
+
+def _pull(rows: _Rows, values: Floats, models: int) -> Floats:
+    """(M + D,): each row's value for its first, against its second, and along its styles."""
+    first, second = (np.bincount(index, values, minlength=models) for index in (rows.first, rows.second))
+    return np.concatenate([first - second, values @ rows.styles])
+
+
+def _with_errors(rows: _Rows, place: Ints, people: int, models: int, beta: Floats) -> Fit:
+    """``place``: whose row each is."""
+    p = _chance(beta, rows, models)
+    pull = rows.many * (rows.won - p)
+    scores = np.zeros((people, len(beta)))  # one row per person: that is the cluster
+    for index, sign in ((rows.first, 1.0), (rows.second, -1.0)):
+        flat = np.bincount(place * models + index, pull, minlength=people * models)
+        scores[:, :models] += sign * flat.reshape(people, models)
+    for style in range(rows.styles.shape[1]):
+        scores[:, models + style] = np.bincount(place, pull * rows.styles[:, style], minlength=people)
+    return _sandwich(rows, scores, models, beta)
+
+
+def _sandwich(rows: _Rows, scores: Floats, models: int, beta: Floats) -> Fit:
+    """``scores`` (J, M + D): each person's pull at the strengths, which add up to nothing at the fit."""
+    people = len(scores)
+    p = _chance(beta, rows, models)
+    inverse = np.linalg.inv(_information(rows, rows.many * p * (1 - p), models) + PRIOR * np.eye(len(beta)))
+    few = people / max(people - 1, 1)
     covariance = few * inverse @ (scores.T @ scores) @ inverse
     centre = np.eye(models) - 1 / models
     strengths = centre @ beta[:models]
-    return Fit(
-        strengths, centre @ covariance[:models, :models] @ centre.T, float(beta[models]), len(votes.first), len(people)
-    )
+    n = int(rows.many.sum())
+    return Fit(strengths, centre @ covariance[:models, :models] @ centre.T, beta[models:], n, people)
 
 
-def _information(first: Ints, second: Ints, weight: Floats, longer: Floats, models: int) -> Floats:
-    width = models + 1
-    pairs = np.bincount(first * width + second, weight, minlength=width * width).reshape(width, width)
-    found: Floats = np.asarray(-(pairs + pairs.T), float)
-    np.fill_diagonal(found, 0)
-    np.fill_diagonal(found, -found.sum(1))
-    cross = np.bincount(first, weight * longer, minlength=width) - np.bincount(second, weight * longer, minlength=width)
-    found[models, :] += cross
-    found[:, models] += cross
-    found[models, models] += weight @ longer**2
-    return found
+def _information(rows: _Rows, weight: Floats, models: int) -> Floats:
+    """(M + D, M + D)"""
+    pairs = np.bincount(rows.first * models + rows.second, weight, minlength=models**2).reshape(models, models)
+    among = -(pairs + pairs.T)
+    np.fill_diagonal(among, 0)
+    np.fill_diagonal(among, -among.sum(1))
+    cross = [
+        np.bincount(rows.first, weight * style, minlength=models)
+        - np.bincount(rows.second, weight * style, minlength=models)
+        for style in rows.styles.T
+    ]
+    beside = np.stack(cross, 1) if cross else np.zeros((models, 0))
+    return np.asarray(np.block([[among, beside], [beside.T, (rows.styles * weight[:, None]).T @ rows.styles]]), float)
 
 
 # ---- may we stop?

@@ -4,3 +4,4 @@ CREATE TRIGGER comparisons_void BEFORE UPDATE OF void_reason, status ON comparis
 WHEN NEW.void_reason IS NOT NULL AND NEW.status <> 'retired'
 BEGIN SELECT RAISE(ABORT,'a void comparison is retired'); END;
 CREATE INDEX assignments_review ON assignments(project_id, comparison_id) WHERE purpose='review';
+CREATE INDEX comparisons_set_aside ON comparisons(project_id) WHERE void_reason IS NOT NULL;

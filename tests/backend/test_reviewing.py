@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import pytest
 
@@ -13,7 +12,7 @@ from backend.labels.form import BadForm, Form
 from backend.reviewing import ReviewProblem
 from feedback_db import queue
 from feedback_db.queue import Draw
-from feedback_db.types import Assignment, Comparison, Completion, Model, Person
+from feedback_db.types import Assignment, Comparison, Person
 from tests.feedback_db.test_queue import SECOND, Clock, answer, key
 from tests.ui.house import add_comparisons, build
 
@@ -57,6 +56,7 @@ def test_who_always_takes_the_left_is_told_and_who_reads_is_not(house):
     assert 0.2 < ann.agrees.value < 0.8 and ann.agrees.n == 24
     assert found.agreement.alpha.n == 24 and found.agreement.alpha.value < 0.5
     assert found.agreement.raw.value == ann.agrees.value
+    assert found.cohen.n == 24 and abs(found.cohen.value) < 0.5 and ann.seconds is not None and ann.seconds.n == 24
 
 
 def test_people_who_judge_alike_agree_and_nothing_is_divided(house):
@@ -71,6 +71,7 @@ def test_what_divides_people_is_listed_and_one_more_is_asked_at_once(house):
     judge_all(house, house.eve, by_position(1))
     judge_all(house, house.bob, by_position(1))
     found = reviewing.overview(house.store, house.bob, house.project.id)
+    assert found.cohen.n == 0, "three people"
     assert len(found.split) == 20 and labelling.next_desk(house.store, house.admin, house.project.id) is None
     asked = reviewing.ask_one_more(house.store, house.bob, found.split[0].id)
     assert asked.overlap == 4
@@ -121,31 +122,6 @@ def test_gold_is_asked_of_others_and_counts_for_them(house, monkeypatch):
     labelling.submit(house.store, house.eve, desk.assignment, key(), answer(*by_position(0)(desk, found.shown[0])))
     own = reviewing.own(house.store, house.eve, house.project.id)
     assert (own.gold.value, own.gold.n) == (1.0, 1)
-
-
-def test_the_better_model_leads_and_the_page_says_when_that_is_sure(house):
-    store = house.store
-    better = store.add(Model(name="better", kind="external", base="x", source="test"))
-    for one in store.find(Comparison):
-        item = store.rows("select * from comparison_items where comparison_id = ? and position = 0", [one.id])[0]
-        text = store.get(Completion, item["completion_id"])
-        other = store.add(replace(text, id=None, model_id=better.id, seed=9, text=text.text + " good"))
-        second = store.value(
-            "select completion_id from comparison_items where comparison_id = ? and position = 1", [one.id]
-        )
-        with store.write() as db:
-            db.conn.execute("update comparisons set status = 'retired' where id = ?", [one.id])
-            db.conn.execute(
-                "insert into comparisons (project_id, case_id, kind, size, overlap, slots_left, created_at) values (?,?,'pair',2,3,3,1)",
-                [one.project_id, one.case_id],
-            )
-            made = store.value("select max(id) from comparisons")
-            db.conn.executemany("insert into comparison_items values (?,?,?)", [(made, 0, other.id), (made, 1, second)])
-    for person in (house.ann, house.eve):
-        judge_all(house, person, by_position(0))
-    found = reviewing.overview(store, house.bob, house.project.id)
-    assert found.standings[0].model == "better" and found.standings[0].judged == 48
-    assert found.duel.is_decided and found.duel.share == 1.0 and found.duel.low > 0.5
 
 
 def test_judgements_of_the_priority_arm_move_no_figure(house):

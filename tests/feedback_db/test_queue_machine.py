@@ -12,8 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from backend import labelling
 from backend.labelling import Answer, LabellingProblem
-from feedback_db import queue
-from feedback_db.types import Assignment, Comparison, Person, Project
+from feedback_db import priorities, queue
+from feedback_db.types import Assignment, Comparison, Job, Person, Project
 from tests.feedback_db.test_queue import SECOND, Clock, counters_equal_assignments
 from tests.ui.house import add_comparisons, build
 
@@ -60,6 +60,23 @@ class People(RuleBasedStateMachine):
         for one in self._make(count):
             with self.house.store.write() as db:
                 db.conn.execute("update comparisons set queue_key = ? where id = ?", [urgency, one.id])
+
+    @rule(data=st.data())
+    def order(self, data: st.DataObject) -> None:
+        """A new order comes while people work; what somebody has begun keeps its arm."""
+        every = self.house.store.find(Comparison, "gold is null and project_id = ?", [self.project.id])
+        begun = {
+            one.comparison_id: one for one in self.house.store.find(Assignment, "state in ('leased', 'submitted')")
+        }
+        before = {one.id: one.arm for one in every}
+        chosen = (
+            data.draw(st.lists(st.sampled_from([one.id for one in every]), max_size=4, unique=True)) if every else []
+        )
+        job = Job(project_id=self.project.id, kind="score", settings={}, settings_digest=b"")
+        priorities.apply(
+            self.house.store, job, [{"comparison": id, "score": 1.0 + id, "reason": "coverage 0.50"} for id in chosen]
+        )
+        assert all(self.house.store.get(Comparison, id).arm == before[id] for id in begun if id in before)
 
     @rule(who=st.integers(0, 3))
     def take(self, who: int) -> None:

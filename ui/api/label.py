@@ -190,10 +190,10 @@ async def _ahead(ui: Ui, person: Person, request: Request) -> Any:
 async def _own(ui: Ui, person: Person, request: Request) -> Any:
     body = await _read(request, NextBody)
     own = await run_in_threadpool(reviewing.own, ui.store, person, body.project)
-    shares = {name: value for name, value in own._asdict().items() if isinstance(value, Estimate)}
+    shares = {name: value for name, value in own._asdict().items() if isinstance(value, Estimate) and name != "seconds"}
     figures = {name: {"percent": round(100 * one.value), "low": round(100 * one.low), "high": round(100 * one.high), "n": one.n}
                for name, one in shares.items() if one.n}  # fmt: skip
-    return {"judged": own.judged, "seconds": own.seconds, "figures": figures}
+    return {"judged": own.judged, "seconds": own.seconds._asdict() if own.seconds else None, "figures": figures}
 
 
 async def _submit(ui: Ui, person: Person, request: Request) -> Any:

@@ -9,11 +9,12 @@ import gradio as gr
 
 from backend import reviewing
 from backend.labels import form as forms
-from backend.reviewing import Duel, Quality
+from backend.reviewing import Quality
 from backend.stats.agreement import Estimate
 from feedback_db.types import Project
 from ui.context import Ui
 from ui.guard import needs
+from ui.pages.quality_boards import boards_panel
 from ui.pages.quality_guidelines import guidelines_panel, guidelines_shown
 from ui.pages.quality_order import order_panel, order_shown
 from ui.pages.quality_review import review_panel, review_shown
@@ -37,6 +38,8 @@ def page(ui: Ui) -> None:
                     divided = picker(label("quality.split"), "divided", scale=2, min_width=200)
                     more = gr.Button(label("quality.one_more"), size="sm", elem_id="one-more", min_width=180)
                     asked = drawn("asked", scale=3)
+            with gr.Tab(label("board.tab"), elem_id="tab-boards"):
+                boards = boards_panel(ui, project)
             with gr.Tab(label("order.tab"), elem_id="tab-order"):
                 order = order_panel(ui, project)
             with gr.Tab(label("review.tab"), elem_id="tab-review"):
@@ -57,6 +60,7 @@ def page(ui: Ui) -> None:
             _drawn(ui, found),
             gr.update(choices=ids, value=first),
             *_filled(of, form),
+            boards.shown(project_id or 0),
             *order_shown(ui, project_id or 0),
             *review_shown(ui, project_id or 0),
             *guidelines_shown(ui, project_id or 0),
@@ -88,7 +92,7 @@ def page(ui: Ui) -> None:
         return drawing(note(ui.guard.say("quality.asked", id=made.id), "ok"))
 
     quiet: dict[str, Any] = {"show_progress": "hidden", "queue": False}
-    outputs = [shown, divided, *fields, *order, *review, *guidelines]
+    outputs = [shown, divided, *fields, boards.place, *order, *review, *guidelines]
     gr.on(None, open_page, None, [project, *outputs], api_name="quality_open", **quiet)
     project.input(show, project, outputs, api_name="quality_project", **quiet)
     save.click(save_form, [project, *fields], saved, api_name="save_form")
@@ -150,14 +154,11 @@ def _drawn(ui: Ui, found: Quality) -> dict[str, Any]:
                 (say("quality.alpha"), _number(alpha.value), _rests(ui, alpha)),
                 (say("quality.raw"), share(raw.value) if raw.n else "–", _rests(ui, raw)),
                 (say("quality.fleiss"), _number(fleiss), say("quality.every_unit_alike")),
+                (say("quality.cohen"), _number(found.cohen.value), say("quality.of_two", n=found.cohen.n)),
             ]
         ),
         heading(say("quality.people")),
         _people(ui, found),
-        heading(say("quality.models")),
-        _models(ui, found),
-        note(_duel(ui, found.duel), "ok" if found.duel and found.duel.is_decided else "info") if found.duel else None,
-        note(say("quality.slope", slope=figure(found.length_slope))) if found.standings else None,
         heading(say("quality.split")),
         table(
             [say("quality.comparison"), say("quality.wanted"), say("quality.given")],
@@ -180,7 +181,7 @@ def _people(ui: Ui, found: Quality) -> dict[str, Any]:
                 str(judge.own.judged),
                 _share(judge.right),
                 *(_share(getattr(judge.own, name)) for name in shares),
-                "–" if judge.own.seconds is None else figure(judge.own.seconds),
+                _seconds(judge.own.seconds),
             ],
         )
         for place, judge in enumerate(found.judges)
@@ -191,35 +192,12 @@ def _people(ui: Ui, found: Quality) -> dict[str, Any]:
     )
 
 
-def _models(ui: Ui, found: Quality) -> dict[str, Any]:
-    say = ui.guard.say
-    rows = [
-        (
-            place,
-            [
-                one.model,
-                f"{one.strength:.2f} ({one.low:.2f}–{one.high:.2f})",
-                "–" if one.held is None else f"{one.held:.2f}",
-                str(one.judged),
-            ],
-        )
-        for place, one in enumerate(found.standings)
-    ]
-    columns = [say(f"quality.{name}") for name in ("model", "strength", "held", "judged")]
-    return table(columns, rows, caption=say("quality.models"), empty=say("quality.no_models"), numbers=[1, 2, 3])
-
-
-def _duel(ui: Ui, duel: Duel) -> str:
-    key = "better" if duel.is_decided else "even" if duel.more is None else "undecided"
-    values = {**duel._asdict(), **{name: share(getattr(duel, name)) for name in ("share", "low", "high")}}
-    if duel.is_decided and duel.share < 0.5:
-        values |= {"first": duel.second, "second": duel.first, "share": share(1 - duel.share)}
-        values |= {"low": share(1 - duel.high), "high": share(1 - duel.low)}
-    return ui.guard.say(f"quality.{key}", **values)
-
-
 def _share(value: Estimate) -> str:
     return f"{share(value.value)} ({share(value.low)}–{share(value.high)}, n = {value.n})" if value.n else "–"
+
+
+def _seconds(value: Estimate | None) -> str:
+    return "–" if value is None else f"{figure(value.value)} ({figure(value.low)}–{figure(value.high)}, n = {value.n})"
 
 
 def _number(value: float) -> str:

@@ -46,7 +46,7 @@ export function showOwn(root, strings, { judged, seconds, figures }) {
   const t = (key, values) => say(strings, key, values);
   const rows = ["gold", "consistency", "agrees", "left", "longer"].flatMap((name) => [
     el("dt", {}, figures[name] ? t("share", figures[name]) : "–"), el("dd", {}, t(`own.${name}`))]);
-  const time = seconds === null ? "" : t("own.seconds", { n: Math.round(seconds) });
+  const time = seconds === null ? "" : t("own.seconds", { n: Math.round(seconds.value), low: Math.round(seconds.low), high: Math.round(seconds.high), of: seconds.n });
   const box = dialog(root, t("own_title"), el("p", {}, `${t("own.judged", { n: judged })} ${time}`), el("dl", {}, ...rows),
     el("p", {}, t("own.hint")), el("button", { type: "button", onclick: () => box.close() }, t("close")));
 }

@@ -1,6 +1,7 @@
 """All strings, gathered: each file holds {"key": ("English", "中文")} for one page."""
 
 from ui.strings import (
+    boards,
     build,
     compare,
     engines,
@@ -20,8 +21,8 @@ from ui.strings import (
 )
 
 FILES = (
-    shell, problems, work, views, label, build, suites, compare, quality, order, review, train, rounds, models, engines,
-    people,
+    shell, problems, work, views, label, build, suites, compare, quality, boards, order, review, train, rounds, models,
+    engines, people,
 )  # fmt: skip
 
 STRINGS: dict[str, tuple[str, ...]] = {key: texts for file in FILES for key, texts in file.STRINGS.items()}

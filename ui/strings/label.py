@@ -172,7 +172,10 @@ STRINGS = {
     "label.own_title": ("How my judgements look", "我的评判情况"),
     "label.share": ("{percent} % ({low}–{high}, n = {n})", "{percent} %({low}–{high},n = {n})"),
     "label.own.judged": ("{n} pairs judged.", "已评判 {n} 对。"),
-    "label.own.seconds": ("Half of them took less than {n} s.", "其中一半用时少于 {n} 秒。"),
+    "label.own.seconds": (
+        "Half of them took less than {n} s ({low} to {high}, n = {of}).",
+        "其中一半用时少于 {n} 秒({low} 到 {high},n = {of})。",
+    ),
     "label.own.gold": (
         "of the comparisons with a known order were judged in that order",
         "的已知顺序的比较与该顺序一致",

@@ -94,3 +94,20 @@ def test_one_person_alone_says_nothing_and_a_share_of_few_is_wide():
     assert agreement.share(9, 10).low == pytest.approx(0.5958, abs=1e-3)
     assert agreement.share(9, 10).high == pytest.approx(0.9821, abs=1e-3)
     assert agreement.share(0, 0)[1:] == (0.0, 1.0, 0)
+
+
+def test_a_median_has_an_interval_that_covers_what_it_should():
+    draw = np.random.default_rng(0)
+    hits = [
+        found.low <= 1.0 <= found.high
+        for found in (agreement.median(draw.exponential(1 / np.log(2), 41).tolist()) for _ in range(600))
+    ]
+    assert 0.93 <= np.mean(hits) <= 0.995
+    assert agreement.median([]) is None and agreement.median([3.0]) == (3.0, 3.0, 3.0, 1)
+    assert agreement.median([4, 1, 2])[0] == 2
+
+
+def test_cohen_is_the_one_of_the_formula():
+    first, second = [0, 0, 1, 1, 0, 1, 0, 0, 1, 0], [0, 0, 1, 0, 0, 1, 1, 0, 1, 0]
+    assert agreement.cohen(first, second, 2) == pytest.approx((0.8 - 0.52) / (1 - 0.52))
+    assert agreement.cohen(first, first, 2) == 1.0 and math.isnan(agreement.cohen([], [], 2))

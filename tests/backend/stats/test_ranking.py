@@ -79,9 +79,9 @@ def test_the_strength_of_a_longer_winner_falls_when_lengths_are_held_equal():
     longer = draw.normal(0.8, 0.5, n)  # the first is longer, and people like length alone
     outcome = (draw.random(n) < 1 / (1 + np.exp(-longer))).astype(float)
     votes = Votes(first, second, outcome, draw.integers(0, 40, n))
-    plain, held = ranking.fit(votes, 2), ranking.fit(votes._replace(longer=longer), 2)
+    plain, held = ranking.fit(votes, 2), ranking.fit(votes._replace(styles=longer[:, None]), 2)
     assert plain.difference(0, 1)[0] > 0.6
-    assert abs(held.difference(0, 1)[0]) < 0.2 and held.slope == pytest.approx(1.0, abs=0.15)
+    assert abs(held.difference(0, 1)[0]) < 0.2 and held.slopes[0] == pytest.approx(1.0, abs=0.15)
 
 
 def test_a_million_judgements_of_fifty_models_take_less_than_a_second():
@@ -112,3 +112,65 @@ def test_a_clear_winner_is_found_and_an_unclear_one_told_how_many_more():
     assert ranking.anytime(20, 20).high == pytest.approx(1.0) and ranking.anytime(0, 20).low == pytest.approx(
         0.0, abs=1e-6
     )
+
+
+# ---- a leaderboard that is only added to
+
+
+def drawn(n: int, models: int, people: int, seed: int = 0) -> Votes:
+    draw = np.random.default_rng(seed)
+    first, second = draw.integers(0, models, n), draw.integers(0, models - 1, n)
+    second += second >= first
+    strength = np.linspace(1, -1, models)
+    p = 1 / (1 + np.exp(strength[second] - strength[first]))
+    outcome = np.where(draw.random(n) < 0.1, 0.5, (draw.random(n) < p).astype(float))
+    return Votes(first, second, outcome, draw.integers(0, people, n) * 7)
+
+
+def test_a_board_that_votes_were_added_to_one_by_one_is_the_board_of_all():
+    every = drawn(400, 5, 60)
+    few = Votes(*(column[:40] for column in every[:4]))
+    found = ranking.board(few, 5)
+    for place in range(40, 400):
+        found = ranking.with_vote(found, *(column[place] for column in every[:4]))
+    whole = ranking.board(every, 5)
+    assert all(np.array_equal(getattr(found, name), getattr(whole, name)) for name in ("people", "keys", "many", "won"))
+    told, plain = ranking.refit(found)[1], ranking.fit(every, 5)
+    assert np.allclose(told.strengths, plain.strengths, atol=1e-9) and np.allclose(
+        told.covariance, plain.covariance, atol=1e-12
+    )
+    assert (told.n, told.people) == (400, 60)
+
+
+def test_adding_a_vote_leaves_the_board_before_it_as_it_was():
+    before = ranking.board(drawn(50, 4, 3), 4)
+    copies = [part.copy() for part in (before.people, before.keys, before.many, before.won)]
+    ranking.with_vote(before, 0, 1, 1.0, 0)
+    ranking.with_vote(before, 2, 1, 0.5, 1)
+    assert all(
+        np.array_equal(a, b) for a, b in zip(copies, (before.people, before.keys, before.many, before.won), strict=True)
+    )
+
+
+def test_a_vote_more_on_a_million_moves_the_leaderboard_within_20_ms():
+    found, before = ranking.refit(ranking.board(drawn(1_000_000, 50, 100), 50))
+    times = []
+    for turn in range(15):
+        began = time.perf_counter()
+        found = ranking.with_vote(found, 3, 7, 1.0, 7 * turn)
+        found, after = ranking.refit(found)
+        times.append(time.perf_counter() - began)
+    assert after.n == before.n + 15 and after.strengths[3] > before.strengths[3]
+    assert min(times) < 0.020, f"{1000 * min(times):.1f} ms"
+
+
+def test_formats_that_people_like_are_told_from_the_models():
+    draw = np.random.default_rng(4)
+    n = 6000
+    first = draw.integers(0, 2, n)
+    styles = draw.normal(0, 1, (n, 3)) + np.where(first[:, None] == 0, 1, -1) * [0.8, 0, 0]
+    p = 1 / (1 + np.exp(-(styles @ [1.0, 0.5, 0.0])))
+    votes = Votes(first, 1 - first, (draw.random(n) < p).astype(float), draw.integers(0, 30, n))
+    plain, held = ranking.fit(votes, 2), ranking.fit(votes._replace(styles=styles), 2)
+    assert plain.difference(0, 1)[0] > 0.5 and abs(held.difference(0, 1)[0]) < 0.2
+    assert held.slopes == pytest.approx([1.0, 0.5, 0.0], abs=0.12)

@@ -137,7 +137,9 @@ def test_the_page_breaks_no_rule_of_accessibility(studio: Studio, studio_page: A
     page = studio_page(studio.engineer, lang, theme)
     page.goto("/studio/quality")
     expect(page.locator("#quality table").first).to_be_visible()
-    for place, drawn in enumerate(("#quality table", "#order h2", "#conflict", "#guidelines h2, #guideline", "#steps")):
+    for place, drawn in enumerate(
+        ("#quality table", "#boards h2", "#order h2", "#conflict", "#guidelines h2, #guideline", "#steps")
+    ):
         page.get_by_role("tab").nth(place).click()
         expect(page.locator(drawn).first).to_be_visible()
         found = Axe().run(page, options=RULES).response["violations"]
