@@ -104,11 +104,14 @@ def top(store: Store, project_id: int, most: int) -> list[dict[str, Any]]:
 
 
 def counts(store: Store, project_id: int) -> dict[str, int]:
-    """Judged comparisons and waiting ones of both arms: {"random_judged", "random_waiting", "priority_judged", ...}."""
+    """Judged comparisons and waiting ones of both arms: {"random_judged", "random_waiting", "priority_judged", ...}.
+
+    Of the priority arm those that a rule chose: not what people judged side by side, or went on to in a conversation.
+    """
     found = {f"{arm}_{what}": 0 for arm in ("random", "priority") for what in ("judged", "waiting")}
     for row in store.rows(
         "select arm, sum(judged > 0) as judged, sum(status = 'open' and slots_left > 0) as waiting from comparisons"
-        " where project_id = ? and gold is null and status <> 'retired' group by arm",
+        " where project_id = ? and gold is null and status <> 'retired' and (arm = 'random' or score is not null) group by arm",
         [project_id],
     ):
         found[f"{row['arm']}_judged"], found[f"{row['arm']}_waiting"] = row["judged"], row["waiting"]

@@ -36,7 +36,7 @@ def _preference_rows(store: Store, snapshot: Snapshot) -> list[dict[str, Any]]:
     """One row per judgement; a comparison judged by m people counts once, so their weights are the soft label."""
     judged = store.rows(
         "select j.id, j.comparison_id, j.person_id, j.shown, j.ranks, j.strength, j.both_bad, j.edited_position, "
-        "j.edited_text, s.split, k.arm, "
+        "j.edited_text, s.split, case when k.arm = 'priority' and k.score is null then 'chosen' else k.arm end as arm, "
         'c.id as case_id, c."values", c.conversation '
         "from snapshot_judgements s join judgements j on j.id = s.judgement_id join comparisons k on k.id = j.comparison_id "
         "join cases c on c.id = k.case_id where s.snapshot_id = ? order by s.position",

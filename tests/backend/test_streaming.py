@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +14,7 @@ from backend.engines.client import Piece
 from backend.engines.scripted import ScriptedEngine
 from backend.labels.voting import CannotVote
 from backend.streaming import Column, Run, Runs
-from feedback_db import Store, models, prompts, snapshots
+from feedback_db import Store, models, priorities, prompts, snapshots
 from feedback_db.types import Comparison, Completion, Person, Project, Prompt
 
 
@@ -99,6 +100,10 @@ def test_a_judgement_in_the_middle_is_about_what_was_shown_and_is_never_trained_
     full = streaming.vote(store, engineer, whole, [1, 2])
     assert not full.partial and snapshots.trainable_count(store, project.id) == 1
     assert store.get(Comparison, full.comparison_id).arm == "priority"
+    frozen = snapshots.freeze_queue(store, project.id, "order", None, [])
+    (row,) = [json.loads(line) for line in snapshots.rows_text(store, frozen).splitlines()]
+    assert row["arm"] == "chosen", "what people chose themselves says nothing of the rule that orders the queue"
+    assert priorities.counts(store, project.id)["priority_judged"] == 0
 
 
 def test_nothing_is_judged_before_every_column_has_written_something(store, engineer, case_id, columns):
