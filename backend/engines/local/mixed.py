@@ -93,15 +93,15 @@ class MixedRows:
         """
         read = self._reader.read(prompts)
         samples = [sources.count(at) for at in range(len(prompts))]
-        is_shared = [n >= SHARED_FROM and len(prompt.tokens) > 1 for n, prompt in zip(samples, prompts, strict=True)]
-        own = [source for source in sources if not is_shared[source]]
+        is_held_once = [n >= SHARED_FROM and len(one.tokens) > 1 for n, one in zip(samples, prompts, strict=True)]
+        own = [source for source in sources if not is_held_once[source]]
         longest = max((len(prompts[source].tokens) for source in own), default=1)
         alone = self._take_slots(len(own), longest)
         free = iter(alone)
         slots: dict[int, list[int]] = {}
         for at, (prompt, room) in enumerate(zip(prompts, read, strict=True)):
             length = len(prompt.tokens) - 1
-            if is_shared[at]:
+            if is_held_once[at]:
                 slots[at] = self._take_bench(samples[at], room, length, alone)
                 continue
             slots[at] = [next(free) for _ in range(samples[at])]

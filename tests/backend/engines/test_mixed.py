@@ -128,14 +128,13 @@ def test_samples_of_a_prompt_that_is_held_once_have_the_logits_of_their_model() 
             last = torch.tensor([draw.randrange(4, 32) for _ in texts])
 
 
-def test_many_samples_of_one_token_have_nothing_to_hold_once() -> None:
-    for base in wired.bases():
+def test_many_samples_of_a_single_token_have_nothing_to_hold_once() -> None:
+    for base in wired.bases()[:2]:
         held = rows_of(stack_of(base))
-        last = held.add([Prompt([7], "policy", "policy")], [0] * 9)
-        for _ in range(2):
-            assert len(held.step(last)) == 9
-        found, last = held.step(last), torch.full((9,), 7)
-        torch.testing.assert_close(found[3], full(base, [7, 7, 7], "policy"), rtol=1e-4, atol=1e-4)
+        last = held.add([Prompt([7], "policy", "m"), Prompt([7, 8], "policy", "m")], [0] * 9 + [1] * 9)
+        logits = held.step(last)
+        for row, text in ((logits[4], [7]), (logits[12], [7, 8])):
+            torch.testing.assert_close(row, full(base, text, "policy"), rtol=1e-4, atol=1e-4)
 
 
 def test_a_samples_bits_do_not_depend_on_its_company() -> None:
