@@ -13,13 +13,14 @@ from typing import Any, Literal, get_args
 from backend.problem import Problem
 from feedback_db.types import Demonstration
 
-Choose = Literal["fixed", "seeded", "nearest", "balanced"]
+Choose = Literal["fixed", "seeded", "nearest", "varied", "balanced"]
 Order = Literal["listed", "nearest_last", "seeded"]
 Shape = Literal["turns", "text"]
 
 MOST_DEMONSTRATIONS = 32
 LEAK_GRAM = 5
 LEAK_JACCARD = 0.8  # our choice
+NEAR = 0.5  # how much nearness counts against difference from what was taken, for ``varied``; our choice
 
 
 class FewShotProblem(Problem, ValueError):
@@ -30,7 +31,8 @@ class FewShotProblem(Problem, ValueError):
 class FewShot:
     """The few-shot part of a template version. It changes the bytes of a prompt, so it belongs to the version.
 
-    ``order`` listed keeps the chooser's own order: the ids as given, the draws, nearest last, or the rounds over labels.
+    ``order`` listed keeps the chooser's own order: the ids as given, the draws, nearest last, the most telling last, or the rounds
+    over labels.
     """
 
     k: int = 0
@@ -86,12 +88,14 @@ def choose(pool: Sequence[Demonstration], query: str, few_shot: FewShot) -> list
         fit = _in_rounds(fit, few_shot.seed)
     elif few_shot.choose == "nearest":
         fit = _by_similarity(fit, query)[::-1]
+    elif few_shot.choose == "varied":
+        fit = _varied(fit, query, few_shot.k)
     taken = fit[: few_shot.k]
     if few_shot.order == "seeded":
         Random(f"order {few_shot.seed}").shuffle(taken)
     elif few_shot.order == "nearest_last":
         taken = _by_similarity(taken, query)
-    elif few_shot.choose == "nearest":
+    elif few_shot.choose in ("nearest", "varied"):
         taken.reverse()
     return taken
 
@@ -111,17 +115,39 @@ def leaks(input: str, asked: str) -> bool:
 def similarities(pool: Sequence[Demonstration], query: str) -> list[float]:
     """Cosine of TF-IDF over character 2- and 3-grams: needs no model and no word segmenter, so it serves Chinese too."""
     texts = [_features(normalised(demonstration.input)) for demonstration in pool]
-    asked = _features(normalised(query))
-    known = Counter(gram for text in texts for gram in text)
-    rarity = {gram: math.log((1 + len(texts)) / (1 + count)) + 1 for gram, count in known.items()}
-    unseen = math.log(1 + len(texts)) + 1
-    weights = {gram: count * rarity.get(gram, unseen) for gram, count in asked.items()}
-    norm = math.sqrt(sum(weight * weight for weight in weights.values()))
-    return [_cosine(text, weights, norm, rarity) for text in texts]
+    return _cosines(texts, _features(normalised(query)), _rarity(texts))
 
 
 def normalised(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def _rarity(texts: Sequence[Mapping[str, int]]) -> dict[str, float]:
+    known = Counter(gram for text in texts for gram in text)
+    return {gram: math.log((1 + len(texts)) / (1 + count)) + 1 for gram, count in known.items()}
+
+
+def _cosines(texts: Sequence[Mapping[str, int]], one: Mapping[str, int], rarity: Mapping[str, float]) -> list[float]:
+    unseen = math.log(1 + len(texts)) + 1
+    weights = {gram: count * rarity.get(gram, unseen) for gram, count in one.items()}
+    norm = math.sqrt(sum(weight * weight for weight in weights.values()))
+    return [_cosine(text, weights, norm, rarity) for text in texts]
+
+
+def _varied(pool: Sequence[Demonstration], query: str, count: int) -> list[Demonstration]:
+    """Maximal marginal relevance (Carbonell & Goldstein 1998): each is near the case and unlike those taken before it. Between
+    equals the smaller id comes first."""
+    texts = [_features(normalised(demonstration.input)) for demonstration in pool]
+    rarity = _rarity(texts)
+    near = _cosines(texts, _features(normalised(query)), rarity)
+    alike, left = [0.0] * len(pool), set(range(len(pool)))
+    taken: list[Demonstration] = []
+    while left and len(taken) < count:
+        best = max(left, key=lambda i: (round(NEAR * near[i] - (1 - NEAR) * alike[i], 9), -_id(pool[i])))
+        taken.append(pool[best])
+        left.remove(best)
+        alike = [max(old, new) for old, new in zip(alike, _cosines(texts, texts[best], rarity), strict=True)]
+    return taken
 
 
 def _cosine(text: Mapping[str, int], weights: Mapping[str, float], norm: float, rarity: Mapping[str, float]) -> float:

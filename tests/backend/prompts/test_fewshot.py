@@ -53,6 +53,31 @@ def test_nearest_last_orders_what_another_chooser_took():
     assert ids({"k": 3, "ids": [1, 2, 6], "order": "nearest_last"}, query)[-1] == 1
 
 
+def test_varied_takes_near_ones_that_differ_from_each_other():
+    pool = [
+        demonstration(1, "Where is my parcel? It is late."),
+        demonstration(2, "Where is my parcel? It is very late."),
+        demonstration(3, "Is my parcel insured against damage?"),
+        demonstration(4, "Completely unrelated words here."),
+    ]
+    query = "Where is my parcel? It is too late."
+    assert ids({"k": 2, "choose": "nearest"}, query, pool) in ([2, 1], [1, 2])
+    first, second = ids({"k": 2, "choose": "varied"}, query, pool)[::-1]
+    assert first in (1, 2) and second in (3, 4)
+    assert sorted(ids({"k": 9, "choose": "varied"}, query, pool)) == [1, 2, 3, 4]
+
+
+def test_a_thousand_are_ranked_for_variety_in_little_time():
+    pool = [
+        demonstration(i, f"Question number {i} about parcel {i * 7 % 100} and order {i * 13 % 50}.")
+        for i in range(1, 1001)
+    ]
+    ids({"k": 8, "choose": "varied"}, "A question about parcel 21.", pool)
+    start = time.process_time()
+    assert len(ids({"k": 8, "choose": "varied"}, "A question about parcel 22.", pool)) == 8
+    assert time.process_time() - start < 2.0
+
+
 def test_equal_seeds_choose_equally_in_another_process():
     few_shot = {"k": 4, "choose": "seeded", "seed": 7, "order": "seeded"}
     code = (
