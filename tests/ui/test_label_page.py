@@ -176,6 +176,7 @@ def test_the_sheet_the_skip_and_its_cancel(house, page_of, project):
     page.keyboard.press("?")
     expect(page.locator("dialog dl")).to_be_visible()
     page.keyboard.press("Escape")
+    expect(page.locator("dialog")).to_have_count(0)
     page.keyboard.press("s")
     expect(page.locator("dialog")).to_be_visible()
     page.keyboard.press("Escape")
