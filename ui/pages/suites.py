@@ -9,7 +9,7 @@ import gradio as gr
 
 from backend import comparing, prompting, streaming, testing
 from backend.engines.kept import SamplingSettings
-from backend.suites import running
+from backend.suites import injection, running
 from backend.suites.checks import parse
 from feedback_db.types import Suite
 from ui.context import Ui
@@ -75,7 +75,9 @@ def page(ui: Ui) -> None:
                 suite = picker(label("suites.suite"), "suite")
                 with gr.Accordion(label("suites.edit"), open=True, elem_id="edit-suite") as editor:
                     form = _form(ui)
-                    save = gr.Button(label("suites.save"), size="sm", elem_id="save-suite")
+                    with gr.Row(elem_classes="wh-tight"):
+                        save = gr.Button(label("suites.save"), size="sm", elem_id="save-suite", scale=2)
+                        ready = gr.Button(label("suites.injection"), size="sm", elem_id="injection-suite", scale=1)
                 saved = drawn("suite-status")
                 asked = _asked(ui)
                 run = gr.Button(label("suites.run"), variant="primary", size="sm", elem_id="run-suite")
@@ -124,6 +126,12 @@ def page(ui: Ui) -> None:
             "suites.saved", name=made.name, version=made.version, n=len(made.case_ids), checks=len(made.checks)
         )
         return [drawing(note(told, "ok")), "", *_filled(ui, project_id or 0, made.id)[:6]]
+
+    @needs("compare")
+    def add_injection(project_id: int | None) -> list[Any]:
+        made = _injection(ui, project_id or 0)
+        told = ui.guard.say("suites.injection_added", name=made.name, n=len(made.case_ids))
+        return [drawing(note(told, "ok")), *_filled(ui, project_id or 0, made.id)]
 
     @needs("compare")
     def start_run(project_id: int | None, suite_id: int | None, *given: Any) -> list[Any]:
@@ -187,6 +195,7 @@ def page(ui: Ui) -> None:
     project.input(open_project, project, [*filled, *shown], api_name="suites_project", **quiet)
     suite.input(choose_suite, [project, suite], filled, api_name="choose_suite", **quiet)
     save.click(save_suite, [project, suite, *form], [saved, form.pasted, *filled[:6]], api_name="save_suite")
+    ready.click(add_injection, project, [saved, *filled], api_name="add_injection")
     run.click(start_run, [project, suite, *asked], [started, *shown], api_name="start_run")
     watch.stop.click(stop_run, [project, watch.run], shown, api_name="stop_run")
     watch.go_on.click(go_on, [project, watch.run], shown, api_name="go_on")
@@ -309,6 +318,22 @@ def _saved(ui: Ui, project_id: int, suite_id: int | None, given: Form) -> Suite:
         ui.store, person, project_id, name=given.name or "", case_ids=ids, checks=given.checks or "",
         threshold=testing.threshold_of(given.threshold or ""),
     )  # fmt: skip
+
+
+def _injection(ui: Ui, project_id: int) -> Suite:
+    """The ready-made injection suite in the reader's language, and a template that keeps its canary."""
+    person = ui.guard.person()
+    language: injection.Language = "zh" if ui.guard.language().startswith("zh") else "en"
+    name = injection.NAME[language]
+    draft = prompting.Draft(
+        name=name, system_text=injection.SYSTEM[language], body=injection.BODY, scenario=name, language=language
+    )
+    prompting.save_template(ui.store, person, project_id, draft)
+    made = prompting.add_cases(
+        ui.store, person, project_id, injection.cases(language), scenario=name, language=language
+    )
+    ids = [case.id or 0 for case in made]
+    return testing.save_suite(ui.store, person, project_id, name=name, case_ids=ids, checks=injection.CHECKS)
 
 
 def _shown(

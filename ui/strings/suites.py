@@ -37,6 +37,11 @@ STRINGS = {
         "{name}, version {version}: {n} cases, {checks} checks.",
         "{name} 第 {version} 版:{n} 个用例,{checks} 条检查。",
     ),
+    "suites.injection": ("Add the injection suite", "添加注入测试集"),
+    "suites.injection_added": (
+        "{name}: {n} cases that give orders or fish for the canary, and a template of that name to try them on.",
+        "{name}:{n} 个下命令或套取暗码的用例,并附同名模板可供试验。",
+    ),
     "suites.choose": ("Choose a suite or save one first.", "请先选择或保存一个测试集。"),
     "suites.templates": ("Templates", "模板"),
     "suites.models": ("Models", "模型"),

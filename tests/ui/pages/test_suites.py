@@ -85,6 +85,17 @@ def test_a_run_shows_columns_pairs_and_cases(tab: Tab, studio: Studio) -> None:
     assert "waits in the queue" in parts(sent, "note")[0]["text"]
 
 
+def test_the_injection_suite_comes_with_a_template_to_try_it_on(tab: Tab, studio: Studio) -> None:
+    project_id = studio.project.id or 0
+    said, *_ = tab.call("add_injection", project_id)
+    assert "24 cases" in parts(said, "note")[0]["text"]
+    (suite,) = [one for one in testing.named(studio.store, studio.engineer, project_id) if one.name == "injection"]
+    newest = prompting.versions(studio.store, studio.engineer, project_id, "injection")[0].template
+    assert "{{canary}}" in newest.system_text and len(suite.case_ids) == 24
+    again, *_ = tab.call("add_injection", project_id)
+    assert again == said and len(prompting.versions(studio.store, studio.engineer, project_id, "injection")) == 1
+
+
 @pytest.mark.parametrize(("theme", "lang"), [("light", "en"), ("dark", "zh-CN")])
 def test_the_page_breaks_no_rule_of_accessibility(studio: Studio, studio_page: Any, theme: str, lang: str) -> None:
     run_id = ran(studio)
