@@ -45,7 +45,7 @@ class Curve:
     """How far over-optimisation is followed; bench/overoptimised.py says what the curves are."""
 
     noise: float = 0.25  # where a reward model has most to be wrong about
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     scored: int = 2
     steps: int = 40
     every: int = 4
