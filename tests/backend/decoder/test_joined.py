@@ -1,101 +1,10 @@
-"""Layers joined, with any number of adapters beside them or one within, compute what each of them computes by itself."""
+"""Layers joined, with an adapter within, compute what each of them computes by itself."""
 
 import torch
-from peft import LoraConfig, get_peft_model
-from torch import Tensor, nn
+from torch import nn
 
-from backend.decoder import beside, joined
-
-ADAPTERS = {"one": 3, "two": 2, "none": 0}  # with their ranks; "none" has no part anywhere
-
-
-class Pair(nn.Module):
-    def __init__(self, has_bias: bool) -> None:
-        super().__init__()
-        self.left = nn.Linear(16, 24, bias=has_bias)
-        self.right = nn.Linear(16, 8, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([self.left(x), self.right(x)], -1)
-
-
-def adapted_pair(has_bias: bool = False) -> tuple[nn.Module, list[nn.Module]]:
-    """Two layers; "one" is on both, "two" on the left one only."""
-    torch.manual_seed(0)
-    pair = Pair(has_bias)
-    model = get_peft_model(pair, LoraConfig(r=3, lora_alpha=6, target_modules=["left", "right"]), adapter_name="one")  # type: ignore[arg-type]
-    model.add_adapter("two", LoraConfig(r=2, lora_alpha=8, target_modules=["left"]))
-    for name, weight in model.named_parameters():
-        if "lora_B" in name:
-            nn.init.normal_(weight)
-    model.eval().requires_grad_(False)
-    return model, [pair.left, pair.right]
-
-
-def by_itself(model: nn.Module, x: Tensor, adapter: str) -> Tensor:
-    if adapter == "none":
-        with model.disable_adapter():  # type: ignore[operator]
-            found: Tensor = model(x)
-    else:
-        model.set_adapter(adapter)  # type: ignore[operator]
-        found = model(x)
-    return found
-
-
-def beside_of(layers: list[nn.Module], names: list[str]) -> beside.Adapted:
-    found = beside.adapted(layers, names, 16)
-    assert found is not None
-    return found
-
-
-def test_every_row_has_its_own_adapter() -> None:
-    owners = [0, 1, 2, 1, 0, 2, 0]
-    for has_bias in (False, True):
-        model, layers = adapted_pair(has_bias)
-        x = torch.randn(len(owners), 16, generator=torch.Generator().manual_seed(1))
-        names = list(ADAPTERS)
-        expected = torch.stack([by_itself(model, x[i], names[owner]) for i, owner in enumerate(owners)])
-        weights, lora = joined.join(layers), beside_of(layers, names)
-        for fewest in (1, 4):
-            found = joined.product(x, weights)
-            seats = beside.seats_of(owners, fewest, x.device)
-            assert seats is not None
-            beside.add(found, x, lora, seats)
-            torch.testing.assert_close(found, expected)
-        found = joined.product(x, weights)
-        spans = beside.spans_of(owners)
-        assert spans is not None
-        beside.add(found, x, lora, spans)
-        torch.testing.assert_close(found, expected)
-
-
-def test_a_row_without_an_adapter_is_left_as_it_is_whatever_the_others_come_to() -> None:
-    _, layers = adapted_pair()
-    lora, out = beside_of(layers, ["one", "two"]), torch.zeros(3, 32)
-    x = torch.full((3, 16), torch.inf)
-    seats = beside.seats_of([None, 1, None], 4, out.device)
-    assert seats is not None and (seats.first, seats.adapters) == (1, 1), "nobody sits for the first one"
-    beside.add(out, x, lora, seats)
-    assert not out[[0, 2]].any() and not bool(torch.isfinite(out[1]).all())
-    assert beside.seats_of([None, None], 4, out.device) is None and beside.spans_of([None, None]) is None
-
-
-def test_rows_that_sit_in_order_already_are_not_moved() -> None:
-    model, layers = adapted_pair()
-    seats = beside.seats_of([0, 0, 1, 1], 2, torch.device("cpu"))
-    assert seats == beside.Seats(0, 2, None, None, None)
-    x = torch.randn(4, 16, generator=torch.Generator().manual_seed(1))
-    found = joined.product(x, joined.join(layers))
-    beside.add(found, x, beside_of(layers, ["one", "two"]), seats)
-    expected = [by_itself(model, x[:2], "one"), by_itself(model, x[2:], "two")]
-    torch.testing.assert_close(found, torch.cat(expected))
-
-
-def test_ranks_are_rounded_up_and_an_adapter_without_a_part_has_none() -> None:
-    _, layers = adapted_pair()
-    assert [beside.rank_of(layers, name) for name in ADAPTERS] == [16, 16, 0]
-    assert beside.rank_of(layers[1:], "two") == 0
-    assert beside.adapted(layers, ["none"], 16) is None and beside.adapted(layers[1:], ["two"], 16) is None
+from backend.decoder import joined
+from tests.backend.decoder.pair import ADAPTERS, adapted_pair, by_itself
 
 
 def test_what_is_added_can_be_added_to_the_product_at_once() -> None:

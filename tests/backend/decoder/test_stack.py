@@ -61,6 +61,25 @@ def test_a_token_stands_where_its_place_says() -> None:
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
+@torch.no_grad()
+def test_wanted_places_have_the_states_they_have_among_all() -> None:
+    wanted = torch.tensor([1, 3, 5])
+    for base in wired.bases():
+        own = stack.Stack(base.backbone, base.causal.get_output_embeddings())
+        tokens, positions = torch.tensor(TEXTS[1]), torch.arange(len(TEXTS[1]))
+
+        def attend(_: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            q, k, v = (part.transpose(0, 1) for part in (query, key, value))
+            asking = torch.arange(len(key)) if len(query) == len(key) else wanted
+            may_see = torch.arange(len(key))[None] <= asking[:, None]
+            return scaled_dot_product_attention(q, k, v, attn_mask=may_see, enable_gqa=True).transpose(0, 1).flatten(1)
+
+        adapters = own.adapters(["policy"])
+        every = own.read(tokens, positions, adapters, None, attend)
+        found = own.read(tokens, positions, adapters, None, attend, wanted)
+        torch.testing.assert_close(found, every[wanted], rtol=1e-4, atol=1e-5)
+
+
 def by_itself(base: SharedBase, text: list[int], owner: int) -> Tensor:
     with base.scope([None, "policy", "second"][owner]):
         tokens = torch.tensor([text])
