@@ -10,6 +10,7 @@ import gradio as gr
 
 from backend import comparing, prompting, streaming
 from backend.engines.kept import SamplingSettings
+from backend.labels.voting import CannotVote
 from backend.streaming import Column, Pane, Run, Runs
 from feedback_db.cases import conversation
 from ui.context import Ui
@@ -144,7 +145,10 @@ def run_events(ui: Ui, row: RunRow) -> None:
         return [drawing(note(ui.guard.say(f"compare.kept.{what}", id=made.id), "ok")), gr.skip(), gr.skip()]
 
     def judged(state: dict[str, Any], run: Run, ranks: list[int], both_bad: bool = False) -> list[Any]:
-        said = streaming.vote(ui.store, ui.guard.person(), run, ranks, both_bad=both_bad)
+        try:
+            said = streaming.vote(ui.store, ui.guard.person(), run, ranks, both_bad=both_bad)
+        except CannotVote as problem:  # said where everything else about the run is said
+            return [drawing(note(ui.text.problem(problem, ui.guard.language()), "bad")), gr.skip(), gr.skip()]
         first = [] if said.both_bad else [at for at, rank in enumerate(said.ranks or ()) if rank == 1]
         best = first[0] if len(first) == 1 else None  # of what is stored: a run is judged once
         key = "compare.judged_part" if said.partial else "compare.judged"
@@ -182,7 +186,9 @@ def run_events(ui: Ui, row: RunRow) -> None:
     votes.go_on.click(go_on, [running, votes.text], outputs, api_name="compare_go_on", **long)
     row.stop.click(stop_all, running, status, api_name="compare_stop", **quick)
     told = [status, running, votes.go_on]
-    shown.select(act, running, told, api_name="compare_act", **quick)
+    shown.select(
+        act, running, told, api_name="compare_act", trigger_mode="multiple", **quick
+    )  # a click is never dropped
     votes.tie.click(vote_tie, running, told, api_name="compare_tie", **quick)
     votes.bad.click(vote_bad, running, told, api_name="compare_bad", **quick)
     row.send.click(send_to_labelling, answers, [status, row.send], api_name="send_to_labelling")
