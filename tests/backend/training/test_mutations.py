@@ -10,7 +10,8 @@ FEWEST = {
     "packing": 20,
     "llama": 20,
     "fused": 8,
-    "joined": 12,
+    "joined": 11,
+    "beside": 9,
     "stack": 18,
     "lbfgs": 12,
 }

@@ -10,9 +10,9 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
-from backend import labelling, reviewing
+from backend import comparing, labelling, reviewing
 from backend.labels import form as forms
-from feedback_db import jobs
+from feedback_db import comparisons, jobs
 from feedback_db.types import Assignment, Comparison, Job, Judgement, Project
 from tests.ui.house import token_for
 from tests.ui.pages.studio import Studio, Tab, parts
@@ -64,6 +64,10 @@ def test_a_saved_form_is_asked_with_the_next_desk(tab: Tab, studio: Studio) -> N
 
 def test_the_queue_is_ordered_by_a_rule_and_the_page_says_what_is_known_of_its_gain(tab: Tab, studio: Studio) -> None:
     job = None
+    waiting = comparisons.open_count(studio.store, studio.project.id or 0)
+    comparing.refill(
+        studio.store, studio.engine, project_id=studio.project.id or 0, target=waiting + 12
+    )  # others work here too
     try:
         said, shown, _ = tab.call("order_queue", studio.project.id, "coverage", "once")
         job = studio.store.find(Job, "kind = 'score'")[0]
