@@ -74,7 +74,9 @@ def threshold_of(text: str) -> float | None:
         return float(text)
     except ValueError:
         raise CannotTest(
-            f'The threshold is "{text.strip()}"; it must be a number between 0 and 1.', "threshold_text"
+            f'The threshold is "{text.strip()}"; it must be a number between 0 and 1.',
+            "threshold_text",
+            value=text.strip(),
         ) from None
 
 
@@ -212,11 +214,8 @@ def rows(
     access.require(person, "compare")
     run = store.get(SuiteRun, run_id)
     suite = store.get(Suite, run.suite_id)
-    wanted = (
-        [case_id for case_id in suite.case_ids if case_id in _shown(store, run, show)]
-        if show != "all"
-        else list(suite.case_ids)
-    )
+    is_shown = set(suite.case_ids) if show == "all" else _shown(store, run, show)
+    wanted = [case_id for case_id in suite.case_ids if case_id in is_shown]
     return _rows(store, run, wanted[start : start + most]), len(wanted)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from .store import Store, as_json, as_row
-from .types import Case, Cell, Completion, Model, Suite, SuiteRun
+from .types import Cell, Completion, Model, Suite, SuiteRun
 
 
 def suites(store: Store, project_id: int) -> list[Suite]:
@@ -22,13 +22,6 @@ def suites(store: Store, project_id: int) -> list[Suite]:
 
 def newest(store: Store, project_id: int, name: str) -> Suite | None:
     return next(iter(store.find(Suite, "project_id = ? and name = ?", [project_id, name], "version desc", 1)), None)
-
-
-def cases_of(store: Store, suite: Suite) -> list[Case]:
-    """In the suite's order."""
-    listed = as_json(list(suite.case_ids))
-    found = {case.id: case for case in store.find(Case, "id in (select value from json_each(?))", [listed])}
-    return [found[case_id] for case_id in suite.case_ids]
 
 
 def runs(store: Store, project_id: int, limit: int = 50) -> list[SuiteRun]:

@@ -41,7 +41,7 @@ def arms_of(store: Store, run: SuiteRun) -> list[Arm]:
 
 
 class _Asked(NamedTuple):
-    """A cell that wants an answer; the prompt is made once for all repeats."""
+    """A cell that wants an answer. Equal prompts are one row, however often they are asked."""
 
     place: tuple[int, int, int]  # case id, arm, repeat
     case: Case

@@ -106,5 +106,39 @@ STRINGS = {
         "There are no two different answers to this case to choose between.",
         "此用例没有两个不同的回答可供比较。",
     ),
+    "problem.no_suite_name": (
+        "A suite needs a name of at most 120 characters.",
+        "测试集需要一个不超过 120 个字符的名称。",
+    ),
+    "problem.suite_cases": (
+        "A suite takes 1 to {most} cases, not {n}.",
+        "测试集可含 1 到 {most} 个用例,不能是 {n} 个。",
+    ),
+    "problem.suite_threshold": (
+        "The threshold is {value}; it must lie between 0 and 1.",
+        "阈值为 {value},须在 0 与 1 之间。",
+    ),
+    "problem.threshold_text": (
+        "The threshold is “{value}”; it must be a number between 0 and 1.",
+        "阈值为“{value}”,须为 0 与 1 之间的数。",
+    ),
+    "problem.no_checks": (
+        "A suite needs a check, or every answer would pass.",
+        "测试集至少需要一条检查,否则任何回答都会通过。",
+    ),
+    "problem.foreign_case": (
+        "A case belongs to another project. Take it out of the suite.",
+        "有用例属于其他项目,请将其移出测试集。",
+    ),
+    "problem.suite_arms": ("Choose 1 to {most} columns, not {n}.", "请选择 1 到 {most} 列,不能是 {n} 列。"),
+    "problem.suite_repeats": ("Ask each case 1 to {most} times, not {n}.", "每例可问 1 到 {most} 次,不能是 {n} 次。"),
+    "problem.suite_cells": (
+        "{n} answers are too many for one run; at most {most}.",
+        "一次运行最多 {most} 个回答,{n} 个过多。",
+    ),
+    "problem.suite_column": (
+        "A column needs a template of this project and a model that writes.",
+        "每列需要本项目的模板和一个能写回答的模型。",
+    ),
     "suites.started": ("Run {id} is under way: {n} answers.", "运行 {id} 已开始:{n} 个回答。"),
 }
