@@ -12,7 +12,6 @@ from backend.suites.kinds import Given, Outcome, graded, judged, kind, wanted
 SCHEMA = "a JSON schema, or nothing"
 TABLE = "a table, or nothing: the expected answer of the case"
 LIST = "a list, or nothing: the expected answer of the case"
-DEPTH = 64
 
 
 def read(text: str) -> Any:
