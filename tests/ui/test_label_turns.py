@@ -258,14 +258,16 @@ def test_what_was_typed_for_a_judgement_that_was_saved_elsewhere_waits_in_the_li
     work = project(3, label_form=asked())
     page, other = page_of(house.ann), page_of(house.ann)  # two browsers: one hears nothing of the other
     page.context.add_cookies(other.context.cookies())  # type: ignore[arg-type]
-    assert open_desk(page) == open_desk(other)
+    first = open_desk(page)
+    assert open_desk(other) == first
     judge(page, "1")
     press(other, "4", "r")
     other.keyboard.insert_text("typed in vain?")
     press(other, "Control+Enter")
     expect(other.locator("#alert")).to_contain_text("already")
+    second = ready(other, first)
     look_back(other)
-    ready(other, other.get_attribute("#desk", "data-ready") or "")
+    ready(other, second)
     assert other.input_value("#rationale") == "typed in vain?" and chosen(other) == "b2"
     assert len(judgements(house, work)) == 1
 
