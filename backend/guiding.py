@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-import re
-from difflib import SequenceMatcher
 from typing import NamedTuple
 
 from backend.access import require
 from backend.problem import Problem
+from backend.prompts.word_diff import Piece, difference
 from backend.stats import agreement
 from backend.stats.agreement import Estimate
 from feedback_db import Store, audit, people, prompts, quality
 from feedback_db.types import Guideline, Person
 
 LONGEST = 20_000  # characters
-WORDS = re.compile(
-    r"\s+|[^\W\d_\u3400-\u9fff]+|\d+|.", re.DOTALL
-)  # a word, a number, a run of blanks, one sign (Chinese: one each)
-MOST_WORDS = 4_000  # of a text; longer ones are compared line by line
 
 
 class BadGuideline(Problem):
     """The text cannot be a guideline; the message says why."""
-
-
-class Piece(NamedTuple):
-    """A run of text and whether it is "same", "gone" or "new"."""
-
-    kind: str
-    text: str
 
 
 class Version(NamedTuple):
@@ -83,24 +71,6 @@ def save(store: Store, person: Person, project_id: int, body: str) -> Guideline:
         return added
 
 
-def difference(before: str, after: str) -> list[Piece]:
-    """Word by word what left and what came; the pieces that are not "gone" are the text after, those not "new" before."""
-    one, other = _words(before), _words(after)
-    if max(len(one), len(other)) > MOST_WORDS:
-        one, other = before.splitlines(keepends=True), after.splitlines(keepends=True)
-    found: list[Piece] = []
-    for tag, a, b, c, d in SequenceMatcher(None, one, other, autojunk=False).get_opcodes():
-        if tag == "equal":
-            found.append(Piece("same", "".join(one[a:b])))
-            continue
-        found += [Piece(kind, "".join(words)) for kind, words in (("gone", one[a:b]), ("new", other[c:d])) if words]
-    return found
-
-
 def _changed(before: str | None, after: str) -> list[Piece]:
     """The first version changed nothing."""
     return [Piece("same", after)] if before is None else difference(before, after)
-
-
-def _words(text: str) -> list[str]:
-    return WORDS.findall(text)

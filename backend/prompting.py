@@ -7,15 +7,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
 
 from backend import access
-from backend.engines.client import EngineClient
+from backend.engines.client import EngineClient, TokenCount
 from backend.problem import Problem
 from backend.prompts import digest
 from backend.prompts.assemble import assemble
 from backend.prompts.fewshot import FewShot
+from backend.prompts.segments import Segment, segments
 from backend.prompts.template import compile_template
 from feedback_db import Store, audit, people, prompts
 from feedback_db.cases import conversation
-from feedback_db.types import Case, Demonstration, Message, Person, Project, Template
+from feedback_db.types import Case, Message, Person, Project, Template
 
 ANSWER_TOKENS = 96  # room a preview leaves for the answer
 
@@ -58,6 +59,7 @@ class Preview(NamedTuple):
     max_tokens: int  # the context of the model
     demonstration_ids: tuple[int, ...]
     dropped_ids: tuple[int, ...]  # demonstrations that did not fit
+    segments: tuple[Segment, ...]  # what each part takes
 
 
 def projects(store: Store, person: Person) -> list[Project]:
@@ -88,13 +90,6 @@ def variables(person: Person, draft: Draft) -> tuple[str, ...]:
     access.require(person, "build")
     system = compile_template(draft.system_text, draft.mode).variables  # type: ignore[arg-type]
     return tuple(dict.fromkeys([*system, *compile_template(draft.body, draft.mode).variables]))  # type: ignore[arg-type]
-
-
-def demonstrations(
-    store: Store, person: Person, project_id: int, *, scenario: str | None, language: str | None
-) -> list[Demonstration]:
-    access.require(person, "build")
-    return prompts.demonstrations(store, project_id, scenario=scenario, language=language)
 
 
 def cases(
@@ -145,11 +140,17 @@ def preview(
     if case_id is not None:
         case = replace(case, conversation=store.get(Case, case_id).conversation)
     client = engine.client()
-    assembled = assemble(
-        store, template, case, tokenize=lambda m: client.tokenize(m, model="base"), answer_tokens=ANSWER_TOKENS
-    )
+
+    def tokenize(messages: Sequence[Message]) -> TokenCount:
+        return client.tokenize(messages, model="base")
+
+    found = assemble(store, template, case, tokenize=tokenize, answer_tokens=ANSWER_TOKENS)
+    parts = segments(
+        template, case.values or {}, case.conversation or (), found.kept, found.dropped,
+        FewShot.parse(template.few_shot).shape, lambda messages: tokenize(messages).count,
+    )  # fmt: skip
     return Preview(
-        assembled.messages, assembled.tokens, assembled.context, assembled.demonstration_ids, assembled.dropped_ids
+        found.messages, found.tokens, found.context, found.demonstration_ids, found.dropped_ids, tuple(parts)
     )
 
 
@@ -166,38 +167,16 @@ def save_template(store: Store, person: Person, project_id: int, draft: Draft) -
         return saved
 
 
-def add_demonstration(
-    store: Store,
-    person: Person,
-    project_id: int,
-    *,
-    input: str,
-    output: str,
-    label: str | None = None,
-    scenario: str | None = None,
-    language: str | None = None,
-) -> Demonstration:
-    """Add a worked example to the bank; one that is there already is returned. Raises BadInput."""
+def revert(store: Store, person: Person, template_id: int) -> Template:
+    """The content of this version as the newest one: nothing is undone, a version is added. One equal to the newest is that."""
     access.require(person, "build")
-    if not input.strip() or not output.strip():
-        raise BadInput("A demonstration needs both an input and an output.", "empty_demonstration")
-    key = digest.demonstration_digest(input=input, output=output, label=label)
     with store.write():
-        existing = prompts.demonstration_with(store, project_id, key)
-        if existing is not None:
-            return existing
-        return store.add(
-            Demonstration(
-                project_id=project_id,
-                input=input,
-                output=output,
-                label=label,
-                tags=(scenario,) if scenario else (),
-                language=language,
-                digest=key,
-                person_id=person.id,
-            )
-        )
+        old = store.get(Template, template_id)
+        draft = Draft(
+            name=old.name, system_text=old.system_text, body=old.body, mode=old.mode, few_shot=old.few_shot,
+            labels=old.labels, scenario=old.scenario, language=old.language, note=f"= v{old.version}",
+        )  # fmt: skip
+        return save_template(store, person, old.project_id, draft)
 
 
 def add_case(

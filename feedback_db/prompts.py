@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .store import Store
-from .types import Case, Demonstration, Guideline, Project, Prompt, Template
+from .store import Store, as_json
+from .types import Case, Comment, Demonstration, Guideline, Project, Prompt, Template
 
 
 def project_named(store: Store, name: str) -> Project | None:
@@ -30,13 +30,20 @@ def newest_template(store: Store, project_id: int, name: str) -> Template | None
 
 
 def demonstrations(
-    store: Store, project_id: int, *, scenario: str | None = None, language: str | None = None
+    store: Store,
+    project_id: int,
+    *,
+    scenario: str | None = None,
+    language: str | None = None,
+    named: tuple[int, ...] = (),
 ) -> list[Demonstration]:
-    """The project's bank; a demonstration belongs to a scenario by its tags."""
+    """The project's bank; a demonstration belongs to a scenario by its tags. What was taken out of the bank is there only where
+    it is ``named``: a template version shows what it always showed."""
     found = store.find(
         Demonstration,
-        "project_id = ? and (? is null or language is null or language = ?)",
-        [project_id, language, language],
+        "project_id = ? and (? is null or language is null or language = ?)"
+        " and (retired_at is null or id in (select value from json_each(?)))",
+        [project_id, language, language, as_json(list(named))],
     )
     return [d for d in found if scenario is None or not d.tags or scenario in d.tags]
 
@@ -48,6 +55,16 @@ def demonstrations_by_id(store: Store, ids: tuple[int, ...]) -> list[Demonstrati
 
 def demonstration_with(store: Store, project_id: int, digest: bytes) -> Demonstration | None:
     return next(iter(store.find(Demonstration, "project_id = ? and digest = ?", [project_id, digest])), None)
+
+
+def change_demonstration(store: Store, changed: Demonstration) -> Demonstration:
+    """Label, tags and whether it is in the bank; input and output stay, since prompts have shown them."""
+    with store.write() as db:
+        db.conn.execute(
+            "update demonstrations set label = ?, tags = ?, digest = ?, retired_at = ? where id = ?",
+            [changed.label, as_json(list(changed.tags)), changed.digest, changed.retired_at, changed.id],
+        )
+        return store.get(Demonstration, changed.id or 0)
 
 
 def cases(
@@ -87,6 +104,40 @@ def keep_prompt(store: Store, prompt: Prompt, demonstration_ids: tuple[int, ...]
 def retire_template(store: Store, template_id: int) -> None:
     with store.write() as db:
         db.conn.execute("update templates set retired_at = ? where id = ?", [store.now(), template_id])
+
+
+def aliases(store: Store, project_id: int) -> dict[tuple[str, str], int]:
+    """(template name, alias) -> the version it points at."""
+    rows = store.rows(
+        "select name, alias, template_id from aliases where project_id = ? order by name, alias", [project_id]
+    )
+    return {(row["name"], row["alias"]): row["template_id"] for row in rows}
+
+
+def point_alias(store: Store, template: Template, alias: str) -> None:
+    with store.write() as db:
+        db.conn.execute(
+            "insert into aliases(project_id, name, alias, template_id) values (?,?,?,?)"
+            " on conflict(project_id, name, alias) do update set template_id = excluded.template_id",
+            [template.project_id, template.name, alias, template.id],
+        )
+
+
+def drop_alias(store: Store, project_id: int, name: str, alias: str) -> None:
+    with store.write() as db:
+        db.conn.execute(
+            "delete from aliases where project_id = ? and name = ? and alias = ?", [project_id, name, alias]
+        )
+
+
+def comments(store: Store, template_id: int) -> list[Comment]:
+    """Oldest first, without those that were taken back."""
+    return store.find(Comment, "template_id = ? and retired_at is null", [template_id])
+
+
+def retire_comment(store: Store, comment_id: int) -> None:
+    with store.write() as db:
+        db.conn.execute("update comments set retired_at = ? where id = ?", [store.now(), comment_id])
 
 
 def drop_written_with(store: Store, judgement_id: int) -> None:

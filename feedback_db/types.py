@@ -103,6 +103,19 @@ class Demonstration:
     digest: bytes
     person_id: int | None = None
     created_at: int = 0
+    retired_at: int | None = None  # out of the bank; template versions that name it still show it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comment:
+    """What somebody says about a template version."""
+
+    id: int | None = None
+    template_id: int
+    text: str
+    person_id: int | None = None
+    created_at: int = 0
+    retired_at: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -460,6 +473,7 @@ TABLES: dict[type, str] = {
     Guideline: "guidelines",
     Template: "templates",
     Demonstration: "demonstrations",
+    Comment: "comments",
     Case: "cases",
     Prompt: "prompts",
     Model: "models",

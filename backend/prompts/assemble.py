@@ -21,6 +21,8 @@ class Assembled(NamedTuple):
     tokens: int
     context: int  # tokens the model can take in all
     digest: bytes
+    kept: tuple[Demonstration, ...]  # the demonstrations of ``demonstration_ids``
+    dropped: tuple[Demonstration, ...]
 
 
 def assemble(
@@ -37,7 +39,10 @@ def assemble(
     chat and budget.
     """
     few_shot = FewShot.parse(template.few_shot)
-    pool = prompts.demonstrations(store, template.project_id, scenario=template.scenario, language=template.language)
+    named = few_shot.ids if few_shot.choose == "fixed" else ()
+    pool = prompts.demonstrations(
+        store, template.project_id, scenario=template.scenario, language=template.language, named=named
+    )
     chosen = choose(pool, conversation(case.values, case.conversation)[-1]["content"], few_shot)
 
     def build(kept: Sequence[Demonstration]) -> tuple[Message, ...]:
@@ -52,4 +57,6 @@ def assemble(
         tokens=fitted.tokens,
         context=context,
         digest=messages_digest(fitted.messages),
+        kept=fitted.kept,
+        dropped=tuple(one for id in fitted.dropped_ids for one in chosen if one.id == id),
     )

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hypothesis.strategies as st
 import pytest
-from hypothesis import given
 
 from backend import guiding, labelling
 from backend.access import Denied
-from backend.guiding import BadGuideline, Piece
+from backend.guiding import BadGuideline
+from backend.prompts.word_diff import Piece
 from feedback_db.types import Assignment, Guideline, Judgement
 from tests.feedback_db.test_queue import Clock, answer, key
 from tests.ui.house import build
@@ -47,25 +46,6 @@ def test_what_changed_is_told_word_by_word(house):
     guiding.save(house.store, house.bob, house.project.id, "Choose the answer that helps most.\nThen the shorter one.")
     newest = guiding.versions(house.store, house.bob, house.project.id)[0]
     assert [piece for piece in newest.changed if piece.kind != "same"] == [Piece("gone", "more"), Piece("new", "most")]
-    chinese = guiding.difference("选择更有帮助的回答。", "选择更简短的回答。")
-    assert Piece("gone", "有帮助") in chinese and Piece("new", "简短") in chinese
-
-
-@given(st.text(max_size=60), st.text(max_size=60))
-def test_the_pieces_are_both_texts(before: str, after: str) -> None:
-    found = guiding.difference(before, after)
-    assert "".join(piece.text for piece in found if piece.kind != "new") == before
-    assert "".join(piece.text for piece in found if piece.kind != "gone") == after
-
-
-def test_a_long_text_is_compared_by_its_lines(monkeypatch):
-    monkeypatch.setattr(guiding, "MOST_WORDS", 10)
-    found = guiding.difference("one line\nanother line\n", "one line\nanother, changed line\n")
-    assert found == [
-        Piece("same", "one line\n"),
-        Piece("gone", "another line\n"),
-        Piece("new", "another, changed line\n"),
-    ]
 
 
 def test_the_same_text_makes_no_version_and_nothing_is_no_text(house):

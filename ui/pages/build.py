@@ -11,8 +11,10 @@ from backend import prompting
 from backend.prompts.problem import TemplateProblem
 from feedback_db.types import Template
 from ui.context import Ui
+from ui.pages.build_bank import Bank, bank_events, bank_shown, bank_tab, winners_shown
 from ui.pages.build_form import Form, draft_of, editor, values_of
-from ui.pages.build_view import bank_shown, prompt_shown, versions_shown
+from ui.pages.build_versions import Versions, versions_events, versions_shown, versions_tab
+from ui.pages.build_view import prompt_shown
 from ui.views.drawn import drawing, drawn, note
 from ui.views.pickers import (
     asked_for,
@@ -45,11 +47,8 @@ class Side(NamedTuple):
     expected: Any
     keep_case: Any
     prompt: Any
-    new_input: Any
-    new_output: Any
-    new_label: Any
-    add: Any
-    versions: Any
+    bank: Bank
+    versions: Versions
 
 
 def page(ui: Ui) -> None:
@@ -84,19 +83,11 @@ def _side(ui: Ui, form: Form, project: Any, template: Any, new: Any, status: Any
                 keep_case = gr.Button(label("build.keep_case"), size="sm", elem_id="keep-case", min_width=150)
             prompt = drawn("prompt")
         with gr.Tab(label("build.tab.bank"), elem_id="tab-bank"):
-            form.bank.render()
-            with gr.Row(elem_classes="wh-tight"):
-                new_input = gr.Textbox(label=label("build.input"), elem_id="new-input", scale=4, max_lines=3)
-                new_output = gr.Textbox(label=label("build.output"), elem_id="new-output", scale=4, max_lines=3)
-                new_label = gr.Textbox(
-                    label=label("build.label"), elem_id="new-label", scale=2, max_lines=1, min_width=90
-                )
-                add = gr.Button(label("build.add"), size="sm", elem_id="add-demonstration", min_width=90)
+            bank = bank_tab(ui, form)
         with gr.Tab(label("build.tab.versions"), elem_id="tab-versions"):
-            versions = drawn("versions")
+            versions = versions_tab(ui)
     return Side(
-        project, template, new, status, search, case, boxes, expected, keep_case,
-        prompt, new_input, new_output, new_label, add, versions,
+        project, template, new, status, search, case, boxes, expected, keep_case, prompt, bank, versions
     )  # fmt: skip
 
 
@@ -111,7 +102,9 @@ def _events(ui: Ui, form: Form, save: Any, side: Side) -> None:
         side.search,
         side.case,
         side.expected,
-        side.versions,
+        *side.versions.shown,
+        *side.bank.winning,
+        side.bank.search,
         side.status,
     ]
 
@@ -138,13 +131,6 @@ def _events(ui: Ui, form: Form, save: Any, side: Side) -> None:
         draft, values = draft_of(given[: len(form)]), dict(zip(known, given[len(form) :], strict=False))
         return prompt_shown(ui, project_id or 0, draft, {name: text or "" for name, text in values.items()}, case_id)
 
-    def show_bank(project_id: int | None, *given: Any) -> dict[str, Any]:
-        draft = draft_of(given)
-        return bank_shown(ui, project_id or 0, draft, (given[-1] or {}).get("picked", []))
-
-    def count_picked(bank: dict[str, Any] | None) -> int:
-        return len((bank or {}).get("picked", []))
-
     def find_cases(project_id: int | None, template_id: int | None, holding: str) -> Any:
         template = prompting.template(ui.store, ui.guard.person(), template_id) if template_id else None
         return gr.update(choices=case_choices(ui, project_id or 0, template, holding or ""))
@@ -157,16 +143,7 @@ def _events(ui: Ui, form: Form, save: Any, side: Side) -> None:
         templates = template_choices(prompting.templates(ui.store, ui.guard.person(), project_id or 0))
         told = note(ui.guard.say("build.saved", name=saved.name, version=saved.version), "ok")
         versions = versions_shown(ui, project_id or 0, saved.name, saved.id)
-        return [gr.update(choices=templates, value=saved.id), versions, drawing(told)]
-
-    def add_demonstration(input: str, output: str, name: str, project_id: int | None, *given: Any) -> list[Any]:
-        draft = draft_of(given)
-        added = prompting.add_demonstration(
-            ui.store, ui.guard.person(), project_id or 0, input=input or "", output=output or "",
-            label=name or None, scenario=draft.scenario, language=draft.language,
-        )  # fmt: skip
-        told = drawing(note(ui.guard.say("build.added", id=added.id), "ok"))
-        return [show_bank(project_id, *given), "", "", "", told]
+        return [gr.update(choices=templates, value=saved.id), *versions, drawing(told)]
 
     def keep_case(project_id: int | None, known: list[str], expected: str, *given: Any) -> list[Any]:
         draft, typed = draft_of(given[: len(form)]), dict(zip(known, given[len(form) :], strict=False))
@@ -207,7 +184,7 @@ def _events(ui: Ui, form: Form, save: Any, side: Side) -> None:
         side.template.input(open_template, chosen, opened, api_name="build_template", **quiet), "build_template_prompt"
     )
     then_prompt(
-        side.versions.select(open_version, side.project, opened, api_name="build_version", **quiet),
+        side.versions.table.select(open_version, side.project, opened, api_name="build_version", **quiet),
         "build_version_prompt",
     )
     then_prompt(side.new.click(start_new, side.project, opened, api_name="build_new", **quiet), "build_new_prompt")
@@ -218,35 +195,22 @@ def _events(ui: Ui, form: Form, save: Any, side: Side) -> None:
         api_name="build_variables", trigger_mode="always_last", **quiet,
     )  # fmt: skip
     then_prompt(texts, "build_text_prompt")
-    scope = gr.on(
-        [form.scenario.input, form.language.input, form.choose.input],
-        show_bank, [side.project, *form], form.bank, api_name="build_bank", trigger_mode="always_last", **quiet,
-    )  # fmt: skip
-    then_prompt(scope, "build_bank_prompt")
     fields = [form.name.input, form.labels.input, form.k.input, form.order.input, form.shape.input, form.seed.input]
     gr.on(
         [*fields, *(box.input for box in side.boxes)],
         show_prompt, drawn_from, side.prompt, api_name="build_prompt", trigger_mode="always_last",
         concurrency_id="preview", show_progress="hidden",
     )  # fmt: skip
-    picking = form.bank.select(
-        count_picked, form.bank, form.k, api_name="build_pick", trigger_mode="always_last", **quiet
-    )
-    then_prompt(picking, "build_pick_prompt")
     searched = [side.project, side.template, side.search]
     side.search.input(find_cases, searched, side.case, api_name="build_find", trigger_mode="always_last", **quiet)
     picked = side.case.input(
         show_case, [side.case, names], [*side.boxes, side.expected], api_name="build_case", **quiet
     )
     then_prompt(picked, "build_case_prompt")
-    save.click(
-        save_version, [side.project, *form], [side.template, side.versions, side.status], api_name="save_template"
-    )
-    typed = [side.new_input, side.new_output, side.new_label]
-    gr.on(
-        [side.add.click, side.new_label.submit],
-        add_demonstration, [*typed, side.project, *form], [form.bank, *typed, side.status], api_name="add_demonstration",
-    )  # fmt: skip
+    after_save = [side.template, *side.versions.shown, side.status]
+    save.click(save_version, [side.project, *form], after_save, api_name="save_template")
+    bank_events(ui, form, side.bank, side.project, then_prompt, quiet)
+    versions_events(ui, side.versions, side.project, side.template, (open_template, opened), quiet)
     side.keep_case.click(
         keep_case,
         [side.project, names, side.expected, *form, *side.boxes],
@@ -280,7 +244,9 @@ def _opened(ui: Ui, project_id: int | None, template_id: int | None) -> list[Any
         "",
         gr.update(choices=cases, value=case_id),
         expected,
-        versions_shown(ui, project, draft.name, template.id if template else None),
+        *versions_shown(ui, project, draft.name, template.id if template else None),
+        *winners_shown(ui, project),
+        "",
         drawing(),
     ]
 

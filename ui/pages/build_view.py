@@ -1,8 +1,8 @@
-"""What the build page shows beside the editor: the exact prompt, the bank of demonstrations, the versions."""
+"""What the build page shows beside the editor: the exact prompt, and what each part of it costs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from backend import prompting
@@ -12,10 +12,10 @@ from backend.prompts.budget import BudgetProblem
 from backend.prompts.chat import PromptProblem
 from backend.prompts.fewshot import FewShotProblem
 from backend.prompts.problem import TemplateProblem
+from backend.prompts.segments import Segment
 from feedback_db import NotFound
 from ui.context import Ui
 from ui.views import drawn
-from ui.views.words import clock
 
 PROBLEMS = (BadInput, BudgetProblem, EngineError, FewShotProblem, PromptProblem, TemplateProblem)
 
@@ -29,15 +29,15 @@ def prompt_shown(
         seen = prompting.preview(ui.store, ui.engine, ui.guard.person(), project_id, draft, values, case_id)
     except (*PROBLEMS, NotFound) as problem:
         return drawn.drawing(drawn.note(ui.text.problem(problem, ui.guard.language()), "bad"))
-    shown = ", ".join(map(str, seen.demonstration_ids))
     dropped = ", ".join(map(str, seen.dropped_ids))
     left = max(0, seen.max_tokens - seen.tokens)
     return drawn.drawing(
-        drawn.budget(
-            seen.tokens, seen.max_tokens, say("build.tokens", used=seen.tokens, of=seen.max_tokens, left=left)
+        drawn.segments(
+            [(part.kind, _named(ui, part), part.tokens) for part in seen.segments],
+            seen.max_tokens,
+            say("build.tokens", used=seen.tokens, of=seen.max_tokens, left=left),
         ),
         drawn.note(say("build.dropped", ids=dropped) if dropped else "", "warn"),
-        drawn.note(say("build.shown", ids=shown) if shown else ""),
         drawn.note(ui.engine.last_event or "", "warn"),
         drawn.messages(
             {
@@ -51,43 +51,6 @@ def prompt_shown(
     )
 
 
-def bank_shown(ui: Ui, project_id: int, draft: Draft, picked: Sequence[int]) -> dict[str, Any]:
-    """All demonstrations a draft may draw from; ``picked`` are the chosen ones in order, shown when choosing is by hand."""
-    say = ui.guard.say
-    found = prompting.demonstrations(
-        ui.store, ui.guard.person(), project_id, scenario=draft.scenario, language=draft.language
-    )
-    return {
-        "rows": [{"id": one.id, "input": one.input, "output": one.output, "label": one.label or ""} for one in found],
-        "picked": list(picked),
-        "picks": draft.few_shot.get("choose", "fixed") == "fixed",
-        "words": {
-            "caption": say("build.bank", n=len(found)),
-            "empty": say("build.bank_empty"),
-            **{name: say(f"build.{name}") for name in ("use", "up", "down", "input", "output", "label")},
-        },
-    }
-
-
-def versions_shown(ui: Ui, project_id: int, name: str, chosen: int | None) -> dict[str, Any]:
-    say = ui.guard.say
-    found = prompting.versions(ui.store, ui.guard.person(), project_id, name)
-    rows = [
-        (
-            version.template.id or 0,
-            (
-                f"v{version.template.version}",
-                version.template.note or "–",
-                str(version.template.few_shot.get("k", 0)),
-                version.by or say("pick.the_app"),
-                clock(version.template.created_at),
-            ),
-        )
-        for version in found
-    ]
-    columns = [say(f"build.{column}") for column in ("version", "note", "k", "by", "when")]
-    return drawn.drawing(
-        drawn.table(
-            columns, rows, caption=say("build.versions"), empty=say("build.no_versions"), chosen=chosen, selects=True
-        )
-    )
+def _named(ui: Ui, part: Segment) -> str:
+    name = ui.guard.say(f"build.segment.{part.kind}")
+    return f"{name} {part.demonstration_id}" if part.demonstration_id else name

@@ -49,6 +49,7 @@ const DRAW = {
     const node = make("div", "vw-diff");
     node.setAttribute("role", "group");
     node.setAttribute("aria-label", part.label);
+    node.append(make("span", "vw-label", part.label));
     for (const [kind, text] of part.pieces) node.append(make({ gone: "del", new: "ins" }[kind] ?? "span", "", text));
     return node;
   },
@@ -112,24 +113,42 @@ const DRAW = {
     return frame;
   },
 
-  messages(part) {
+  messages(part, trigger) {
     const list = make("ol", "vw-messages");
     for (const item of part.items) {
       const entry = make("li", `vw-message vw-role-${item.role}`);
       entry.append(make("span", "vw-role", item.label), make("div", "vw-text", item.text));
-      if (item.foot) entry.append(make("span", "vw-foot", item.foot));
+      const foot = make("span", "vw-foot", item.foot);
+      if (item.act) foot.append(button(`act-${item.id}`, item.act, "", () => trigger("select", { id: item.id })));
+      if (item.foot || item.act) entry.append(foot);
       list.append(entry);
     }
     return list;
   },
 
-  budget(part) {
-    const node = make("div", "vw-budget");
-    const bar = make("progress", part.used > part.of * 0.9 ? "vw-full" : "");
-    bar.max = part.of || 1;
-    bar.value = part.used;
-    bar.setAttribute("aria-label", part.text);
-    node.append(bar, make("span", "", part.text));
+  segments(part) {
+    const node = make("div", "vw-segments");
+    const bar = make("div", "vw-bar");
+    const legend = make("ul", "vw-legend");
+    let number = 0;
+    for (const [kind, name, tokens] of part.parts) {
+      const tone = kind === "demonstration" ? `${kind} vw-odd-${number++ % 2}` : kind;
+      if (kind !== "dropped") {
+        const piece = make("i", `vw-${tone}`);
+        piece.style.flexGrow = tokens;
+        piece.title = `${name}: ${tokens}`;
+        bar.append(piece);
+      }
+      const entry = make("li", `vw-${tone}`, name);
+      entry.append(make("b", "", String(tokens)));
+      legend.append(entry);
+    }
+    const used = part.parts.reduce((sum, [kind, , tokens]) => sum + (kind === "dropped" ? 0 : tokens), 0);
+    const free = make("i", "vw-free");
+    free.style.flexGrow = Math.max(0, part.of - used);
+    bar.append(free);
+    bar.setAttribute("aria-hidden", "true"); // the legend says the same in words
+    node.append(make("span", "vw-used", part.text), bar, legend);
     return node;
   },
 
@@ -259,6 +278,7 @@ export const parts = (root, props, watch, trigger) => {
 // The bank of demonstrations: choosing and ordering happen here at once; the ids go to the server with the next event.
 export const bank = (root, props, watch, trigger) => {
   let shown = { rows: [], picked: [], words: {}, picks: false };
+  let dragged = null;
   const tell = (picked) => {
     shown = { ...shown, picked };
     props.value = { picked };
@@ -266,11 +286,13 @@ export const bank = (root, props, watch, trigger) => {
     trigger("select", { picked });
   };
   const move = (id, by) => {
-    const picked = [...shown.picked];
-    const at = picked.indexOf(id);
-    const to = at + by;
-    if (at < 0 || to < 0 || to >= picked.length) return;
-    [picked[at], picked[to]] = [picked[to], picked[at]];
+    const to = shown.picked.indexOf(id) + by;
+    if (shown.picked.includes(id) && to >= 0 && to < shown.picked.length) place(id, shown.picked[to]);
+  };
+  const place = (id, where) => {
+    const to = shown.picked.indexOf(where);
+    const picked = shown.picked.filter((one) => one !== id);
+    picked.splice(to, 0, id);
     tell(picked);
   };
   const controls = (row) => {
@@ -290,6 +312,35 @@ export const bank = (root, props, watch, trigger) => {
     }
     return box;
   };
+  // A chosen row is dragged to its place by mouse, or moved with Alt and an arrow from any of its controls.
+  const arrange = (tr, row) => {
+    if (!shown.picked.includes(row.id)) return;
+    tr.draggable = true;
+    tr.classList.add("vw-drag");
+    tr.addEventListener("dragstart", (event) => {
+      dragged = row.id;
+      event.dataTransfer.effectAllowed = "move";
+      event.dataTransfer.setData("text/plain", String(row.id));
+    });
+    tr.addEventListener("dragover", (event) => {
+      if (dragged === null || dragged === row.id) return;
+      event.preventDefault();
+      tr.classList.add("vw-over");
+    });
+    tr.addEventListener("dragleave", () => tr.classList.remove("vw-over"));
+    tr.addEventListener("dragend", () => { dragged = null; });
+    tr.addEventListener("drop", (event) => {
+      event.preventDefault();
+      if (dragged !== null && dragged !== row.id) place(dragged, row.id);
+      dragged = null;
+    });
+    tr.addEventListener("keydown", (event) => {
+      const by = { ArrowUp: -1, ArrowDown: 1 }[event.key];
+      if (!event.altKey || !by) return;
+      event.preventDefault();
+      move(row.id, by);
+    });
+  };
   const draw = () => {
     const focused = root.contains(document.activeElement) ? document.activeElement.dataset.key : undefined;
     const { rows, words, picked, picks } = shown;
@@ -298,16 +349,22 @@ export const bank = (root, props, watch, trigger) => {
     const ordered = [...first, ...rows.filter((row) => !first.includes(row))];
     const part = {
       caption: words.caption ?? "", empty: words.empty ?? "", numbers: [], selects: false,
-      columns: [...(picks ? [words.use] : []), "#", words.input, words.output, words.label],
+      columns: [...(picks ? [words.use] : []), "#", ...["input", "output", "label", "tags", "judged"].map((name) => words[name])],
       rows: ordered.map((row) => ({
         id: row.id, chosen: picks && picked.includes(row.id),
-        cells: [...(picks ? [""] : []), String(row.id), row.input, row.output, row.label],
+        cells: [
+          ...(picks ? [""] : []), "", row.input, row.output, row.label, { text: row.tags, sub: row.source }, row.judged,
+        ],
       })),
     };
     const table = DRAW.table(part, trigger);
-    if (picks && ordered.length) {
-      table.querySelectorAll("tbody tr").forEach((tr, at) => tr.firstChild.replaceChildren(controls(ordered[at])));
-    }
+    const edit = (row) => button(`edit-${row.id}`, String(row.id), `${words.edit} ${row.id}`, () => trigger("select", { edit: row.id }));
+    table.querySelectorAll("tbody tr").forEach((tr, at) => {
+      tr.children[picks ? 1 : 0].replaceChildren(edit(ordered[at]));
+      if (!picks) return;
+      tr.firstChild.replaceChildren(controls(ordered[at]));
+      arrange(tr, ordered[at]);
+    });
     root.replaceChildren(table);
     if (focused) root.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus();
     root.dataset.ready = "true";

@@ -48,4 +48,18 @@ STRINGS = {
         "The database is busy or full. Nothing was saved; try again.",
         "数据库繁忙或已满。未保存任何内容,请重试。",
     ),
+    "problem.same_demonstration": (
+        "The bank has this demonstration already: number {id}.",
+        "示例库中已有相同的示例:编号 {id}。",
+    ),
+    "problem.long_tag": ("A tag has at most {most} characters.", "标记最多 {most} 个字符。"),
+    "problem.bad_alias": (
+        '"{alias}" cannot be an alias: use 1 to 40 lower-case letters, digits, dots, hyphens or underscores.',
+        "“{alias}”不能作为别名:请使用 1 到 40 个小写字母、数字、点、连字符或下划线。",
+    ),
+    "problem.bad_comment": (
+        "A comment has 1 to {most} characters; this one has {n}.",
+        "评论需有 1 到 {most} 个字符,当前为 {n} 个。",
+    ),
+    "problem.foreign_comment": ("This comment is somebody else's.", "这是他人的评论。"),
 }

@@ -84,12 +84,16 @@ def badge(text: str, tone: str = "info") -> Cell:
 
 
 def messages(items: Iterable[Mapping[str, str]]) -> Part:
-    """{"role", "label", "text", "foot"}: a conversation, role by role, every character as it is."""
+    """{"role", "label", "text", "foot"}: a conversation, role by role, every character as it is.
+
+    With {"act", "id"} an entry has a button that triggers ``select`` with the id.
+    """
     return {"t": "messages", "items": [dict(item) for item in items]}
 
 
-def budget(used: int, of: int, text: str) -> Part:
-    return {"t": "budget", "used": used, "of": of, "text": text}
+def segments(parts: Iterable[tuple[str, str, int]], of: int, text: str) -> Part:
+    """A bar of (kind, name, tokens) up to a limit, and a legend; what is ``dropped`` stands in the legend alone."""
+    return {"t": "segments", "of": of, "text": text, "parts": [list(part) for part in parts]}
 
 
 def command(label: str, text: str) -> Part:

@@ -49,7 +49,8 @@ def test_the_preview_shows_the_exact_messages_as_text(tab: Tab, studio: Studio) 
         ("system", "Be kind."),
         ("user", f"Answer: {HOSTILE}\n  end"),
     ]
-    assert parts(shown, "budget")[0]["of"] == 4096
+    bar = parts(shown, "segments")[0]
+    assert bar["of"] == 4096 and [kind for kind, *_ in bar["parts"]] == ["system", "instruction", "case"]
 
 
 def test_an_error_names_the_line_and_what_to_do(tab: Tab, studio: Studio) -> None:
@@ -63,11 +64,11 @@ def test_a_saved_draft_is_the_next_version_and_an_equal_one_is_not(tab: Tab, stu
     name = "customer service"
     newest = studio.store.find(Template, "name = ?", [name], "version desc")[0]
     typed = form(name=name, system_text="Be brief.", scenario=newest.scenario, language=newest.language, note="shorter")
-    picker, versions, status = tab.call("save_template", studio.project.id, *typed)
+    picker, versions, *_, status = tab.call("save_template", studio.project.id, *typed)
     saved = studio.store.get(Template, picker["value"])
     assert (saved.version, saved.system_text, saved.parent_id) == (newest.version + 1, "Be brief.", newest.id)
     assert parts(status, "note")[0]["text"] == f"{name}, version {saved.version}, is saved."
-    assert parts(versions, "table")[0]["rows"][0]["cells"][:2] == [f"v{saved.version}", "shorter"]
+    assert parts(versions, "table")[0]["rows"][0]["cells"][:3] == [f"v{saved.version}", "", "shorter"]
     again = tab.call("save_template", studio.project.id, *typed)
     assert again[0]["value"] == saved.id
 
@@ -85,7 +86,7 @@ def test_a_template_of_the_sample_that_is_saved_unchanged_stays_its_version(tab:
 def test_demonstrations_chosen_by_hand_stand_in_the_order_chosen(tab: Tab, studio: Studio) -> None:
     typed = form(scenario="customer service", language="en")
     for answer in ("first", "second"):
-        tab.call("add_demonstration", f"Where is my {answer}?", answer, "", studio.project.id, *typed)
+        tab.call("add_demonstration", f"Where is my {answer}?", answer, "", "", studio.project.id, "", *typed)
     first, second = (studio.store.find(Demonstration, "output = ?", [answer])[0].id for answer in ("first", "second"))
     typed = form(scenario="customer service", language="en", k=2, bank={"picked": [second, first]})
     variables(tab, typed)

@@ -50,8 +50,42 @@ def test_demonstrations_are_chosen_and_ordered_by_keyboard(studio: Studio, studi
     page.locator("#bank [data-key=down-1]").press("Enter")
     expect(page.locator("#bank [data-key=down-1]")).to_be_focused()
     expect(page.locator("#k input")).to_have_value("2")
+    order = page.locator("#bank tbody tr button[data-key^=edit]")
+    expect(order.nth(0)).to_have_text("2")
+    page.keyboard.press("Alt+ArrowUp")
+    expect(order.nth(0)).to_have_text("1")
+    page.locator("#bank tbody tr").nth(1).drag_to(page.locator("#bank tbody tr").nth(0))
+    expect(order.nth(0)).to_have_text("2")
     page.get_by_role("tab").nth(0).press("Enter")
-    expect(page.locator("#prompt .vw-note")).to_contain_text("2, 1")
+    legend = page.locator("#prompt .vw-legend li.vw-demonstration")
+    expect(legend).to_have_count(2)
+    expect(legend.nth(0)).to_contain_text("2")
+
+
+@pytest.mark.parametrize(("theme", "lang"), [("light", "en"), ("dark", "zh-CN")])
+def test_versions_and_the_bank_are_accessible(studio: Studio, studio_page: Open, theme: str, lang: str) -> None:
+    page = studio_page(studio.engineer, lang, theme)
+    page.goto("/studio/", wait_until="commit")
+    page.wait_for_selector("#prompt .vw-message")
+    page.locator("#system-text textarea").press("End")
+    page.locator("#system-text textarea").press_sequentially(f" {theme}.")
+    expect(page.locator("#prompt .vw-message").first).to_contain_text(f" {theme}.")
+    page.click("#save")
+    expect(page.locator("#build-status .vw-ok")).to_be_visible()
+    page.get_by_role("tab").nth(1).press("Enter")
+    page.locator("#bank [data-key^=edit]").first.press("Enter")
+    expect(page.locator("#change-demonstration")).to_be_visible()
+    assert violations(page) == []
+    page.get_by_role("tab").nth(2).press("Enter")
+    expect(page.locator("#changes ins")).to_contain_text(theme)
+    page.click("#point-alias")
+    expect(page.locator("#versions .vw-badge")).to_have_text("production")
+    page.locator("#comment textarea").fill(HOSTILE)
+    page.locator("#say").press("Enter")
+    expect(page.locator("#comments .vw-text")).to_have_text(HOSTILE)
+    assert violations(page) == []
+    page.locator("#comments button").press("Enter")
+    expect(page.locator("#comments .vw-text")).to_have_count(0)
 
 
 def test_answers_stream_as_text_and_go_to_labelling(studio: Studio, studio_page: Open) -> None:
