@@ -13,6 +13,7 @@ MAY: dict[str, frozenset[str]] = {
     "label": ANYONE,
     "build": BUILDERS,
     "compare": BUILDERS,
+    "serve": BUILDERS,
     "review": BUILDERS,
     "import": BUILDERS,
     "see_models": BUILDERS,

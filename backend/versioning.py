@@ -75,9 +75,10 @@ def point(store: Store, person: Person, template_id: int, alias: str) -> None:
     """Let an alias (production, staging ...) point at this version; it leaves the version it pointed at. Raises CannotVersion."""
     access.require(person, "build")
     alias = alias.strip().lower()
-    if not ALIAS.fullmatch(alias):
+    if not ALIAS.fullmatch(alias) or alias == "latest" or alias.isdigit():
         raise CannotVersion(
-            f'"{alias[:40]}" cannot be an alias: use 1 to 40 lower-case letters, digits, dots, hyphens or underscores.',
+            f'"{alias[:40]}" cannot be an alias: 1 to 40 lower-case letters, digits, dots, hyphens or underscores, '
+            "not only digits, not latest.",
             "bad_alias",
             alias=alias[:40],
         )
@@ -98,17 +99,6 @@ def unpoint(store: Store, person: Person, template_id: int, alias: str) -> None:
         if prompts.aliases(store, template.project_id).get((template.name, alias)) == template_id:
             prompts.drop_alias(store, template.project_id, template.name, alias)
             audit.record(store, person, "drop_alias", "template", template_id, {"alias": alias})
-
-
-def resolve(store: Store, project_id: int, name: str, version: str) -> Template | None:
-    """A version by number, by alias, or "latest"."""
-    if version == "latest":
-        return prompts.newest_template(store, project_id, name)
-    if version.isdecimal():
-        found = store.find(Template, "project_id = ? and name = ? and version = ?", [project_id, name, int(version)])
-        return found[0] if found else None
-    template_id = prompts.aliases(store, project_id).get((name, version))
-    return store.get(Template, template_id) if template_id else None
 
 
 # ---- comments

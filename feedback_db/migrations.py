@@ -6,7 +6,7 @@ from pathlib import Path
 from sqlite_utils import Database, Migrations
 from sqlite_utils.utils import sqlite3
 
-SCHEMA_VERSION = 12  # = number of steps below; written to user_version, so that older code refuses a newer file
+SCHEMA_VERSION = 13  # = number of steps below; written to user_version, so that older code refuses a newer file
 
 migrations = Migrations("whetstone")
 
@@ -79,6 +79,12 @@ def m011_suites(db: Database) -> None:
 @migrations()
 def m012_studio(db: Database) -> None:
     for statement in _statements("012_studio.sql"):
+        db.conn.execute(statement)
+
+
+@migrations()
+def m013_tokens(db: Database) -> None:
+    for statement in _statements("013_tokens.sql"):
         db.conn.execute(statement)
 
 

@@ -57,6 +57,12 @@ def demonstration_with(store: Store, project_id: int, digest: bytes) -> Demonstr
     return next(iter(store.find(Demonstration, "project_id = ? and digest = ?", [project_id, digest])), None)
 
 
+def shown_in(store: Store, prompt_id: int) -> tuple[int, ...]:
+    """Ids of the demonstrations of a prompt, in their order."""
+    sql = "select demonstration_id from prompt_demonstrations where prompt_id = ? order by position"
+    return tuple(row["demonstration_id"] for row in store.rows(sql, [prompt_id]))
+
+
 def change_demonstration(store: Store, changed: Demonstration) -> Demonstration:
     """Label, tags and whether it is in the bank; input and output stay, since prompts have shown them."""
     with store.write() as db:
@@ -128,6 +134,17 @@ def drop_alias(store: Store, project_id: int, name: str, alias: str) -> None:
         db.conn.execute(
             "delete from aliases where project_id = ? and name = ? and alias = ?", [project_id, name, alias]
         )
+
+
+def version_called(store: Store, project_id: int, name: str, version: str) -> Template | None:
+    """A version of a template by its number, by an alias, or "latest"."""
+    if version == "latest":
+        return newest_template(store, project_id, name)
+    if version.isascii() and version.isdigit() and len(version) < 10:
+        found = store.find(Template, "project_id = ? and name = ? and version = ?", [project_id, name, int(version)])
+        return found[0] if found else None
+    template_id = aliases(store, project_id).get((name, version))
+    return store.get(Template, template_id) if template_id else None
 
 
 def comments(store: Store, template_id: int) -> list[Comment]:

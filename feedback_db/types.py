@@ -305,6 +305,22 @@ class Judgement:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ApiToken:
+    """Lets a program ask the prompt endpoint of a project, for as long as the person who made it may."""
+
+    id: int | None = None
+    project_id: int
+    name: str
+    token_hash: bytes = field(repr=False)
+    hint: str
+    keeps: bool = False  # its answers are stored, so that they can be judged
+    person_id: int
+    created_at: int = 0
+    last_used_at: int | None = None
+    revoked_at: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Suite:
     """Cases and the checks of their answers. A version is a row and never changes."""
 
@@ -483,6 +499,7 @@ TABLES: dict[type, str] = {
     Comparison: "comparisons",
     Assignment: "assignments",
     Judgement: "judgements",
+    ApiToken: "tokens",
     Suite: "suites",
     SuiteRun: "runs",
     Cell: "cells",

@@ -30,7 +30,7 @@ log = logging.getLogger("whetstone.web")
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
 BODY_LIMIT, UPLOAD_LIMIT = 2_000_000, 50_000_000
 OPEN = re.compile(
-    r"^(/login|/healthz|/favicon\.ico|/static/.*|/invite/[^/]*|/(label|studio|admin)/(assets/.*|static/.*|theme\.css|manifest\.json))$"
+    r"^(/login|/healthz|/favicon\.ico|/static/.*|/invite/[^/]*|/v1/prompts/.+/[^/]+|/(label|studio|admin)/(assets/.*|static/.*|theme\.css|manifest\.json))$"
 )
 CLOSED = re.compile(  # what Gradio offers and nobody here needs
     r"^/(label|studio|admin)/(gradio_api/)?"

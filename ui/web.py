@@ -34,6 +34,7 @@ from backend.access import has_role  # noqa: E402
 from backend.signing_in import SignedIn, SigningInProblem  # noqa: E402
 from feedback_db.types import Person  # noqa: E402
 from ui.api import label as label_api  # noqa: E402
+from ui.api import prompts as prompts_api  # noqa: E402
 from ui.context import Ui  # noqa: E402
 from ui.gate import Gate, cookie_name, is_loopback  # noqa: E402
 from ui.guard import Guard, GuardedBlocks  # noqa: E402
@@ -76,6 +77,7 @@ def create_app(ui: Ui, *, areas: dict[str, Area] = AREAS, clock: Callable[[], fl
         clock=clock,
     )
     _add_own_routes(app, ui, shell)
+    prompts_api.add_routes(app, ui, clock)
 
     def mount_areas() -> None:
         for prefix, area in areas.items():

@@ -9,7 +9,7 @@ from backend.access import Denied
 from backend.engines.scripted import ScriptedEngine
 from backend.prompting import Draft
 from backend.versioning import CannotVersion
-from feedback_db import Store, models
+from feedback_db import Store, models, prompts
 from feedback_db.types import Person, Project, Template
 from tests.backend.test_testing import finished
 
@@ -32,12 +32,12 @@ def test_an_alias_points_at_one_version_and_its_moves_are_recorded(
     resolved = {
         name: found and found.id
         for name in ("production", "staging", "latest", "1", "3")
-        for found in [versioning.resolve(store, project.id or 0, "t", name)]
+        for found in [prompts.version_called(store, project.id or 0, "t", name)]
     }
     assert resolved == {"production": second, "staging": None, "latest": second, "1": first, "3": None}
     moves = [row for row in store.rows("select * from audit_events order by id") if row["action"] == "point_alias"]
     assert len(moves) == 3
-    for bad in ("", "with blank", "Ä", "x" * 41, "-x"):
+    for bad in ("", "with blank", "Ä", "x" * 41, "-x", "7", "latest"):
         with pytest.raises(CannotVersion, match="alias"):
             versioning.point(store, engineer, first, bad)
 

@@ -13,6 +13,7 @@ from feedback_db.types import Template
 from ui.context import Ui
 from ui.pages.build_bank import Bank, bank_events, bank_shown, bank_tab, winners_shown
 from ui.pages.build_form import Form, draft_of, editor, values_of
+from ui.pages.build_serve import Serving, serving_events, serving_tab
 from ui.pages.build_versions import Versions, versions_events, versions_shown, versions_tab
 from ui.pages.build_view import prompt_shown
 from ui.views.drawn import drawing, drawn, note
@@ -49,6 +50,7 @@ class Side(NamedTuple):
     prompt: Any
     bank: Bank
     versions: Versions
+    served: Serving
 
 
 def page(ui: Ui) -> None:
@@ -86,8 +88,10 @@ def _side(ui: Ui, form: Form, project: Any, template: Any, new: Any, status: Any
             bank = bank_tab(ui, form)
         with gr.Tab(label("build.tab.versions"), elem_id="tab-versions"):
             versions = versions_tab(ui)
+        with gr.Tab(label("build.tab.serve"), elem_id="tab-serve") as tab:
+            served = serving_tab(ui, tab)
     return Side(
-        project, template, new, status, search, case, boxes, expected, keep_case, prompt, bank, versions
+        project, template, new, status, search, case, boxes, expected, keep_case, prompt, bank, versions, served
     )  # fmt: skip
 
 
@@ -210,6 +214,7 @@ def _events(ui: Ui, form: Form, save: Any, side: Side) -> None:
     after_save = [side.template, *side.versions.shown, side.status]
     save.click(save_version, [side.project, *form], after_save, api_name="save_template")
     bank_events(ui, form, side.bank, side.project, then_prompt, quiet)
+    serving_events(ui, side.served, side.project, side.template, names, side.boxes, quiet)
     versions_events(ui, side.versions, side.project, side.template, (open_template, opened), quiet)
     side.keep_case.click(
         keep_case,

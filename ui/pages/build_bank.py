@@ -99,7 +99,7 @@ def winners_shown(ui: Ui, project_id: int) -> list[Any]:
         (one.completion_id, (say("build.add"), clipped(one.input), clipped(one.output), _fared(ui, one.fared)))
         for one in found
     ]
-    shown = table(columns, rows, caption=say("build.winners"), empty="", selects=True)
+    shown = table(columns, rows, caption=say("build.winners"), empty="", selects="button")
     return [
         drawing(
             heading(say("build.winners"), say("build.winners_hint")), shown if rows else note(say("build.no_winners"))

@@ -101,7 +101,7 @@ const DRAW = {
         } else td.append(cell(content));
         tr.append(td);
       });
-      if (part.selects) {
+      if (part.selects === true) {
         tr.addEventListener("click", (event) => {
           if (!event.target.closest("button, a")) trigger("select", { id: row.id });
         });
@@ -154,7 +154,15 @@ const DRAW = {
 
   command(part) {
     const node = make("div", "vw-command");
-    node.append(make("span", "vw-label", part.label), make("code", "", part.text));
+    const code = make("code", "", part.text);
+    const head = make("span", "vw-label", part.label);
+    if (part.copy) {
+      head.append(button(`copy-${part.label}`, part.copy, `${part.copy}: ${part.label}`, () => {
+        getSelection().selectAllChildren(code); // what a browser without a clipboard leaves to Ctrl+C
+        navigator.clipboard?.writeText(part.text);
+      }));
+    }
+    node.append(head, code);
     return node;
   },
 

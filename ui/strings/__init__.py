@@ -13,6 +13,7 @@ from ui.strings import (
     quality,
     review,
     rounds,
+    serve,
     shell,
     suites,
     train,
@@ -21,7 +22,7 @@ from ui.strings import (
 )
 
 FILES = (
-    shell, problems, work, views, label, build, suites, compare, quality, boards, order, review, train, rounds, models,
+    shell, problems, work, views, label, build, serve, suites, compare, quality, boards, order, review, train, rounds, models,
     engines, people,
 )  # fmt: skip
 

@@ -54,12 +54,13 @@ STRINGS = {
     ),
     "problem.long_tag": ("A tag has at most {most} characters.", "标记最多 {most} 个字符。"),
     "problem.bad_alias": (
-        '"{alias}" cannot be an alias: use 1 to 40 lower-case letters, digits, dots, hyphens or underscores.',
-        "“{alias}”不能作为别名:请使用 1 到 40 个小写字母、数字、点、连字符或下划线。",
+        '"{alias}" cannot be an alias: 1 to 40 lower-case letters, digits, dots, hyphens or underscores, not only digits, not latest.',
+        "“{alias}”不能作为别名:请使用 1 到 40 个小写字母、数字、点、连字符或下划线;不能只有数字,也不能是 latest。",
     ),
     "problem.bad_comment": (
         "A comment has 1 to {most} characters; this one has {n}.",
         "评论需有 1 到 {most} 个字符,当前为 {n} 个。",
     ),
     "problem.foreign_comment": ("This comment is somebody else's.", "这是他人的评论。"),
+    "problem.token_name": ("A token needs a name of 1 to {most} characters.", "令牌名称需有 1 到 {most} 个字符。"),
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import gradio as gr
 
@@ -58,10 +58,11 @@ def table(
     caption: str,
     empty: str,
     chosen: int | None = None,
-    selects: bool = False,
+    selects: bool | Literal["button"] = False,
     numbers: Sequence[int] = (),
 ) -> Part:
-    """Rows are (id, cells). With ``selects`` the first cell is a button that triggers ``select`` with the id."""
+    """Rows are (id, cells). With ``selects`` the first cell is a button that triggers ``select`` with the id; the
+    whole row is one too unless it says "button"."""
     shown = [{"id": id, "cells": list(cells), "chosen": id == chosen} for id, cells in rows]
     return {
         "t": "table",
@@ -96,8 +97,9 @@ def segments(parts: Iterable[tuple[str, str, int]], of: int, text: str) -> Part:
     return {"t": "segments", "of": of, "text": text, "parts": [list(part) for part in parts]}
 
 
-def command(label: str, text: str) -> Part:
-    return {"t": "command", "label": label, "text": text}
+def command(label: str, text: str, copy: str = "") -> Part:
+    """Something to be typed elsewhere; ``copy`` names the button that copies it."""
+    return {"t": "command", "label": label, "text": text, "copy": copy}
 
 
 def panes(items: Iterable[Mapping[str, Any]], words: Mapping[str, str] | None = None) -> Part:
