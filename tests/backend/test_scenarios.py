@@ -25,7 +25,7 @@ from feedback_db.cases import conversation
 from feedback_db.types import Case, Demonstration, Guideline, Person, Project, Template
 
 PATHS = files.files(scenarios.FOLDER)
-LEAST_CASES, DEMONSTRATIONS = 40, 16
+LEAST_CASES, DEMONSTRATIONS = 45, 16
 
 
 @pytest.fixture(params=PATHS, ids=lambda path: path.name)
@@ -296,3 +296,49 @@ def test_the_word_in_question_stands_in_both_sentences() -> None:
         word, one, other = re.split(r"\n[12][:：]", text)
         word = re.split(r"[:：]", word)[1].strip()
         assert word.casefold() in one.casefold() and word.casefold() in other.casefold(), text
+
+
+def test_what_a_medical_answer_names_stands_in_its_text() -> None:
+    """Quotations, fields and both ends of a triple are the text's own words: nothing is made up, nothing turned round."""
+    rows = rows_of("medical record") + rows_of("medical diagnosis") + rows_of("medical triples")
+    assert len(rows) > 200
+    for _, text, answer in rows:
+        read = json.loads(answer)
+        if isinstance(read, list):
+            named = [end for head, _, tail in read for end in (head, tail)]
+        else:
+            named = [one for value in read.values() if value for one in ([value] if isinstance(value, str) else value)]
+        assert all(one.casefold() in text.casefold() for one in named), text
+
+
+def test_no_medical_text_holds_a_dose() -> None:
+    dose = re.compile(r"\d\s*(mg|milligram|ml|mcg|microgram|tablet|毫克|毫升|微克|片|粒)", re.IGNORECASE)
+    for key in ("medical record", "medical diagnosis", "medical triples"):
+        assert [text for _, text, answer in rows_of(key) if dose.search(text + answer)] == []
+
+
+def test_the_level_of_a_default_risk_follows_its_rule_and_figures_stand_in_the_file() -> None:
+    levels = {"en": ("low", "medium", "high"), "zh": ("低", "中", "高")}
+    for lang, text, answer in rows_of("finance default risk"):
+        level, *_ = json.loads(answer).values()
+        drivers = dict(list(json.loads(answer).items())[1:])
+        assert all(value in text or value in ("yes", "是") for value in drivers.values()), text
+        is_overdue = "overdue" in drivers or "逾期" in drivers
+        assert level == levels[lang][2 if is_overdue or len(drivers) >= 4 else 1 if len(drivers) >= 2 else 0], text
+
+
+def test_macro_factors_are_those_the_template_lists() -> None:
+    for one in map(files.read, PATHS):
+        if one.key == "finance macro factors":
+            listed = one.templates[-1].system_text
+            answers = [case.expected or "" for case in one.cases] + [shown.output for shown in one.demonstrations]
+            items = [list(item.values()) for answer in answers for item in json.loads(answer)]
+            assert all(text in listed for item in items for text in item)
+
+
+def test_a_dialogue_ends_with_the_customer_and_is_several_turns_long_at_times() -> None:
+    for one in map(files.read, PATHS):
+        if one.key == "service dialogue":
+            turns = [[turn["role"] for turn in case.conversation or ()] for case in one.cases]
+            assert all(roles == ["user", "assistant"] * (len(roles) // 2) + ["user"] for roles in turns)
+            assert sum(len(roles) >= 3 for roles in turns) * 3 > len(turns)
