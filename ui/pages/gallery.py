@@ -34,9 +34,14 @@ def page(ui: Ui) -> None:
         with gr.Column(scale=6, min_width=420, elem_classes="wh-panel"):
             with gr.Row(elem_classes="wh-tight"):
                 project = project_picker(ui)
-                add = gr.Button(label("gallery.add"), variant="primary", size="sm", elem_id="add-scenario", min_width=150)  # fmt: skip
-                name = gr.Textbox(label=label("gallery.name"), elem_id="new-project", max_lines=1, scale=2, min_width=160)  # fmt: skip
-                make = gr.Button(label("gallery.make"), size="sm", elem_id="make-project", min_width=150)
+                add = gr.Button(
+                    label("gallery.add"), variant="primary", size="sm", elem_id="add-scenario", scale=1, min_width=160
+                )
+            with gr.Row(elem_classes="wh-tight"):
+                name = gr.Textbox(
+                    label=label("gallery.name"), elem_id="new-project", max_lines=1, scale=1, min_width=160
+                )
+                make = gr.Button(label("gallery.make"), size="sm", elem_id="make-project", scale=1, min_width=160)
             status = drawn("gallery-status")
             inside = drawn("scenario")
     chosen = gr.State(None)  # [key, language] of the scenario that is shown
@@ -158,12 +163,14 @@ def _told(ui: Ui, found: Scenario, added: Added) -> dict[str, Any]:
     names = {"title": found.title, "project": added.project.name}
     told = say("gallery.added", **names, **counts) if is_new else say("gallery.there", **names)
     project = added.project.id
+    is_json = any(check["type"] == "is-json" for check in found.checks)
+    to_test = say("gallery.to_test_json" if is_json else "gallery.to_test")
     return drawing(
         note(told, "ok"),
         facts(
             [
                 (say("nav.build"), link(say("gallery.to_build"), f"/studio/?project={project}&template={added.template.id}")),
-                (say("nav.suites"), link(say("gallery.to_test"), f"/studio/test?project={project}")),
+                (say("nav.suites"), link(to_test, f"/studio/test?project={project}")),
                 (say("nav.label"), link(say("gallery.to_label"), "/label/")),
             ]
         ),

@@ -52,6 +52,10 @@ STRINGS = {
     "gallery.next": ("Go on", "接下来"),
     "gallery.to_build": ("see and change the template", "查看和修改模板"),
     "gallery.to_test": ("run its suite", "运行测试集"),
+    "gallery.to_test_json": (
+        "run its suite; answers are JSON, so let them have 200 tokens",
+        "运行测试集(回答是 JSON,最长回答请设为 200 词元)",
+    ),
     "gallery.to_label": ("judge answers", "评判回答"),
     "problem.no_scenario": (
         "The gallery has no scenario “{scenario}” in “{language}”. Choose one of those shown.",
