@@ -10,7 +10,18 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from backend import administering, alternating, exchanging, opening, promoting, retraining, signing_in, starting
+from backend import (
+    administering,
+    alternating,
+    exchanging,
+    opening,
+    promoting,
+    retraining,
+    scenarios,
+    signing_in,
+    starting,
+)
+from backend.exchange.scenario import LANGUAGES
 from backend.problem import Problem
 from backend.settings import Settings, load
 from backend.training.settings import KINDS, IFTSettings, RewardSettings, RoundsSettings, options
@@ -65,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     imported.add_argument("file", type=Path)
     imported.add_argument("--format", required=True, choices=exchanging.FORMATS)
     imported.add_argument("--project", required=True, help="made when it does not exist")
+    _scenario_verbs(verbs)
     user = _verb(verbs, "user", _user, "add a person, or give one a new sign-in link")
     user.add_argument("name")
     user.add_argument("--role", choices=("annotator", "engineer", "admin"), default="annotator")
@@ -106,6 +118,19 @@ def _verb(
     _common_options(parser)
     parser.set_defaults(run=run)
     return parser
+
+
+def _scenario_verbs(verbs: Any) -> None:
+    """``scenario list`` and ``scenario add``."""
+    of = verbs.add_parser("scenario", help="ready scenarios: list them, add one to a project").add_subparsers(
+        required=True, metavar="ACT"
+    )
+    listed = _verb(of, "list", _list_scenarios, "what the gallery holds")
+    listed.add_argument("--language", choices=LANGUAGES, help="only this one (both)")
+    added = _verb(of, "add", _add_scenario, "take a scenario into a project")
+    added.add_argument("scenario", help='its name, such as "service intent"')
+    added.add_argument("--language", choices=LANGUAGES, default=LANGUAGES[0])
+    added.add_argument("--project", required=True, help="made when it does not exist")
 
 
 def _training_verb(verbs: Any) -> None:
@@ -175,6 +200,31 @@ def _import(args: argparse.Namespace, settings: Settings) -> int:
     for refusal in report.refused:
         print(f"line {refusal.line}: {refusal.field}: {refusal.reason}")
     print(f"{report.taken} rows taken, {len(report.refused)} refused, {report.duplicates} duplicates.")
+    return 0
+
+
+def _list_scenarios(args: argparse.Namespace, settings: Settings) -> int:
+    with opening.opened(settings) as house:
+        found = scenarios.gallery(_operator(house.store), language=getattr(args, "language", None))
+    for one in found:
+        print(f"{one.area:10} {one.key:24} {one.language}  {one.title}: {len(one.cases)} cases")
+    return 0
+
+
+def _add_scenario(args: argparse.Namespace, settings: Settings) -> int:
+    with opening.opened(settings) as house:
+        starting.ensure_sample(house.store)
+        person = _operator(house.store)
+        chosen = scenarios.scenario(person, args.scenario, args.language)
+        project = prompts.project_named(house.store, args.project.strip())
+        if project is None:
+            added = scenarios.add_to_new(house.store, person, chosen, args.project)
+        else:
+            added = scenarios.add(house.store, person, chosen, project.id or 0)
+    print(
+        f"{chosen.title} is in {added.project.name}: {added.templates} template versions, "
+        f"{added.demonstrations} demonstrations and {added.cases} cases are new."
+    )
     return 0
 
 

@@ -64,6 +64,27 @@ const DRAW = {
     return node;
   },
 
+  shelf(part, trigger) {
+    const node = make("div", "vw-shelf");
+    for (const group of part.groups) {
+      const grid = make("ul", "vw-shelf-grid");
+      for (const item of group.items) {
+        const card = make("li", item.chosen ? "vw-choice vw-chosen" : "vw-choice");
+        const title = button(`card-${item.id}`, item.title, "", () => trigger("select", { id: item.id }));
+        title.setAttribute("aria-pressed", String(item.chosen));
+        const head = make("div", "vw-choice-head");
+        head.append(title, make("span", "vw-badge vw-info", item.badge));
+        card.append(head, make("p", "", item.text), make("span", "vw-foot", item.foot));
+        card.addEventListener("click", (event) => {
+          if (!event.target.closest("button")) trigger("select", { id: item.id });
+        });
+        grid.append(card);
+      }
+      node.append(make("h2", "vw-heading", group.title), grid);
+    }
+    return node;
+  },
+
   facts(part) {
     const node = make("dl", "vw-facts");
     for (const [name, content] of part.rows) {

@@ -5,6 +5,7 @@ from ui.strings import (
     build,
     compare,
     engines,
+    gallery,
     label,
     models,
     order,
@@ -22,7 +23,7 @@ from ui.strings import (
 )
 
 FILES = (
-    shell, problems, work, views, label, build, serve, suites, compare, quality, boards, order, review, train, rounds, models,
+    shell, problems, work, views, label, build, serve, gallery, suites, compare, quality, boards, order, review, train, rounds, models,
     engines, people,
 )  # fmt: skip
 

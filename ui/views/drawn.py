@@ -47,6 +47,14 @@ def cards(items: Iterable[tuple[str, str, str]]) -> Part:
     return {"t": "cards", "items": [{"label": label, "value": value, "hint": hint} for label, value, hint in items]}
 
 
+def shelf(groups: Iterable[tuple[str, Iterable[Mapping[str, Any]]]]) -> Part:
+    """(title, items): cards to choose from; {"id", "title", "badge", "text", "foot", "chosen"}. A click triggers ``select``."""
+    return {
+        "t": "shelf",
+        "groups": [{"title": title, "items": [dict(item) for item in items]} for title, items in groups],
+    }
+
+
 def facts(rows: Iterable[tuple[str, Cell]]) -> Part:
     return {"t": "facts", "rows": [[name, cell] for name, cell in rows]}
 
