@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import Literal, NamedTuple, Protocol
 
 from backend import access
@@ -12,6 +13,7 @@ from backend.engines.kept import SamplingSettings, engine_name, keep_answer, kee
 from backend.labels.making import add_comparison
 from backend.labels.turns import CannotGoOn, follows, keep_turn, next_case
 from backend.problem import Problem
+from backend.prompts.chat import build_messages
 from backend.prompts.digest import case_digest, demonstration_digest
 from feedback_db import Store, audit, cases, comparisons, models, prompts
 from feedback_db.types import (
@@ -243,19 +245,34 @@ def _least_asked(
     store: Store, project_id: int, model_id: int, count: int, templates: list[Template]
 ) -> list[tuple[int, int]]:
     """(template id, case id) pairs for these templates: the cases the model answered least first, each case once,
-    under the template it saw least."""
+    under the template it saw least, of those that ask for nothing the case lacks."""
     answered = comparisons.times_answered(store, project_id, model_id)
     offers: dict[int, list[tuple[int, int, int]]] = {}  # case id -> (times answered, turn, template id)
     places: dict[int, int] = {}
+    case_of: dict[int, Case] = {}
     for turn, template in enumerate(templates):
         found = prompts.cases(store, project_id, scenario=template.scenario, language=template.language)
         for place, case in enumerate(found):
             if case.id is not None and template.id is not None:
-                places[case.id] = place
+                places[case.id], case_of[case.id] = place, case
                 times = answered.get((template.id, case.id), 0)
                 offers.setdefault(case.id, []).append((times, (place + turn) % len(templates), template.id))
     ordered = sorted(offers, key=lambda case_id: (sum(offer[0] for offer in offers[case_id]), places[case_id], case_id))
-    return [(min(offers[case_id])[-1], case_id) for case_id in ordered[:count]]
+    by_id = {template.id: template for template in templates}
+    fitting = (
+        (next((offer[-1] for offer in sorted(offers[id]) if _fits(by_id[offer[-1]], case_of[id])), None), id)
+        for id in ordered
+    )
+    return list(islice(((template_id, id) for template_id, id in fitting if template_id is not None), count))
+
+
+def _fits(template: Template, case: Case) -> bool:
+    """Whether the template can be filled from the case: one that cannot must not keep all others from being asked."""
+    try:
+        build_messages(template, case.values or {}, (), "turns", conversation=case.conversation or ())
+    except Problem:
+        return False
+    return True
 
 
 def _make(

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from backend import access
 from backend.engines.kept import SamplingSettings, keep_sampling
 from backend.problem import Problem
 from backend.prompts.digest import digest_of
-from backend.suites import written
+from backend.suites import agreeing, grading, pasted, written
 from backend.suites.checks import parse
+from backend.suites.looking import Looks, Show
+from backend.suites.own import asked_by, graders_of, row_of
 from backend.suites.summary import Summary, summed
 from feedback_db import Store, audit, models, suites
 from feedback_db.types import Case, Cell, Completion, Model, Person, Suite, SuiteRun, Template
 
 MOST_CELLS, MOST_CASES, MOST_ARMS, MOST_REPEATS = 100_000, 20_000, 8, 100
 
-Show = Literal["all", "failed", "differ", "worse"]
+SENDS: tuple[Show, ...] = ("failed", "close", "differ")  # what may go to labelling by itself
 
 
 class CannotTest(Problem):
@@ -60,10 +62,27 @@ def checks_as_text(suite: Suite) -> str:
     return "\n".join(written.line_of(check) for check in parse(suite.checks))
 
 
-def read_cases(person: Person, text: str) -> list[written.Written]:
-    """Cases pasted as CSV or JSON lines. Raises BadCases with line and field."""
+def read_cases(person: Person, text: str) -> pasted.Pasted:
+    """Cases pasted as CSV or JSON lines, with checks of their own where the text has some. Raises BadCases with line and field."""
     access.require(person, "compare")
-    return written.cases_of(text)
+    return pasted.cases_of(text)
+
+
+def own_of(found: pasted.Pasted, cases: Sequence[Case]) -> dict[int, dict[str, Any]]:
+    """Case id -> what of the pasted text is that case's own; ``cases`` stand in the same order. Empty for texts without checks.
+
+    Raises BadCases where one case stands there twice with other checks.
+    """
+    own: dict[int, dict[str, Any]] = {}
+    lines: dict[int, int] = {}
+    for written_case, case in zip(found.cases, cases, strict=True) if found.has_checks else ():
+        row = row_of(written_case.checks, written_case.threshold)
+        if own.setdefault(case.id or 0, row) != row:
+            raise pasted.BadCases(
+                f"Line {written_case.line}: the case of line {lines[case.id or 0]} again, with other checks. Keep one of them."
+            )
+        lines.setdefault(case.id or 0, written_case.line)
+    return own
 
 
 def threshold_of(text: str) -> float | None:
@@ -80,6 +99,19 @@ def threshold_of(text: str) -> float | None:
         ) from None
 
 
+def temperatures_of(text: str) -> list[float]:
+    """What was typed as temperatures, with commas between; each is a way of sampling. Raises CannotTest."""
+    parts = [part.strip() for part in text.replace("，", ",").replace("、", ",").split(",") if part.strip()]
+    try:
+        return list(dict.fromkeys(float(part) for part in parts or ["0"]))
+    except ValueError:
+        raise CannotTest(
+            f'The temperatures are "{text.strip()}"; write numbers with commas between: 0, 0.7, 1.',
+            "temperatures_text",
+            value=text.strip(),
+        ) from None
+
+
 def save_suite(
     store: Store,
     person: Person,
@@ -89,8 +121,10 @@ def save_suite(
     case_ids: Sequence[int],
     checks: str,
     threshold: float | None = None,
+    own: Mapping[int, Mapping[str, Any]] = {},
 ) -> Suite:
-    """The next version of this name; one equal to the newest is that version. Raises CannotTest, BadCheck."""
+    """The next version of this name; one equal to the newest is that version. ``own``: what is asked of single cases beside the
+    suite's checks (``own_of``). Raises CannotTest, BadCheck."""
     access.require(person, "compare")
     name, ids = name.strip(), tuple(dict.fromkeys(case_ids))
     if not name or len(name) > 120:
@@ -104,9 +138,18 @@ def save_suite(
             f"The threshold is {threshold:g}; it must lie between 0 and 1.", "suite_threshold", value=threshold
         )
     rows = tuple(check.as_row() for check in written.checks_of(checks))
-    if not rows:
-        raise CannotTest("A suite needs a check, or every answer would pass.", "no_checks")
-    key = digest_of({"cases": list(ids), "checks": list(rows), "threshold": threshold})
+    alone = {str(case_id): dict(own[case_id]) for case_id in ids if own.get(case_id)}
+    unchecked = sum(not alone.get(str(case_id), {}).get("checks") for case_id in ids)
+    if not rows and unchecked:
+        raise CannotTest(
+            "A suite needs a check, or every answer would pass."
+            if unchecked == len(ids)
+            else f"{unchecked} cases have no check of their own, and the suite has none: every answer would pass.",
+            "no_checks" if unchecked == len(ids) else "unchecked_cases",
+            n=unchecked,
+        )
+    content = {"cases": list(ids), "checks": list(rows), "threshold": threshold}
+    key = digest_of({**content, "own": alone} if alone else content)
     with store.write():
         if any(store.get(Case, case_id).project_id != project_id for case_id in ids):
             raise CannotTest("A case belongs to another project. Take it out of the suite.", "foreign_case")
@@ -116,7 +159,7 @@ def save_suite(
         saved = store.add(
             Suite(
                 project_id=project_id, name=name, version=newest.version + 1 if newest else 1, case_ids=ids, checks=rows,
-                threshold=threshold, digest=key, person_id=person.id,
+                threshold=threshold, own=alone, digest=key, person_id=person.id,
             )
         )  # fmt: skip
         audit.record(store, person, "save_suite", "suite", saved.id, {"version": saved.version})
@@ -132,25 +175,53 @@ def start(
     suite_id: int,
     columns: Sequence[tuple[int, int]],
     *,
-    sampling: SamplingSettings = SamplingSettings(temperature=0.0),
+    samplings: Sequence[SamplingSettings] = (SamplingSettings(temperature=0.0),),
     repeats: int = 1,
     seed: int = 0,
     follows: bool = False,
+    judge: int | None = None,
+    sends: Sequence[Show] = (),
 ) -> SuiteRun:
-    """Begin to answer the suite in each (template id, model id). ``advance`` does the work; with ``follows`` the same is
-    asked again of every policy that is trained later. Raises CannotTest."""
+    """Begin to answer the suite in each (template id, model id), sampled in each of these ways. ``running.advance`` does the work.
+
+    ``follows``: the same is asked again of every policy that is trained later. ``judge``: id of the model that reads rubrics.
+    ``sends``: which cases go to labelling when the run is done. Raises CannotTest.
+    """
     access.require(person, "compare")
     suite = store.get(Suite, suite_id)
-    several = tuple(dict.fromkeys(columns))
-    if not 1 <= len(several) <= MOST_ARMS:
-        raise CannotTest(
-            f"Choose 1 to {MOST_ARMS} columns, not {len(several)}.", "suite_arms", most=MOST_ARMS, n=len(several)
+    several = tuple(dict.fromkeys((*column, sampling) for column in columns for sampling in samplings))
+    total = len(several) * len(suite.case_ids) * repeats
+    _check_size(len(several), repeats, total)
+    if not set(sends) <= set(SENDS):
+        raise CannotTest(f"What goes to labelling by itself is one of {', '.join(SENDS)}.")
+    with store.write():
+        for template_id, model_id, _ in several:
+            template, model = store.get(Template, template_id), store.get(Model, model_id)
+            if template.project_id != suite.project_id or model.kind == "reward":
+                raise CannotTest("A column needs a template of this project and a model that writes.", "suite_column")
+        arms = tuple(
+            {"template": t, "model": m, "sampling": keep_sampling(store, sampling).id or 0}
+            for t, m, sampling in several
         )
+        run = store.add(
+            SuiteRun(
+                project_id=suite.project_id, suite_id=suite_id, arms=arms, repeats=repeats, seed=seed, total=total,
+                follows=follows, graders=_graders(store, suite, judge), sends=tuple(sends), person_id=person.id,
+            )
+        )  # fmt: skip
+        audit.record(store, person, "start_run", "run", run.id, {"cells": total})
+        return run
+
+
+def _check_size(columns: int, repeats: int, total: int) -> None:
+    if not 1 <= columns <= MOST_ARMS:
+        raise CannotTest(
+            f"Choose 1 to {MOST_ARMS} columns, not {columns}.", "suite_arms", most=MOST_ARMS, n=columns
+        )  # fmt: skip
     if not 1 <= repeats <= MOST_REPEATS:
         raise CannotTest(
             f"Ask each case 1 to {MOST_REPEATS} times, not {repeats}.", "suite_repeats", most=MOST_REPEATS, n=repeats
         )
-    total = len(several) * len(suite.case_ids) * repeats
     if total > MOST_CELLS:
         raise CannotTest(
             f"{total:,} answers are too many for one run; at most {MOST_CELLS:,}.",
@@ -158,21 +229,33 @@ def start(
             most=MOST_CELLS,
             n=total,
         )
-    with store.write():
-        for template_id, model_id in several:
-            template, model = store.get(Template, template_id), store.get(Model, model_id)
-            if template.project_id != suite.project_id or model.kind == "reward":
-                raise CannotTest("A column needs a template of this project and a model that writes.", "suite_column")
-        kept = keep_sampling(store, sampling)
-        arms = tuple({"template": t, "model": m, "sampling": kept.id or 0} for t, m in several)
-        run = store.add(
-            SuiteRun(
-                project_id=suite.project_id, suite_id=suite_id, arms=arms, repeats=repeats, seed=seed, total=total,
-                follows=follows, person_id=person.id,
+
+
+def _graders(store: Store, suite: Suite, judge: int | None) -> dict[str, int]:
+    """The models that the suite's checks ask, fixed for the whole run. Raises CannotTest where one is missing."""
+    found: dict[str, int] = {}
+    for grader in sorted(graders_of(suite)):
+        if grader == grading.OF_RUN:
+            model = store.get(Model, judge) if judge else None
+            if model is None or model.kind == "reward":
+                raise CannotTest("A check of this suite reads a rubric: choose the model that judges.", "no_judge")
+        else:
+            name = grader.removeprefix(f"{grading.REWARD}:")
+            model = (
+                models.reward_named(store, suite.project_id, name)
+                if name
+                else models.live(store, "reward", suite.project_id)
             )
-        )  # fmt: skip
-        audit.record(store, person, "start_run", "run", run.id, {"cells": total})
-        return run
+            if model is None:
+                raise CannotTest(
+                    f"There is no reward model {name}."
+                    if name
+                    else "No reward model is live. Promote one, or name one in the check.",
+                    "no_such_reward" if name else "no_live_reward",
+                    name=name,
+                )
+        found[grader] = model.id or 0
+    return found
 
 
 def stop(store: Store, person: Person, run_id: int) -> SuiteRun:
@@ -192,36 +275,68 @@ def go_on(store: Store, person: Person, run_id: int) -> SuiteRun:
 def runs(store: Store, person: Person, project_id: int) -> list[Progress]:
     """Newest first."""
     access.require(person, "compare")
-    return [Progress(run, *suites.counted(store, run.id or 0)) for run in suites.runs(store, project_id)]
+    return [Progress(run, run.done, run.failed) for run in suites.runs(store, project_id)]
 
 
 def progress(store: Store, person: Person, run_id: int) -> Progress:
     access.require(person, "compare")
-    return Progress(store.get(SuiteRun, run_id), *suites.counted(store, run_id))
+    run = store.get(SuiteRun, run_id)
+    return Progress(run, run.done, run.failed)
 
 
-def summary(store: Store, person: Person, run_id: int) -> Summary:
+def summary(store: Store, person: Person, run_id: int, looks: Looks | None = None) -> Summary:
+    """``looks``: what was read before, so that only new cells are."""
+    access.require(person, "compare")
+    return summed((looks or Looks()).of(store, store.get(SuiteRun, run_id)))
+
+
+def agreement(
+    store: Store, person: Person, run_id: int, kept: agreeing.Agreements | None = None
+) -> list[agreeing.Agreement]:
+    """How far the reward model and the judge of a run agree with what people said of its answers; of none while it is under way."""
     access.require(person, "compare")
     run = store.get(SuiteRun, run_id)
-    return summed(suites.told(store, run_id), len(run.arms))
+    return [] if run.state == "running" else (kept or agreeing.Agreements()).of(store, run)
+
+
+def grader(store: Store, person: Person, model_id: int) -> Model:
+    access.require(person, "compare")
+    return store.get(Model, model_id)
 
 
 def rows(
-    store: Store, person: Person, run_id: int, *, show: Show = "all", start: int = 0, most: int = 20
+    store: Store,
+    person: Person,
+    run_id: int,
+    *,
+    show: Show = "all",
+    start: int = 0,
+    most: int = 20,
+    looks: Looks | None = None,
 ) -> tuple[list[Row], int]:
-    """A page of a run's cases, and how many there are in all. ``differ``: columns do not agree; ``worse``: a column fails
-    what the first passes. The suite's order."""
+    """A page of a run's cases, and how many there are in all, in the suite's order; ``show`` as looking.Look has it."""
     access.require(person, "compare")
     run = store.get(SuiteRun, run_id)
-    suite = store.get(Suite, run.suite_id)
-    is_shown = set(suite.case_ids) if show == "all" else _shown(store, run, show)
-    wanted = [case_id for case_id in suite.case_ids if case_id in is_shown]
+    wanted = (looks or Looks()).of(store, run).shown(show)
     return _rows(store, run, wanted[start : start + most]), len(wanted)
+
+
+def case_ids(store: Store, person: Person, run_id: int, *, show: Show = "all", looks: Looks | None = None) -> list[int]:
+    """All that ``rows`` would show."""
+    access.require(person, "compare")
+    return (looks or Looks()).of(store, store.get(SuiteRun, run_id)).shown(show)
 
 
 def row(store: Store, person: Person, run_id: int, case_id: int) -> Row:
     access.require(person, "compare")
     return _rows(store, store.get(SuiteRun, run_id), [case_id])[0]
+
+
+def check_names(store: Store, person: Person, run_id: int, case_id: int) -> list[str]:
+    """The checks of a case, in the order of its cells' results."""
+    access.require(person, "compare")
+    suite = store.get(Suite, store.get(SuiteRun, run_id).suite_id)
+    return [check.name for check in asked_by(suite)(case_id).checks]
 
 
 def _rows(store: Store, run: SuiteRun, case_ids: Sequence[int]) -> list[Row]:
@@ -238,18 +353,6 @@ def _rows(store: Store, run: SuiteRun, case_ids: Sequence[int]) -> list[Row]:
     return found
 
 
-def _shown(store: Store, run: SuiteRun, show: Show) -> set[int]:
-    passes: dict[int, dict[int, bool]] = {}
-    for row in suites.told(store, run.id or 0):
-        by_arm = passes.setdefault(int(row["case_id"]), {})
-        by_arm[int(row["arm"])] = by_arm.get(int(row["arm"]), True) and bool(row["passed"])
-    if show == "failed":
-        return {case for case, by_arm in passes.items() if not all(by_arm.values())}
-    if show == "differ":
-        return {case for case, by_arm in passes.items() if len(set(by_arm.values())) > 1}
-    return {case for case, by_arm in passes.items() if by_arm.get(0, False) and not all(by_arm.values())}
-
-
 def follow(store: Store) -> list[SuiteRun]:
     """New runs for policies that were trained since: the same templates with the base, the live policy and the new one, so
     that every change is told against the base. The app itself calls this again and again."""
@@ -260,15 +363,17 @@ def follow(store: Store) -> list[SuiteRun]:
             several = list(
                 dict.fromkeys(one.id for one in (base, live, model) if one is not None and one.id is not None)
             )
-            templates = list(dict.fromkeys(arm["template"] for arm in last.arms))[: MOST_ARMS // len(several)]
-            sampling = last.arms[0]["sampling"]
-            arms = tuple({"template": t, "model": m, "sampling": sampling} for t in templates for m in several)
+            asked = list(dict.fromkeys((arm["template"], arm["sampling"]) for arm in last.arms))[
+                : MOST_ARMS // len(several)
+            ]
+            arms = tuple({"template": t, "model": m, "sampling": s} for t, s in asked for m in several)
             cases = len(store.get(Suite, last.suite_id).case_ids)
             made.append(
                 store.add(
                     SuiteRun(
                         project_id=last.project_id, suite_id=last.suite_id, arms=arms, repeats=last.repeats, seed=last.seed,
-                        total=len(arms) * cases * last.repeats, follows=True, person_id=last.person_id,
+                        total=len(arms) * cases * last.repeats, follows=True, graders=last.graders, sends=last.sends,
+                        person_id=last.person_id,
                     )
                 )
             )  # fmt: skip

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from .store import Store
-from .types import Comparison, Completion, Prompt, Sampling
+from dataclasses import replace
+
+from .store import Store, as_json
+from .types import Basis, Comparison, Completion, Prompt, Sampling
 
 
 def keep_sampling(store: Store, sampling: Sampling) -> Sampling:
@@ -47,14 +49,26 @@ def prompt_of(store: Store, completion_id: int) -> Prompt:
 
 
 def add_comparison(store: Store, comparison: Comparison, completion_ids: list[int]) -> Comparison:
-    """A comparison with its items, in the order given."""
+    """A comparison with its items, in the order given; what their prompts differ in is found out here."""
     with store.write() as db:
-        added = store.add(comparison)
+        added = store.add(replace(comparison, basis=basis_of(store, completion_ids)))
         db.conn.executemany(
             "insert into comparison_items(comparison_id, position, completion_id) values (?,?,?)",
             [(added.id, position, completion) for position, completion in enumerate(completion_ids)],
         )
         return added
+
+
+def basis_of(store: Store, completion_ids: list[int]) -> Basis:
+    """What a win among these answers speaks for: equal prompts, a set of demonstrations, or a template."""
+    (found,) = store.rows(
+        "select count(distinct p.digest) as prompts, count(distinct coalesce(p.template_id, 0)) as templates from json_each(?) i"
+        " join completions t on t.id = i.value join prompts p on p.id = t.prompt_id",
+        [as_json(completion_ids)],
+    )
+    if found["prompts"] < 2:
+        return "prompt"
+    return "template" if found["templates"] > 1 else "demonstrations"
 
 
 def existing_comparison(store: Store, completion_ids: list[int]) -> Comparison | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from sqlite_utils import Database, Migrations
 from sqlite_utils.utils import sqlite3
 
-SCHEMA_VERSION = 13  # = number of steps below; written to user_version, so that older code refuses a newer file
+SCHEMA_VERSION = 14  # = number of steps below; written to user_version, so that older code refuses a newer file
 
 migrations = Migrations("whetstone")
 
@@ -85,6 +85,12 @@ def m012_studio(db: Database) -> None:
 @migrations()
 def m013_tokens(db: Database) -> None:
     for statement in _statements("013_tokens.sql"):
+        db.conn.execute(statement)
+
+
+@migrations()
+def m014_checks_of_cases(db: Database) -> None:
+    for statement in _statements("014_checks_of_cases.sql"):
         db.conn.execute(statement)
 
 

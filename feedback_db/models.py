@@ -19,6 +19,14 @@ def rewards(store: Store, project_id: int) -> list[Model]:
     return store.find(Model, "kind = 'reward' and project_id = ?", [project_id], "id desc")
 
 
+def reward_named(store: Store, project_id: int, name: str) -> Model | None:
+    """The newest reward model of a project with this name."""
+    return next(
+        iter(store.find(Model, "kind = 'reward' and project_id = ? and name = ?", [project_id, name], "id desc", 1)),
+        None,
+    )
+
+
 def all_models(store: Store) -> list[Model]:
     return store.find(Model, order_by="id desc")
 

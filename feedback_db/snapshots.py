@@ -21,7 +21,8 @@ TRAINABLE = """
       and not exists (select 1 from assignments r where r.project_id = j.project_id and r.comparison_id = j.comparison_id
         and r.purpose = 'review' and r.state = 'submitted')))
 """
-COMPARED = " and k.kind <> 'demonstration'"  # an answer somebody wrote says nothing of any other
+# An answer somebody wrote says nothing of any other, and a win across two templates is a vote for a template.
+COMPARED = " and k.kind <> 'demonstration' and k.basis <> 'template'"
 
 
 def trainable_count(store: Store, project_id: int, after_judgement_id: int = 0) -> int:

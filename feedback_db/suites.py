@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from .store import Store, as_json, as_row
 from .types import Cell, Completion, Model, Suite, SuiteRun
@@ -61,6 +61,11 @@ def set_state(
         return store.get(SuiteRun, run_id)
 
 
+def count_sent(store: Store, run_id: int, more: int) -> None:
+    with store.write() as db:
+        db.conn.execute("update runs set sent = sent + ? where id = ?", [more, run_id])
+
+
 def finish(store: Store, run_id: int) -> None:
     """A run that nobody stopped meanwhile is done."""
     with store.write() as db:
@@ -70,11 +75,15 @@ def finish(store: Store, run_id: int) -> None:
 
 
 def keep_cell(store: Store, cell: Cell) -> None:
-    """Add it; one that is there stays."""
+    """Add it behind those there are; one that is there stays."""
     row = as_row(cell)
     names, marks = ",".join(row), ",".join("?" * len(row))
     with store.write() as db:
-        db.conn.execute(f"insert or ignore into cells ({names}) values ({marks})", tuple(row.values()))
+        db.conn.execute(
+            f"insert or ignore into cells ({names}, seq)"
+            f" values ({marks}, (select coalesce(max(seq), 0) + 1 from cells where run_id = ?))",
+            (*row.values(), cell.run_id),
+        )
 
 
 def forget_failed(store: Store, run_id: int) -> None:
@@ -89,12 +98,6 @@ def there(store: Store, run_id: int) -> set[tuple[int, int, int]]:
     return {(row["case_id"], row["arm"], row["repeat"]) for row in rows}
 
 
-def counted(store: Store, run_id: int) -> tuple[int, int]:
-    """Cells there are, and those of them without an answer."""
-    row = store.rows("select count(*) as n, sum(problem <> '') as failed from cells where run_id = ?", [run_id])[0]
-    return row["n"], row["failed"] or 0
-
-
 def cells(store: Store, run_id: int, case_ids: Sequence[int] | None = None) -> list[Cell]:
     """Of a run, or of these cases of it; by case, arm and repeat."""
     if case_ids is None:
@@ -107,13 +110,32 @@ def cells(store: Store, run_id: int, case_ids: Sequence[int] | None = None) -> l
     )
 
 
-def told(store: Store, run_id: int) -> list[dict[str, float]]:
-    """Of every cell what aggregates need: arm, case_id, repeat, score, passed, and of its answer seconds, tokens."""
+TOLD = (
+    "select l.seq, l.arm, l.case_id, l.repeat, l.score, l.passed, c.seconds, c.tokens, c.prompt_tokens, l.problem <> '' as failed,"
+    " l.results from cells l left join completions c on c.id = l.completion_id where l.run_id = ? and l.seq > ? order by l.seq"
+)
+
+
+def told(store: Store, run_id: int, after: int = 0) -> list[dict[str, Any]]:
+    """Of every cell that came after the one numbered ``after`` what aggregates need: arm, case_id, repeat, score, passed, results
+    as JSON, and of its answer seconds and tokens; in the order in which they came."""
+    return store.rows(TOLD, [run_id, after])
+
+
+def results_of(store: Store, run_id: int, completion_ids: Sequence[int]) -> list[dict[str, Any]]:
+    """{"case_id", "completion_id", "results"} of a run's cells that hold one of these answers."""
     return store.rows(
-        "select l.arm, l.case_id, l.repeat, l.score, l.passed, c.seconds, c.tokens, c.prompt_tokens, l.problem <> '' as failed"
-        " from cells l left join completions c on c.id = l.completion_id where l.run_id = ?",
-        [run_id],
+        "select l.case_id, l.completion_id, l.results from json_each(?) w"
+        " join cells l indexed by cells_completion on l.completion_id = w.value where l.run_id = ?",
+        [as_json(list(completion_ids)), run_id],
     )
+
+
+def prompt_digests(store: Store, prompt_ids: Sequence[int]) -> dict[int, bytes]:
+    rows = store.rows(
+        "select id, digest from prompts where id in (select value from json_each(?))", [as_json(list(prompt_ids))]
+    )
+    return {row["id"]: row["digest"] for row in rows}
 
 
 def completions(store: Store, ids: Sequence[int]) -> dict[int, Completion]:

@@ -16,6 +16,7 @@ Stage = Literal["candidate", "live", "retired"]
 JobState = Literal["queued", "running", "paused", "cancelling", "done", "failed", "cancelled", "interrupted"]
 RoundState = Literal["training_reward", "training_policy", "waiting_for_people", "done", "ended", "stopped", "failed"]
 SnapshotKind = Literal["preference", "sft", "prompts", "unpaired", "texts"]
+Basis = Literal["prompt", "demonstrations", "template"]
 Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
 
 
@@ -245,6 +246,7 @@ class Comparison:
     created_at: int = 0
     done_at: int | None = None
     void_reason: str | None = None  # why it cannot be judged; what was said of it counts nowhere
+    basis: Basis = "prompt"  # what the answers' prompts differ in at most
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -331,6 +333,7 @@ class Suite:
     case_ids: tuple[int, ...]
     checks: tuple[dict[str, Any], ...]  # as backend/suites/checks.py reads them
     threshold: float | None = None  # of a case's score; None: every check must pass
+    own: dict[str, Any] = field(default_factory=dict)  # case id -> {"checks", "threshold"} that are that case's alone
     digest: bytes
     person_id: int | None = None
     created_at: int = 0
@@ -338,7 +341,11 @@ class Suite:
 
 @dataclass(frozen=True, kw_only=True)
 class SuiteRun:
-    """A suite answered: one column per arm, each case ``repeats`` times."""
+    """A suite answered: one column per arm, each case ``repeats`` times.
+
+    ``done``, ``failed`` and ``tries`` are counted by the schema: cells there are, those without an answer, and how many were
+    taken away to be tried again.
+    """
 
     id: int | None = None
     project_id: int
@@ -350,6 +357,14 @@ class SuiteRun:
     total: int  # cells there will be
     problem: str = ""
     follows: bool = False  # run again for every policy that is trained
+    graders: dict[str, int] = field(
+        default_factory=dict
+    )  # who scores and judges (backend/suites/grading.py) -> model id
+    sends: tuple[str, ...] = ()  # which cases go to labelling by themselves when it is done
+    sent: int = 0  # comparisons that came of it
+    done: int = 0
+    failed: int = 0
+    tries: int = 0
     person_id: int | None = None
     created_at: int = 0
     finished_at: int | None = None
@@ -366,8 +381,20 @@ class Cell:
     completion_id: int | None
     score: float
     passed: bool
-    results: tuple[tuple[float, bool, str], ...]
+    results: tuple[tuple[Any, ...], ...]  # (score, passed, reason), and False behind where a check could say nothing
     problem: str = ""  # why there is no answer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What a reward model or a judge said of an answer. ``digest`` is of the bytes it read, its settings, and which it is."""
+
+    digest: bytes
+    model_id: int
+    score: float
+    passed: bool | None = None  # None: a score alone
+    reason: str = ""
+    created_at: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -503,6 +530,7 @@ TABLES: dict[type, str] = {
     Suite: "suites",
     SuiteRun: "runs",
     Cell: "cells",
+    Verdict: "verdicts",
     Document: "documents",
     Snapshot: "snapshots",
     Job: "jobs",

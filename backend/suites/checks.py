@@ -14,13 +14,13 @@ from typing import Any
 from backend.problem import Problem
 from backend.prompts.problem import TemplateProblem
 from backend.prompts.template import compile_template, render
-from backend.suites import overlap, structured, texts
+from backend.suites import grading, overlap, structured, texts
 from backend.suites.kinds import KINDS, Given, Kind, Outcome
 
 NOT = "not-"
 MOST_CHECKS = 64
 KEYS = ("type", "value", "threshold", "weight", "metric")
-ENTERED = (overlap, structured, texts)  # the files whose checks there are
+ENTERED = (grading, overlap, structured, texts)  # the files whose checks there are
 
 
 class BadCheck(Problem, ValueError):
@@ -62,12 +62,13 @@ class Check:
 
 @dataclass(frozen=True)
 class Result:
-    """What one check found: ``score`` 0 to 1."""
+    """What one check found: ``score`` 0 to 1. ``is_known`` is False where something kept it from saying anything."""
 
     check: Check = field(repr=False)
     score: float
     passed: bool
     reason: str
+    is_known: bool = True
 
 
 def parse(rows: Sequence[Mapping[str, Any]]) -> tuple[Check, ...]:
@@ -80,10 +81,10 @@ def parse(rows: Sequence[Mapping[str, Any]]) -> tuple[Check, ...]:
 def look(check: Check, given: Given) -> Result:
     """What the check says of an answer. What keeps it from saying anything is a failure with the reason."""
     try:
-        value = _filled(check.value, given)
+        value = filled(check.value, given)
         outcome = check.kind.look(given, value, check.threshold)
     except (Problem, ValueError) as problem:
-        return Result(check, 0.0, False, str(problem))
+        return Result(check, 0.0, check.weight == 0, str(problem), is_known=False)
     if check.is_negated:
         outcome = Outcome(1.0 - outcome.score, not outcome.passed, f"not: {outcome.reason}")
     return Result(check, outcome.score, outcome.passed or check.weight == 0, outcome.reason)
@@ -123,14 +124,14 @@ def _parsed(row: Mapping[str, Any], place: int) -> Check:
     return check
 
 
-def _filled(value: Any, given: Given) -> Any:
+def filled(value: Any, given: Given) -> Any:
     """The value with the case's variables; texts inside lists and tables too, once."""
     if isinstance(value, str) and "{{" in value:
         return render(compile_template(value), {**given.values, "expected": given.expected or ""})
     if isinstance(value, list):
-        return [_filled(item, given) for item in value]
+        return [filled(item, given) for item in value]
     if isinstance(value, dict):
-        return {key: _filled(item, given) for key, item in value.items()}
+        return {key: filled(item, given) for key, item in value.items()}
     return value
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -19,6 +19,16 @@ class Given:
     tokens: int | None = None
     mean_logp: float | None = None
     finish_reason: str = "stop"
+    told: Mapping[str, Told] = field(default_factory=dict)  # by grading.key_of: what models said of the answer
+
+
+class Told(NamedTuple):
+    """What a model said of an answer: a reward model's own score, or a judge's from 0 to 1 with its verdict."""
+
+    score: float
+    passed: bool | None
+    reason: str
+    problem: str = ""  # why it said nothing; then the rest means nothing
 
 
 class Outcome(NamedTuple):

@@ -3,26 +3,24 @@ where it was cut off and can be stopped between two batches."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-from backend.engines.answers import Answer, Client, EngineError
+from backend.engines.answers import Answer, EngineError
 from backend.engines.kept import engine_name, keep_answer, keep_prompt
 from backend.problem import Problem
-from backend.suites.checks import Check, parse
-from backend.suites.kinds import Given
+from backend.suites.asking import Engine, ask, questions
+from backend.suites.kinds import Given, Told
+from backend.suites.own import Asked, asked_by
 from backend.suites.scoring import scored
+from backend.suites.sending import send_by_rules
 from feedback_db import Store, suites
 from feedback_db.types import Case, Cell, Completion, Model, Prompt, Sampling, Suite, SuiteRun, Template
 
 AT_ONCE = 8  # requests kept in flight: enough for the engine to batch
 TOGETHER = 64  # cells between two looks at whether somebody stopped the run
-
-
-class Engine(Protocol):
-    def client_for(self, model: Model) -> Client: ...
 
 
 class Arm(NamedTuple):
@@ -50,6 +48,13 @@ class _Asked(NamedTuple):
     seed: int
 
 
+class _Marking(NamedTuple):
+    """How answers are looked at: the checks of each case, and which models some of them ask."""
+
+    of_case: Callable[[int], Asked]
+    graders: dict[str, Model]
+
+
 def advance(store: Store, engine: Engine) -> int:
     """Answer some cells of every run that is under way; the app itself calls this again and again. Returns how many."""
     done = 0
@@ -61,6 +66,7 @@ def advance(store: Store, engine: Engine) -> int:
             suites.set_state(store, run.id or 0, "stopped", problem=str(error))
             continue
         if len(places) < TOGETHER:
+            send_by_rules(store, run)
             suites.finish(store, run.id or 0)
     return done
 
@@ -77,36 +83,64 @@ def _missing(store: Store, run: SuiteRun) -> Iterator[tuple[int, int, int]]:
 
 def _answer(store: Store, engine: Engine, run: SuiteRun, places: Sequence[tuple[int, int, int]]) -> int:
     """Raises EngineError when the engine cannot be reached, is full, or refuses whoever asks; cells before it are kept."""
-    suite = store.get(Suite, run.suite_id)
-    checks, arms = parse(suite.checks), arms_of(store, run)
+    arms, marking = arms_of(store, run), _marking(store, run)
     asked: list[_Asked] = []
+    answered: list[tuple[_Asked, Completion]] = []  # what is there, or needs a model's word before its checks can look
     done = 0
-    for place in places:
-        one = _asked(store, engine, run, arms, place)
-        before = _known(store, one) if isinstance(one, _Asked) else None
-        if isinstance(one, str):
-            suites.keep_cell(store, _without(run, place, one))
-        elif before is not None:
-            suites.keep_cell(store, _cell(run, one, before, checks, suite.threshold))
-        else:
-            asked.append(one)
-            continue
-        done += 1
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="suite") as pool:
+        for place in places:
+            one = _asked(store, engine, run, arms, place)
+            before = _known(store, one) if isinstance(one, _Asked) else None
+            if isinstance(one, str):
+                suites.keep_cell(store, _without(run, place, one))
+                done += 1
+            elif before is not None:
+                answered.append((one, before))
+            else:
+                asked.append(one)
         for one, told in zip(asked, pool.map(lambda one: _told(engine, one), asked), strict=True):
             if isinstance(told, EngineError):
-                if _is_of_the_engine(told):
+                if is_of_the_engine(told):
                     pool.shutdown(cancel_futures=True)
                     raise told
                 suites.keep_cell(store, _without(run, one.place, str(told)))
-            else:
-                with store.write():
-                    kept = keep_answer(
-                        store, one.prompt, one.arm.model, one.arm.sampling, told, seed=one.seed, repeat=one.place[2]
-                    )
-                    suites.keep_cell(store, _cell(run, one, kept, checks, suite.threshold))
-            done += 1
-    return done
+                done += 1
+                continue
+            with store.write():
+                kept = keep_answer(
+                    store, one.prompt, one.arm.model, one.arm.sampling, told, seed=one.seed, repeat=one.place[2]
+                )
+                if not marking.graders:
+                    suites.keep_cell(store, _cell(run, marking, one, kept, {}))
+                    done += 1
+            if marking.graders:
+                answered.append((one, kept))
+        return done + _graded(store, engine, run, marking, answered, pool)
+
+
+def _graded(
+    store: Store,
+    engine: Engine,
+    run: SuiteRun,
+    marking: _Marking,
+    answered: Sequence[tuple[_Asked, Completion]],
+    pool: ThreadPoolExecutor,
+) -> int:
+    """Have the models say what the checks ask them, outside any transaction, and keep the cells. Raises EngineError."""
+    wanted = [
+        questions(marking.of_case(one.place[0]).checks, _given(one, kept), one.case, marking.graders)
+        for one, kept in answered
+    ]
+    told = ask(store, engine, [each for several in wanted for each in several], pool, is_of_the_engine)
+    for (one, kept), several in zip(answered, wanted, strict=True):
+        said = {each.key: told[each.digest] for each in several}
+        suites.keep_cell(store, _cell(run, marking, one, kept, said))
+    return len(answered)
+
+
+def _marking(store: Store, run: SuiteRun) -> _Marking:
+    graders = {name: store.get(Model, model_id) for name, model_id in run.graders.items()}
+    return _Marking(asked_by(store.get(Suite, run.suite_id)), graders)
 
 
 def _asked(
@@ -120,7 +154,7 @@ def _asked(
         most = int(arm.sampling.settings["max_tokens"])
         prompt = keep_prompt(store, client, arm.template, case, most, run.person_id)
     except EngineError as error:
-        if _is_of_the_engine(error):
+        if is_of_the_engine(error):
             raise
         return str(error)
     except Problem as problem:
@@ -149,14 +183,13 @@ def _told(engine: Engine, one: _Asked) -> Answer | EngineError:
     return answer
 
 
-def _is_of_the_engine(error: EngineError) -> bool:
+def is_of_the_engine(error: EngineError) -> bool:
     """Not of this prompt: the next would fail as well."""
     return error.status is None or error.status in (401, 403, 404, 429) or error.status >= 500
 
 
-def _cell(run: SuiteRun, one: _Asked, completion: Completion, checks: Sequence[Check], threshold: float | None) -> Cell:
-    case_id, arm, repeat = one.place
-    given = Given(
+def _given(one: _Asked, completion: Completion, told: Mapping[str, Told] | None = None) -> Given:
+    return Given(
         answer=completion.text,
         expected=one.case.expected,
         values=dict(one.case.values or {}),
@@ -164,9 +197,18 @@ def _cell(run: SuiteRun, one: _Asked, completion: Completion, checks: Sequence[C
         tokens=completion.tokens,
         mean_logp=completion.mean_logp,
         finish_reason=completion.finish_reason,
+        told=told or {},
     )
-    found = scored(checks, given, threshold)
-    results = tuple((round(result.score, 6), result.passed, result.reason) for result in found.results)
+
+
+def _cell(run: SuiteRun, marking: _Marking, one: _Asked, completion: Completion, told: Mapping[str, Told]) -> Cell:
+    case_id, arm, repeat = one.place
+    asked = marking.of_case(case_id)
+    found = scored(asked.checks, _given(one, completion, told), asked.threshold)
+    results = tuple(
+        (round(said.score, 12), said.passed, said.reason, *(() if said.is_known else (False,)))
+        for said in found.results
+    )
     return Cell(
         run_id=run.id or 0, arm=arm, case_id=case_id, repeat=repeat, completion_id=completion.id, score=found.score,
         passed=found.passed, results=results,

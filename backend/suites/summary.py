@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
 
 from backend.stats.agreement import Estimate, share
-from backend.stats.paired import Flips, cases_needed, difference, flakes, holm, mcnemar
+from backend.stats.paired import Flips, cases_needed, flips, holm
+from backend.suites.looking import Look
 
 
 class Column(NamedTuple):
@@ -40,60 +42,41 @@ class Summary(NamedTuple):
     pairs: list[Pair]
 
 
-def summed(rows: Iterable[Mapping[str, Any]], arms: int) -> Summary:
-    """``rows`` are the cells as feedback_db.suites.told gives them."""
-    scores: list[dict[int, list[float]]] = [defaultdict(list) for _ in range(arms)]
-    passes: list[dict[int, list[bool]]] = [defaultdict(list) for _ in range(arms)]
-    facts: list[list[Mapping[str, Any]]] = [[] for _ in range(arms)]
-    for row in rows:
-        scores[row["arm"]][row["case_id"]].append(row["score"])
-        passes[row["arm"]][row["case_id"]].append(bool(row["passed"]))
-        facts[row["arm"]].append(row)
-    columns = [_column(scores[arm], passes[arm], facts[arm]) for arm in range(arms)]
-    pairs = [_pair(arm, scores[0], scores[arm], passes[0], passes[arm]) for arm in range(1, arms)]
+def summed(look: Look) -> Summary:
+    columns = [_column(look, arm) for arm in range(look.arms)]
+    pairs = [_pair(look, arm) for arm in range(1, look.arms)]
     adjusted = holm([pair.flips.p for pair in pairs])
     return Summary(columns, [pair._replace(adjusted=p) for pair, p in zip(pairs, adjusted, strict=True)])
 
 
-def _column(
-    scores: Mapping[int, Sequence[float]], passes: Mapping[int, Sequence[bool]], facts: Sequence[Mapping[str, Any]]
-) -> Column:
-    means = [_mean(scores[case]) for case in sorted(scores)]
+def _column(look: Look, arm: int) -> Column:
+    cells, passed = look.cells[:, arm], look.passed[:, arm]
+    there, several = cells > 0, cells > 1
+    n = int(there.sum())
+    mean = float(np.nanmean(look.means[:, arm])) if n else math.nan
+    wavering = int((several & (passed > 0) & (passed < cells)).sum())
     return Column(
-        passed=share(sum(all(one) for one in passes.values()), len(passes)),
-        score=difference([0.0] * len(means), means),
-        flaky=flakes(list(passes.values())),
-        seconds=_median([row["seconds"] for row in facts]),
-        tokens=_median([row["tokens"] for row in facts]),
-        prompt_tokens=_median([row["prompt_tokens"] for row in facts]),
-        failed=sum(bool(row["failed"]) for row in facts),
-        n=len(facts),
+        passed=share(int((there & (passed == cells)).sum()), n),
+        score=look.spread.estimate(arm, mean, n),
+        flaky=wavering / int(several.sum()) if several.any() else math.nan,
+        seconds=_median(look.facts["seconds"][arm]),
+        tokens=_median(look.facts["tokens"][arm]),
+        prompt_tokens=_median(look.facts["prompt_tokens"][arm]),
+        failed=int(look.failed[arm]),
+        n=int(cells.sum()),
     )
 
 
-def _pair(
-    arm: int,
-    first: Mapping[int, Sequence[float]],
-    other: Mapping[int, Sequence[float]],
-    first_passes: Mapping[int, Sequence[bool]],
-    other_passes: Mapping[int, Sequence[bool]],
-) -> Pair:
-    both = sorted(set(first) & set(other))
-    flips = mcnemar([all(first_passes[case]) for case in both], [all(other_passes[case]) for case in both])
-    gain = difference([_mean(first[case]) for case in both], [_mean(other[case]) for case in both])
-    n = len(both)
-    net = (flips.gained - flips.lost) / n if n else 0.0
-    needed = cases_needed((flips.gained + flips.lost) / n, net) if n else None
-    return Pair(arm, flips, flips.p, gain, needed, n)
+def _pair(look: Look, arm: int) -> Pair:
+    both = (look.cells[:, 0] > 0) & (look.cells[:, arm] > 0)
+    held = look.passed == look.cells
+    found = flips(int((both & ~held[:, 0] & held[:, arm]).sum()), int((both & held[:, 0] & ~held[:, arm]).sum()))
+    n = int(both.sum())
+    gain = float((look.means[both, arm] - look.means[both, 0]).mean()) if n else math.nan
+    net = (found.gained - found.lost) / n if n else 0.0
+    needed = cases_needed((found.gained + found.lost) / n, net) if n else None
+    return Pair(arm, found, found.p, look.spread.estimate(look.arms + arm - 1, gain, n), needed, n)
 
 
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
-
-
-def _median(values: Sequence[float | None]) -> float:
-    known = sorted(value for value in values if value is not None)
-    middle = len(known) // 2
-    if not known:
-        return math.nan
-    return float(known[middle]) if len(known) % 2 else (known[middle - 1] + known[middle]) / 2
+def _median(values: Sequence[float]) -> float:
+    return float(np.median(values)) if values else math.nan

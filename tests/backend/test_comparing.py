@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from backend import comparing, starting, streaming
+from backend import comparing, prompting, starting, streaming
 from backend.access import Denied
 from backend.comparing import CannotCompare
 from backend.engines.client import EngineError, Piece
@@ -161,3 +161,10 @@ def test_a_column_that_waits_shows_its_place_in_the_engines_queue(
             engine.may_go_on.set()
     assert [(pane.state, pane.place) for pane in seen if pane.place][-1] == ("waiting", 2)
     assert (seen[-1].state, seen[-1].place, seen[-1].text) == ("done", 0, "It is on its way.")
+
+
+def test_a_template_that_asks_for_more_than_the_cases_have_keeps_no_other_from_being_asked(
+    store: Store, engine: ScriptedEngine, engineer: Person, project: Project
+) -> None:
+    prompting.save_template(store, engineer, project.id or 0, prompting.Draft(name="a", body="{{odd}}"))
+    assert comparing.refill(store, engine, project_id=project.id or 0, target=3) == 3

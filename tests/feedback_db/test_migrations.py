@@ -10,8 +10,22 @@ from pathlib import Path
 import pytest
 from sqlite_utils import Database
 
-from feedback_db import Store, jobs, judgements, migrations, queue, rounds
-from feedback_db.types import Case, Comparison, Document, Job, Judgement, Model, Project, RemoteEngine, Round, Snapshot
+from feedback_db import Store, jobs, judgements, migrations, queue, rounds, suites
+from feedback_db.types import (
+    Case,
+    Cell,
+    Comparison,
+    Document,
+    Job,
+    Judgement,
+    Model,
+    Project,
+    RemoteEngine,
+    Round,
+    Snapshot,
+    Suite,
+    SuiteRun,
+)
 
 
 def file_before(path: Path, step: str, version: int) -> None:
@@ -296,3 +310,46 @@ def test_comparisons_and_their_judgements_survive_the_step_that_sets_some_aside(
     with pytest.raises(sqlite3.IntegrityError):
         store.db.conn.execute("update comparisons set void_reason = '' where id = 1")
     assert store.rows("pragma foreign_key_check") == []
+
+
+def test_runs_are_counted_and_comparisons_say_what_they_speak_for_after_the_step_of_own_checks(tmp_path: Path) -> None:
+    path = tmp_path / "feedback.db"
+    file_before(path, "m014_checks_of_cases", 13)
+    conn = sqlite3.connect(path, isolation_level=None)
+    conn.executescript(
+        """
+        insert into cases(id, project_id, conversation, split, digest, created_at) values (1, 1, '[]', 'train', zeroblob(32), 1);
+        insert into templates(id, project_id, name, version, mode, body, variables, few_shot, digest, created_at)
+          values (1, 1, 'a', 1, 'plain', 'x', '[]', '{}', <01>, 1), (2, 1, 'b', 1, 'plain', 'y', '[]', '{}', <02>, 1);
+        insert into samplings(id, digest, settings) values (1, zeroblob(32), '{}');
+        insert into prompts(id, project_id, template_id, case_id, messages, digest, created_at) values
+          (1, 1, 1, 1, '[]', <01>, 1), (2, 1, 2, 1, '[]', <02>, 1), (3, 1, 1, 1, '[]', <03>, 1), (4, 1, 2, 1, '[]', <01>, 1);
+        insert into completions(id, prompt_id, model_id, sampling_id, seed, text, finish_reason, created_at) values
+          (1, 1, 1, 1, 0, 'a', 'stop', 1), (2, 1, 1, 1, 1, 'b', 'stop', 1), (3, 2, 1, 1, 0, 'c', 'stop', 1), (4, 3, 1, 1, 0, 'd', 'stop', 1),
+          (5, 4, 1, 1, 0, 'e', 'stop', 1);
+        insert into comparisons(id, project_id, case_id, kind, size, overlap, slots_left, created_at) values
+          (1, 1, 1, 'pair', 2, 1, 1, 1), (2, 1, 1, 'pair', 2, 1, 1, 1), (3, 1, 1, 'pair', 2, 1, 1, 1), (4, 1, 1, 'pair', 2, 1, 1, 1),
+          (5, 1, 1, 'demonstration', 0, 1, 1, 1);
+        insert into comparison_items values (1, 0, 1), (1, 1, 2), (2, 0, 1), (2, 1, 3), (3, 0, 1), (3, 1, 4), (4, 0, 1), (4, 1, 5);
+        insert into suites(id, project_id, name, version, case_ids, checks, digest, created_at) values (1, 1, 's', 1, '[1]', '[]', zeroblob(32), 1);
+        insert into runs(id, project_id, suite_id, arms, repeats, seed, state, total, created_at) values (1, 1, 1, '[{}]', 3, 0, 'running', 3, 1);
+        insert into cells(run_id, arm, case_id, repeat, completion_id, score, passed, results, problem) values
+          (1, 0, 1, 0, 1, 1, 1, '[]', ''), (1, 0, 1, 1, null, 0, 0, '[]', 'gone');
+        """.replace("<", "x'" + 31 * "00").replace(">", "'")
+    )
+    conn.close()
+    store = Store(path)
+    bases = [store.get(Comparison, number).basis for number in range(1, 6)]
+    assert bases == ["prompt", "template", "demonstrations", "prompt", "prompt"]
+    assert (store.get(Suite, 1).own, store.get(SuiteRun, 1).done, store.get(SuiteRun, 1).failed) == ({}, 2, 1)
+    suites.keep_cell(
+        store, Cell(run_id=1, arm=0, case_id=1, repeat=2, completion_id=2, score=1, passed=True, results=())
+    )
+    assert store.rows("select repeat, seq from cells order by repeat") == [
+        {"repeat": n, "seq": n + 1} for n in range(3)
+    ]
+    suites.forget_failed(store, 1)
+    run = store.get(SuiteRun, 1)
+    assert (run.done, run.failed, run.tries) == (2, 0, 1)
+    assert store.rows("pragma foreign_key_check") == []
+    store.close()

@@ -2,105 +2,79 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import product
-from typing import Any, NamedTuple
+from typing import Any
 
 import gradio as gr
 
-from backend import comparing, prompting, streaming, testing
+from backend import sending, testing
 from backend.engines.kept import SamplingSettings
-from backend.suites import injection, running
-from backend.suites.checks import parse
-from feedback_db.types import Suite
+from backend.suites import running
+from backend.suites.agreeing import Agreements
+from backend.suites.looking import Looks
+from backend.suites.sending import Pick, Sent
 from ui.context import Ui
 from ui.guard import needs
+from ui.pages.suites_form import (
+    Asked,
+    Form,
+    asked_fields,
+    filled,
+    form_fields,
+    injection_suite,
+    saved,
+    watch_fields,
+)
 from ui.pages.suites_view import case_shown, cases_shown, run_shown, runs_shown
 from ui.views.drawn import drawing, drawn, note
-from ui.views.pickers import asked_for, fill_projects, model_choices, picker, project_picker, template_choices
+from ui.views.pickers import asked_for, fill_projects, picker, project_picker
 
 NAME = "suites"
 PATH = "test"
 EVERY_SECONDS = 1.0
-PAGE = 20
-SPLITS = ("all", "train", "val", "test")
-SHOWS = ("all", "failed", "differ", "worse")
-SUGGESTED = "equals"
+PAGE = 50
 
-
-class Form(NamedTuple):
-    """What a suite is made of."""
-
-    name: Any
-    template: Any
-    split: Any
-    most: Any
-    pasted: Any
-    checks: Any
-    threshold: Any
-
-
-class Asked(NamedTuple):
-    """What a run is asked for."""
-
-    templates: Any
-    models: Any
-    temperature: Any
-    max_tokens: Any
-    repeats: Any
-    seed: Any
-    follows: Any
-
-
-class Watch(NamedTuple):
-    """What is shown of one run."""
-
-    run: Any  # its id
-    told: Any
-    stop: Any
-    go_on: Any
-    show: Any
-    start: Any  # the place of the first case shown
-    cases: Any
-    case: Any  # the id of the one that is open
-    answers: Any
-    send: Any
+Marks = list[list[int]]  # [case id, column]
 
 
 def page(ui: Ui) -> None:
     label = ui.text.label
+    view = _View(ui)
     with gr.Column(elem_classes=["wh-page", "wh-wide"]):
         with gr.Row(equal_height=False):
             with gr.Column(scale=4, min_width=340, elem_classes="wh-panel"):
                 project = project_picker(ui)
                 suite = picker(label("suites.suite"), "suite")
                 with gr.Accordion(label("suites.edit"), open=True, elem_id="edit-suite") as editor:
-                    form = _form(ui)
+                    form = form_fields(ui)
                     with gr.Row(elem_classes="wh-tight"):
                         save = gr.Button(label("suites.save"), size="sm", elem_id="save-suite", scale=2)
                         ready = gr.Button(label("suites.injection"), size="sm", elem_id="injection-suite", scale=1)
-                saved = drawn("suite-status")
-                asked = _asked(ui)
+                told_saved = drawn("suite-status")
+                asked = asked_fields(ui)
                 run = gr.Button(label("suites.run"), variant="primary", size="sm", elem_id="run-suite")
                 started = drawn("run-status")
             with gr.Column(scale=8, min_width=480, elem_classes="wh-panel"):
                 runs = drawn("runs")
-                watch, previous, after = _watch(ui)
+                watch, previous, after = watch_fields(ui)
+                sent = drawn("send-status")
         timer = gr.Timer(EVERY_SECONDS, active=False)
     seen = gr.State(None)
-    filled = [editor, suite, form.name, form.template, form.checks, form.threshold, asked.templates, asked.models]
-    shown = [
-        runs,
-        watch.run,
-        watch.told,
-        watch.stop,
-        watch.go_on,
-        watch.start,
-        watch.cases,
-        watch.case,
-        watch.answers,
-        watch.send,
-        seen,
+    fields = [
+        editor,
+        suite,
+        form.name,
+        form.template,
+        form.checks,
+        form.threshold,
+        asked.templates,
+        asked.models,
+        asked.judge,
     ]
+    cases = [watch.cases, watch.case, watch.answers, watch.marks, watch.send]
+    shown = [runs, watch.run, watch.told, watch.stop, watch.go_on, watch.start, *cases, seen]
+    at = [project, watch.run, watch.show, watch.start, watch.case, watch.marks]
 
     def open_page(request: gr.Request) -> list[Any]:
         projects, chosen = fill_projects(ui, request)
@@ -109,283 +83,216 @@ def page(ui: Ui) -> None:
         return [
             gr.Timer(active=True),
             projects,
-            *_filled(ui, project_id, newest),
-            *_shown(ui, project_id, asked_for(request, "run")),
+            *filled(ui, project_id, newest),
+            *view.all(project_id, asked_for(request, "run")),
         ]
 
     def open_project(project_id: int | None) -> list[Any]:
-        return [*_filled(ui, project_id or 0, None), *_shown(ui, project_id or 0, None)]
+        return [*filled(ui, project_id or 0, None), *view.all(project_id, None)]
 
     def choose_suite(project_id: int | None, suite_id: int | None) -> list[Any]:
-        return _filled(ui, project_id or 0, suite_id)
+        return filled(ui, project_id or 0, suite_id)
 
     @needs("compare")
     def save_suite(project_id: int | None, suite_id: int | None, *given: Any) -> list[Any]:
-        made = _saved(ui, project_id or 0, suite_id, Form(*given))
-        told = ui.guard.say(
+        made, left_out = saved(ui, project_id or 0, suite_id, Form(*given))
+        own = sum(bool(row) for row in made.own.values())
+        said = ui.guard.say(
             "suites.saved", name=made.name, version=made.version, n=len(made.case_ids), checks=len(made.checks)
         )
-        return [drawing(note(told, "ok")), "", *_filled(ui, project_id or 0, made.id)[:6]]
+        parts = [
+            note(said, "ok"),
+            note(ui.guard.say("suites.own_checks", n=own)) if own else None,
+            note(ui.guard.say("suites.left_out", names=", ".join(left_out)), "warn") if left_out else None,
+        ]
+        return [drawing(*parts), "", *filled(ui, project_id or 0, made.id)[:6]]
 
     @needs("compare")
     def add_injection(project_id: int | None) -> list[Any]:
-        made = _injection(ui, project_id or 0)
-        told = ui.guard.say("suites.injection_added", name=made.name, n=len(made.case_ids))
-        return [drawing(note(told, "ok")), *_filled(ui, project_id or 0, made.id)]
+        made = injection_suite(ui, project_id or 0)
+        said = ui.guard.say("suites.injection_added", name=made.name, n=len(made.case_ids))
+        return [drawing(note(said, "ok")), *filled(ui, project_id or 0, made.id)]
 
     @needs("compare")
     def start_run(project_id: int | None, suite_id: int | None, *given: Any) -> list[Any]:
         if not suite_id:
             return [drawing(note(ui.guard.say("suites.choose"), "warn")), *[gr.skip()] * len(shown)]
         a = Asked(*given)
-        sampling = SamplingSettings(temperature=float(a.temperature or 0), max_tokens=int(a.max_tokens or 0))
+        samplings = [
+            SamplingSettings(temperature=one, max_tokens=int(a.max_tokens or 0))
+            for one in testing.temperatures_of(str(a.temperatures or ""))
+        ]
         made = testing.start(
-            ui.store, ui.guard.person(), suite_id, list(product(a.templates or [], a.models or [])), sampling=sampling,
-            repeats=int(a.repeats or 0), seed=int(a.seed or 0), follows=bool(a.follows),
+            ui.store, ui.guard.person(), suite_id, list(product(a.templates or [], a.models or [])), samplings=samplings,
+            repeats=int(a.repeats or 0), seed=int(a.seed or 0), follows=bool(a.follows), judge=a.judge or None,
+            sends=a.sends or [],
         )  # fmt: skip
-        told = ui.guard.say("suites.started", id=made.id, n=f"{made.total:,}")
-        return [drawing(note(told, "ok")), *_shown(ui, project_id or 0, made.id)]
+        said = ui.guard.say("suites.started", id=made.id, n=f"{made.total:,}")
+        return [drawing(note(said, "ok")), *view.all(project_id, made.id)]
 
     @needs("compare")
     def stop_run(project_id: int | None, run_id: int | None) -> list[Any]:
         testing.stop(ui.store, ui.guard.person(), run_id or 0)
-        return _shown(ui, project_id or 0, run_id)
+        return view.all(project_id, run_id)
 
     @needs("compare")
     def go_on(project_id: int | None, run_id: int | None) -> list[Any]:
         testing.go_on(ui.store, ui.guard.person(), run_id or 0)
-        return _shown(ui, project_id or 0, run_id)
+        return view.all(project_id, run_id)
 
     def choose_run(project_id: int | None, event: gr.EventData) -> list[Any]:
-        return _shown(ui, project_id or 0, int(event._data["id"]))
+        return view.all(project_id, int(event._data["id"]))
 
-    def look_again(
-        project_id: int | None, run_id: int | None, show: str, start: int, case_id: int | None, was: Any
-    ) -> list[Any]:
-        found = testing.runs(ui.store, ui.guard.person(), project_id or 0)
-        if _told(found, run_id) == was:
+    def look_again(project_id: int | None, run_id: int | None, *place: Any) -> list[Any]:
+        *where, was = place
+        if view.stamp(project_id, run_id) == was:
             return [gr.skip()] * len(shown)
-        return _shown(ui, project_id or 0, run_id, show, start, case_id)
+        return view.all(project_id, run_id, *where)
 
     def turn(by: int) -> Any:
-        def turned(project_id: int | None, run_id: int | None, show: str, start: int) -> list[Any]:
-            return _shown(ui, project_id or 0, run_id, show, max(0, start + by))
+        def turned(
+            project_id: int | None, run_id: int | None, show: str, start: int, _: Any, marks: Marks
+        ) -> list[Any]:
+            return view.all(project_id, run_id, show, max(0, start + by), None, marks)
 
         return turned
 
-    def choose_case(run_id: int | None, event: gr.EventData) -> list[Any]:
-        case_id = int(event._data["id"])
-        return [case_id, _answers(ui, run_id or 0, case_id), gr.update(interactive=True)]
+    def show_cases(project_id: int | None, run_id: int | None, show: str, *_: Any) -> list[Any]:
+        return view.all(project_id, run_id, show)
+
+    def choose_case(
+        _: Any, run_id: int | None, show: str, start: int, case_id: int | None, marks: Marks, event: gr.EventData
+    ) -> list[Any]:
+        if "mark" in event._data:
+            return view.cases(run_id or 0, show, start, case_id, view.marked(run_id or 0, marks, event._data["mark"]))
+        return view.cases(run_id or 0, show, start, int(event._data["id"]), marks)
 
     @needs("compare")
-    def send(run_id: int | None, case_id: int | None) -> dict[str, Any]:
-        row = testing.row(ui.store, ui.guard.person(), run_id or 0, case_id or 0)
-        texts: dict[str, int] = {}
-        for cells in row.cells:
-            for _, answer in cells:
-                if answer is not None and answer.id is not None:
-                    texts.setdefault(answer.text, answer.id)
-        if len(texts) < 2:
-            return drawing(note(ui.guard.say("suites.one_text"), "warn"))
-        made = comparing.send_to_labelling(ui.store, ui.guard.person(), list(texts.values()))
-        return drawing(note(ui.guard.say("suites.sent", id=made.id), "ok"))
+    def send_marked(run_id: int | None, marks: Marks, mode: str) -> dict[str, Any]:
+        arms: dict[int, set[int]] = {}
+        for case_id, arm in marks:
+            arms.setdefault(case_id, set()).add(arm)
+        picks = [Pick(case_id, frozenset(several)) for case_id, several in arms.items()]
+        made = sending.send_picked(ui.store, ui.guard.person(), run_id or 0, picks, mode=mode)  # type: ignore[arg-type]
+        return _sent(ui, made)
+
+    @needs("compare")
+    def send_shown(run_id: int | None, show: str, mode: str) -> dict[str, Any]:
+        person = ui.guard.person()
+        return _sent(ui, sending.send_shown(ui.store, person, run_id or 0, show, mode=mode, looks=view.looks))  # type: ignore[arg-type]
 
     quiet: dict[str, Any] = {"show_progress": "hidden", "queue": False}
-    gr.on(None, open_page, None, [timer, project, *filled, *shown], api_name="suites_open", **quiet)
-    project.input(open_project, project, [*filled, *shown], api_name="suites_project", **quiet)
-    suite.input(choose_suite, [project, suite], filled, api_name="choose_suite", **quiet)
-    save.click(save_suite, [project, suite, *form], [saved, form.pasted, *filled[:6]], api_name="save_suite")
-    ready.click(add_injection, project, [saved, *filled], api_name="add_injection")
+    gr.on(None, open_page, None, [timer, project, *fields, *shown], api_name="suites_open", **quiet)
+    project.input(open_project, project, [*fields, *shown], api_name="suites_project", **quiet)
+    suite.input(choose_suite, [project, suite], fields, api_name="choose_suite", **quiet)
+    save.click(save_suite, [project, suite, *form], [told_saved, form.pasted, *fields[:6]], api_name="save_suite")
+    ready.click(add_injection, project, [told_saved, *fields], api_name="add_injection")
     run.click(start_run, [project, suite, *asked], [started, *shown], api_name="start_run")
     watch.stop.click(stop_run, [project, watch.run], shown, api_name="stop_run")
     watch.go_on.click(go_on, [project, watch.run], shown, api_name="go_on")
     runs.select(choose_run, project, shown, api_name="choose_run", **quiet)
-    timer.tick(
-        look_again,
-        [project, watch.run, watch.show, watch.start, watch.case, seen],
-        shown,
-        api_name="suites_tick",
-        **quiet,
-    )
-    paged = [project, watch.run, watch.show, watch.start]
-    watch.show.input(
-        lambda project_id, run_id, show, _: _shown(ui, project_id or 0, run_id, show),
-        paged,
-        shown,
-        api_name="show_cases",
-        **quiet,
-    )
-    previous.click(turn(-PAGE), paged, shown, api_name="previous_cases", **quiet)
-    after.click(turn(PAGE), paged, shown, api_name="next_cases", **quiet)
-    watch.cases.select(choose_case, watch.run, [watch.case, watch.answers, watch.send], api_name="choose_case", **quiet)
-    watch.send.click(send, [watch.run, watch.case], started, api_name="send_answers")
+    timer.tick(look_again, [*at, seen], shown, api_name="suites_tick", **quiet)
+    watch.show.input(show_cases, at, shown, api_name="show_cases", **quiet)
+    previous.click(turn(-PAGE), at, shown, api_name="previous_cases", **quiet)
+    after.click(turn(PAGE), at, shown, api_name="next_cases", **quiet)
+    watch.cases.select(choose_case, at, cases, api_name="choose_case", **quiet)
+    watch.send.click(send_marked, [watch.run, watch.marks, watch.mode], sent, api_name="send_marked")
+    watch.send_all.click(send_shown, [watch.run, watch.show, watch.mode], sent, api_name="send_shown")
 
 
-def _form(ui: Ui) -> Form:
-    label = ui.text.label
-    name = gr.Textbox(label=label("suites.name"), elem_id="suite-name", max_lines=1)
-    with gr.Row(elem_classes="wh-tight"):
-        template = picker(label("suites.of_template"), "suite-template", scale=4, min_width=160)
-        split = gr.Dropdown(
-            [(label(f"suites.split.{one}"), one) for one in SPLITS], value="all", label=label("suites.split"),
-            elem_id="suite-split", scale=2, min_width=80,
-        )  # fmt: skip
-        most = gr.Number(
-            value=100, precision=0, label=label("suites.most"), elem_id="suite-most", scale=1, min_width=70
-        )
-    pasted = gr.Textbox(
-        label=label("suites.paste"), info=label("suites.paste_hint"), elem_id="suite-cases", lines=3, max_lines=8
-    )
-    checks = gr.Textbox(
-        value=SUGGESTED, label=label("suites.checks"), info=label("suites.checks_hint"), elem_id="suite-checks", lines=3, max_lines=12,
-    )  # fmt: skip
-    threshold = gr.Textbox(label=label("suites.threshold"), elem_id="suite-threshold", max_lines=1)
-    return Form(name, template, split, most, pasted, checks, threshold)
+class _View:
+    """What the page shows of runs, with what was read of them before, so that a look reads new cells only."""
 
+    def __init__(self, ui: Ui) -> None:
+        self.ui = ui
+        self.looks = Looks()
+        self.agreements = Agreements()
 
-def _asked(ui: Ui) -> Asked:
-    label = ui.text.label
-    templates = picker(label("suites.templates"), "suite-templates", multiselect=True)
-    models = picker(label("suites.models"), "suite-models", multiselect=True)
-    with gr.Row(elem_classes="wh-tight"):
-        temperature = gr.Number(
-            value=0.0, step=0.1, label=label("suites.temperature"), elem_id="suite-temperature", min_width=70
-        )
-        max_tokens = gr.Number(
-            value=64, precision=0, label=label("suites.max_tokens"), elem_id="suite-max-tokens", min_width=70
-        )
-        repeats = gr.Number(value=1, precision=0, label=label("suites.repeats"), elem_id="suite-repeats", min_width=70)
-        seed = gr.Number(value=0, precision=0, label=label("suites.seed"), elem_id="suite-seed", min_width=70)
-    follows = gr.Checkbox(label=label("suites.follows"), elem_id="suite-follows")
-    return Asked(templates, models, temperature, max_tokens, repeats, seed, follows)
-
-
-def _watch(ui: Ui) -> tuple[Watch, Any, Any]:
-    label = ui.text.label
-    told = drawn("run-told")
-    with gr.Row(elem_classes=["wh-tight", "wh-middle"]):
-        show = gr.Radio(
-            [(label(f"suites.show.{one}"), one) for one in SHOWS], value="all", label=label("suites.show"), elem_id="show-cases", scale=6,
-        )  # fmt: skip
-        previous = gr.Button(label("suites.previous"), size="sm", elem_id="previous-cases", scale=0, min_width=90)
-        after = gr.Button(label("suites.next"), size="sm", elem_id="next-cases", scale=0, min_width=90)
-        stop = gr.Button(label("suites.stop"), size="sm", visible=False, elem_id="stop-run", scale=0, min_width=90)
-        again = gr.Button(label("suites.go_on"), size="sm", visible=False, elem_id="go-on", scale=0, min_width=90)
-    cases = drawn("run-cases")
-    answers = drawn("run-answers")
-    send = gr.Button(
-        label("suites.to_labelling"), size="sm", interactive=False, elem_id="send-answers", scale=0, min_width=220
-    )
-    watch = Watch(gr.State(None), told, stop, again, show, gr.State(0), cases, gr.State(None), answers, send)
-    return watch, previous, after
-
-
-def _filled(ui: Ui, project_id: int, suite_id: int | None) -> list[Any]:
-    """The pickers, and the form as the chosen suite has it."""
-    person = ui.guard.person()
-    found = testing.named(ui.store, person, project_id)
-    templates = template_choices(prompting.templates(ui.store, person, project_id))
-    models = model_choices(ui, streaming.policies(ui.store, person))
-    chosen = testing.suite(ui.store, person, suite_id) if suite_id else None
-    choices = [(ui.guard.say("suites.new"), 0), *((f"{one.name} · v{one.version}", one.id or 0) for one in found)]
-    return [
-        gr.update(open=chosen is None),
-        gr.update(choices=choices, value=suite_id or 0),
-        chosen.name if chosen else "",
-        gr.update(choices=templates, value=None if chosen or not templates else templates[0][1]),
-        testing.checks_as_text(chosen) if chosen else SUGGESTED,
-        "" if chosen is None or chosen.threshold is None else f"{chosen.threshold:g}",
-        gr.update(choices=templates),
-        gr.update(choices=models, value=[models[0][1]] if models else []),
-    ]
-
-
-def _saved(ui: Ui, project_id: int, suite_id: int | None, given: Form) -> Suite:
-    """The suite as the form has it. Cases: those the suite had, then the template's, then the pasted ones."""
-    person = ui.guard.person()
-    ids = list(testing.suite(ui.store, person, suite_id).case_ids) if suite_id else []
-    scenario = language = None
-    if given.template:
-        template = prompting.template(ui.store, person, given.template)
-        scenario, language = template.scenario, template.language
-        found = prompting.cases(ui.store, person, project_id, scenario=scenario, language=language)
-        ids += [case.id or 0 for case in found if given.split in ("all", case.split)][: int(given.most or 0)]
-    if (given.pasted or "").strip():
-        rows = [(one.values, one.expected) for one in testing.read_cases(person, given.pasted)]
-        made = prompting.add_cases(ui.store, person, project_id, rows, scenario=scenario, language=language)
-        ids += [case.id or 0 for case in made]
-    return testing.save_suite(
-        ui.store, person, project_id, name=given.name or "", case_ids=ids, checks=given.checks or "",
-        threshold=testing.threshold_of(given.threshold or ""),
-    )  # fmt: skip
-
-
-def _injection(ui: Ui, project_id: int) -> Suite:
-    """The ready-made injection suite in the reader's language, and a template that keeps its canary."""
-    person = ui.guard.person()
-    language: injection.Language = "zh" if ui.guard.language().startswith("zh") else "en"
-    name = injection.NAME[language]
-    draft = prompting.Draft(
-        name=name, system_text=injection.SYSTEM[language], body=injection.BODY, scenario=name, language=language
-    )
-    prompting.save_template(ui.store, person, project_id, draft)
-    made = prompting.add_cases(
-        ui.store, person, project_id, injection.cases(language), scenario=name, language=language
-    )
-    ids = [case.id or 0 for case in made]
-    return testing.save_suite(ui.store, person, project_id, name=name, case_ids=ids, checks=injection.CHECKS)
-
-
-def _shown(
-    ui: Ui, project_id: int, run_id: int | None, show: str = "all", start: int = 0, case_id: int | None = None
-) -> list[Any]:
-    """Everything about runs, in the order of ``shown``."""
-    person = ui.guard.person()
-    found = testing.runs(ui.store, person, project_id)
-    one = next((one for one in found if one.run.id == run_id), found[0] if found else None)
-    if one is None or one.run.id is None:
+    def all(
+        self,
+        project_id: int | None,
+        run_id: int | None,
+        show: str = "all",
+        start: int = 0,
+        case_id: int | None = None,
+        marks: Marks | None = None,
+    ) -> list[Any]:
+        """Everything about runs, in the order of ``shown``."""
+        ui, person = self.ui, self.ui.guard.person()
+        found = testing.runs(ui.store, person, project_id or 0)
+        one = next((one for one in found if one.run.id == run_id), found[0] if found else None)
         hidden = gr.update(visible=False)
-        return [
-            runs_shown(ui, found, None),
-            None,
-            drawing(),
-            hidden,
-            hidden,
-            0,
-            drawing(),
-            None,
-            drawing(),
-            gr.update(interactive=False),
-            _told(found, None),
+        if one is None or one.run.id is None:
+            nothing = [drawing(), None, drawing(), [], self._send_button([])]
+            return [runs_shown(ui, found, None), None, drawing(), hidden, hidden, 0, *nothing, self._stamp(found, None)]
+        arms = running.arms_of(ui.store, one.run)
+        agreed = [
+            (testing.grader(ui.store, person, one.model_id), one)
+            for one in testing.agreement(ui.store, person, one.run.id, self.agreements)
         ]
-    arms = running.arms_of(ui.store, one.run)
-    told = run_shown(ui, one, arms, testing.summary(ui.store, person, one.run.id))
-    rows, n = testing.rows(ui.store, person, one.run.id, show=show, start=start, most=PAGE)  # type: ignore[arg-type]
-    if start >= n:
-        start = max(0, (n - 1) // PAGE * PAGE)
-        rows, n = testing.rows(ui.store, person, one.run.id, show=show, start=start, most=PAGE)  # type: ignore[arg-type]
-    return [
-        runs_shown(ui, found, one.run.id),
-        one.run.id,
-        told,
-        gr.update(visible=one.run.state == "running"),
-        gr.update(visible=one.run.state == "stopped" or (one.run.state == "done" and one.failed > 0)),
-        start,
-        cases_shown(ui, rows, n, start, case_id),
-        case_id,
-        _answers(ui, one.run.id, case_id) if case_id else drawing(),
-        gr.update(interactive=case_id is not None),
-        _told(found, one.run.id),
-    ]
+        told = run_shown(ui, one, arms, testing.summary(ui.store, person, one.run.id, self.looks), agreed)
+        start = self._start(one.run.id, show, start)
+        return [
+            runs_shown(ui, found, one.run.id),
+            one.run.id,
+            told,
+            gr.update(visible=one.run.state == "running"),
+            gr.update(visible=one.run.state == "stopped" or (one.run.state == "done" and one.failed > 0)),
+            start,
+            *self.cases(one.run.id, show, start, case_id, marks or [] if one.run.id == run_id else []),
+            self._stamp(found, one.run.id),
+        ]
+
+    def cases(self, run_id: int, show: str, start: int, case_id: int | None, marks: Marks) -> list[Any]:
+        """The page of cases, the one that is open, and what is marked."""
+        rows, n = self._rows(run_id, show, start)
+        shown = cases_shown(self.ui, rows, n, start, case_id, {(case, arm) for case, arm in marks})
+        answers = self._answers(run_id, case_id) if case_id else drawing()
+        return [shown, case_id, answers, marks, self._send_button(marks)]
+
+    def marked(self, run_id: int, marks: Marks, event: dict[str, Any]) -> Marks:
+        """With the cell of the event taken in or out; of a row all its columns."""
+        run = testing.progress(self.ui.store, self.ui.guard.person(), run_id).run
+        arm = event.get("arm")
+        touched = {(int(event["id"]), one) for one in (range(len(run.arms)) if arm is None else [int(arm)])}
+        before = {(case, one) for case, one in marks}
+        return [list(one) for one in sorted(before - touched if touched <= before else before | touched)]
+
+    def stamp(self, project_id: int | None, run_id: int | None) -> list[Any]:
+        return self._stamp(testing.runs(self.ui.store, self.ui.guard.person(), project_id or 0), run_id)
+
+    def _stamp(self, found: Sequence[testing.Progress], run_id: int | None) -> list[Any]:
+        """Changes whenever a run has come further."""
+        return [[one.run.id, one.run.state, one.done, one.run.id == run_id] for one in found]
+
+    def _rows(self, run_id: int, show: str, start: int) -> tuple[list[testing.Row], int]:
+        person = self.ui.guard.person()
+        return testing.rows(self.ui.store, person, run_id, show=show, start=start, most=PAGE, looks=self.looks)  # type: ignore[arg-type]
+
+    def _start(self, run_id: int, show: str, start: int) -> int:
+        """The last page where there is none so far on."""
+        n = len(self._shown_ids(run_id, show))
+        return start if start < n else max(0, (n - 1) // PAGE * PAGE)
+
+    def _shown_ids(self, run_id: int, show: str) -> list[int]:
+        person = self.ui.guard.person()
+        return testing.case_ids(self.ui.store, person, run_id, show=show, looks=self.looks)  # type: ignore[arg-type]
+
+    def _answers(self, run_id: int, case_id: int) -> dict[str, Any]:
+        person = self.ui.guard.person()
+        names = testing.check_names(self.ui.store, person, run_id, case_id)
+        return case_shown(self.ui, testing.row(self.ui.store, person, run_id, case_id), names)
+
+    def _send_button(self, marks: Marks) -> Any:
+        name = self.ui.guard.say("suites.marked_to_labelling", n=len(marks))
+        return gr.update(value=name if marks else self.ui.guard.say("suites.to_labelling"), interactive=bool(marks))
 
 
-def _answers(ui: Ui, run_id: int, case_id: int) -> dict[str, Any]:
-    person = ui.guard.person()
-    run = testing.progress(ui.store, person, run_id).run
-    names = [check.name for check in parse(testing.suite(ui.store, person, run.suite_id).checks)]
-    return case_shown(ui, testing.row(ui.store, person, run_id, case_id), names)
-
-
-def _told(found: list[testing.Progress], run_id: int | None) -> list[Any]:
-    """Changes whenever a run has come further."""
-    return [[one.run.id, one.run.state, one.done, one.run.id == run_id] for one in found]
+def _sent(ui: Ui, made: Sent) -> dict[str, Any]:
+    """What became of a click: how many comparisons, what a win in them speaks for, and what made none."""
+    say, n = ui.guard.say, made.training + made.votes
+    return drawing(
+        note(say("suites.sent", n=n, training=made.training, votes=made.votes), "ok" if n else "warn"),
+        note(say("suites.known", n=made.known)) if made.known else None,
+        note(say("suites.alone", n=made.alone), "warn") if made.alone else None,
+    )

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any
 
 from backend import prompting
 from backend.stats.agreement import Estimate
+from backend.suites.agreeing import Agreement
+from backend.suites.grading import OF_RUN
 from backend.suites.running import Arm
 from backend.suites.summary import Column, Pair, Summary
 from backend.testing import Progress, Row
+from feedback_db.types import Model
 from ui.context import Ui
 from ui.views.drawn import badge, drawing, heading, messages, note, table
 from ui.views.words import clipped, clock, figure, share
@@ -48,14 +51,17 @@ def runs_shown(ui: Ui, found: Sequence[Progress], chosen: int | None) -> dict[st
     )
 
 
-def run_shown(ui: Ui, progress: Progress, arms: Sequence[Arm], summary: Summary) -> dict[str, Any]:
+def run_shown(
+    ui: Ui, progress: Progress, arms: Sequence[Arm], summary: Summary, agreed: Sequence[tuple[Model, Agreement]]
+) -> dict[str, Any]:
     say = ui.guard.say
+    against = len(summary.pairs)
     return drawing(
         note(progress.run.problem, "bad") if progress.run.problem else None,
         note(say("suites.without", n=progress.failed), "warn") if progress.failed else None,
         table(
             [say(f"suites.{name}") for name in ("column", "passed", "score", "flaky", "seconds", "tokens")],
-            [(at, _column(at, arms[at], column)) for at, column in enumerate(summary.columns)],
+            [(at, _column(at, arms, column)) for at, column in enumerate(summary.columns)],
             caption=say("suites.columns"),
             empty="",
             numbers=[1, 2, 3, 4, 5],
@@ -70,10 +76,25 @@ def run_shown(ui: Ui, progress: Progress, arms: Sequence[Arm], summary: Summary)
         )
         if summary.pairs
         else None,
+        note(say("suites.many", n=against, chance=share(1 - (1 - SURE) ** against))) if against > 1 else None,
+        note(say("suites.sent_by_rule", n=progress.run.sent), "ok") if progress.run.sent else None,
+        heading(say("suites.agreement")) if agreed else None,
+        table(
+            [say(f"suites.{name}") for name in ("grader", "accuracy", "kappa", "people")],
+            [(model.id or 0, _agreement(ui, model, found)) for model, found in agreed],
+            caption=say("suites.agreement"),
+            empty="",
+            numbers=[1, 2, 3],
+        )
+        if agreed
+        else None,
     )
 
 
-def cases_shown(ui: Ui, rows: Sequence[Row], n: int, start: int, chosen: int | None) -> dict[str, Any]:
+def cases_shown(
+    ui: Ui, rows: Sequence[Row], n: int, start: int, chosen: int | None, marks: Set[tuple[int, int]] = frozenset()
+) -> dict[str, Any]:
+    """``marks`` are (case id, column)."""
     say = ui.guard.say
     arms = len(rows[0].cells) if rows else 0
     told = [
@@ -84,7 +105,7 @@ def cases_shown(ui: Ui, rows: Sequence[Row], n: int, start: int, chosen: int | N
     return drawing(
         table(
             [say("suites.case"), *LETTERS[:arms]], told, caption=where or say("suites.show"), empty=say("suites.no_rows"),
-            chosen=chosen, selects=True,
+            chosen=chosen, selects=True, marks=sorted(marks), marking=(say("suites.mark"), LETTERS[:arms]), tall=True,
         ),
         note(where) if where else None,
     )  # fmt: skip
@@ -99,8 +120,8 @@ def case_shown(ui: Ui, row: Row, names: Sequence[str]) -> dict[str, Any]:
     for at, cells in enumerate(row.cells):
         for cell, answer in cells:
             foot = " · ".join(
-                f"{name} {'✓' if passed else '✗'} {reason}"
-                for name, (_, passed, reason) in zip(names, cell.results, strict=False)
+                f"{name} {'?' if len(result) > 3 else '✓' if result[1] else '✗'} {result[2]}"
+                for name, result in zip(names, cell.results, strict=False)
             )
             verdict = say("suites.pass") if cell.passed else say("suites.fail")
             text = answer.text if answer else cell.problem
@@ -109,8 +130,24 @@ def case_shown(ui: Ui, row: Row, names: Sequence[str]) -> dict[str, Any]:
     return drawing(messages(items))
 
 
-def _column(at: int, arm: Arm, column: Column) -> list[Any]:
+def _agreement(ui: Ui, model: Model, found: Agreement) -> list[Any]:
+    """With people who judged the same answers; never a figure that rests on nobody."""
+    kind = ui.guard.say("suites.is_judge" if found.grader == OF_RUN else "suites.is_reward")
+    if not found.kappa.n:
+        return [f"{model.name} · {kind}", badge(ui.guard.say("suites.not_known_yet"), "info"), "–", "0"]
+    return [
+        f"{model.name} · {kind}",
+        _share(found.accuracy),
+        f"{_range(found.kappa)}, n = {found.kappa.n}",
+        str(found.people),
+    ]
+
+
+def _column(at: int, arms: Sequence[Arm], column: Column) -> list[Any]:
+    arm = arms[at]
     name = f"{LETTERS[at]}  {arm.template.name} · v{arm.template.version} × {arm.model.name}"
+    if len({one.sampling.id for one in arms}) > 1:
+        name += f" · T = {arm.sampling.settings['temperature']:g}"
     prompt = "–" if math.isnan(column.prompt_tokens) else f"{column.prompt_tokens:.0f}"
     tokens = "–" if math.isnan(column.tokens) else f"{prompt} + {column.tokens:.0f}"
     return [

@@ -32,6 +32,20 @@ const button = (key, text, label, act) => {
   return node;
 };
 
+// A box that marks a cell of a table, or a row. What is marked the server knows, so that marks stay while pages are turned.
+const markBox = (part, id, arm, trigger) => {
+  const box = make("input", "vw-mark");
+  const marked = (at) => part.marks.some(([row, column]) => row === id && column === at);
+  const several = [...part.letters].map((_, at) => marked(at));
+  box.type = "checkbox";
+  box.checked = arm === undefined ? several.every(Boolean) : marked(arm);
+  box.indeterminate = arm === undefined && !box.checked && several.some(Boolean);
+  box.dataset.key = `mark-${id}-${arm ?? "row"}`;
+  box.setAttribute("aria-label", `${part.mark} ${id}${arm === undefined ? "" : ` ${part.letters[arm]}`}`);
+  box.addEventListener("change", () => trigger("select", { mark: arm === undefined ? { id } : { id, arm } }));
+  return box;
+};
+
 const DRAW = {
   note(part) {
     const node = make("p", `vw-note vw-${part.tone}`, part.text);
@@ -97,7 +111,7 @@ const DRAW = {
 
   table(part, trigger) {
     if (!part.rows.length) return make("p", "vw-empty", part.empty);
-    const frame = make("div", "vw-scroll");
+    const frame = make("div", part.tall ? "vw-scroll vw-tall" : "vw-scroll");
     frame.tabIndex = 0;
     frame.setAttribute("role", "region");
     frame.setAttribute("aria-label", part.caption);
@@ -117,6 +131,7 @@ const DRAW = {
       if (row.chosen) tr.setAttribute("aria-current", "true");
       row.cells.forEach((content, at) => {
         const td = make("td", part.numbers.includes(at) ? "vw-number" : "");
+        if (part.marks) td.append(at === 0 ? markBox(part, row.id, undefined, trigger) : markBox(part, row.id, at - 1, trigger));
         if (at === 0 && part.selects) {
           td.append(button(`row-${row.id}`, content.text ?? content, "", () => trigger("select", { id: row.id })));
         } else td.append(cell(content));
@@ -124,7 +139,7 @@ const DRAW = {
       });
       if (part.selects === true) {
         tr.addEventListener("click", (event) => {
-          if (!event.target.closest("button, a")) trigger("select", { id: row.id });
+          if (!event.target.closest("button, a, input")) trigger("select", { id: row.id });
         });
       }
       body.append(tr);
@@ -295,7 +310,13 @@ export const parts = (root, props, watch, trigger) => {
       return { text, t: part.t, node: DRAW[part.t](part, trigger) };
     });
     const same = next.length === drawn.length && next.every((one, at) => one.node === drawn[at].node);
-    if (!same) root.replaceChildren(...next.map((one) => one.node));
+    if (!same) {
+      const scrolled = drawn.map((one) => one.node.scrollTop);
+      root.replaceChildren(...next.map((one) => one.node));
+      next.forEach((one, at) => { // a table that grows under the reader's eyes stays where it was scrolled to
+        if (scrolled[at] && drawn[at].t === one.t) one.node.scrollTop = scrolled[at];
+      });
+    }
     drawn = next;
     if (focused && !same) root.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus();
     root.dataset.ready = "true";

@@ -14,8 +14,14 @@ STRINGS = {
     "suites.most": ("At most", "最多"),
     "suites.paste": ("More cases", "更多用例"),
     "suites.paste_hint": (
-        "CSV with a header, or one JSON table per line. The column expected is the expected answer, the others are variables.",
-        "带表头的 CSV,或每行一个 JSON 对象。expected 列为期望回答,其余列为变量。",
+        (
+            "CSV with a header, or one JSON table per line. The column expected is the expected answer, the others are variables. "
+            "__expected, __expected1 … are checks of that case alone (contains:refund), __threshold is its own threshold."
+        ),
+        (
+            "带表头的 CSV,或每行一个 JSON 对象。expected 列为期望回答,其余列为变量。"
+            "__expected、__expected1……为该用例自己的检查(如 contains:退款),__threshold 为其自己的阈值。"
+        ),
     ),
     "suites.checks": ("Checks, one per line", "检查,每行一条"),
     "suites.checks_hint": (
@@ -37,6 +43,11 @@ STRINGS = {
         "{name}, version {version}: {n} cases, {checks} checks.",
         "{name} 第 {version} 版:{n} 个用例,{checks} 条检查。",
     ),
+    "suites.own_checks": ("{n} cases have checks or a threshold of their own.", "{n} 个用例有自己的检查或阈值。"),
+    "suites.left_out": (
+        "Read and left out, because nothing here asks or checks with it: {names}.",
+        "已读取但未采用(此处的提问和检查都用不到):{names}。",
+    ),
     "suites.injection": ("Add the injection suite", "添加注入测试集"),
     "suites.injection_added": (
         "{name}: {n} cases that give orders or fish for the canary, and a template of that name to try them on.",
@@ -45,7 +56,21 @@ STRINGS = {
     "suites.choose": ("Choose a suite or save one first.", "请先选择或保存一个测试集。"),
     "suites.templates": ("Templates", "模板"),
     "suites.models": ("Models", "模型"),
-    "suites.temperature": ("Temperature", "温度"),
+    "suites.temperature": ("Temperatures (0, 0.7)", "温度(如 0, 0.7)"),
+    "suites.judge": ("Judge, for checks that read a rubric", "评判模型(用于按评分标准的检查)"),
+    "suites.judge_hint": (
+        "llm-rubric:Is polite and names a date. Its agreement with people stands beside its figures.",
+        "例:llm-rubric:语气礼貌并给出日期。它与人工判断的一致程度会并列显示。",
+    ),
+    "suites.no_judge": ("None", "无"),
+    "suites.sends": ("Send to labelling when it is done", "完成后自动送去标注"),
+    "suites.sends_hint": (
+        "At most 200 comparisons for each. They are asked first and stand in no leaderboard: a rule chose them.",
+        "每项最多 200 个比较。它们会优先标注,但因按规则挑选,不计入排行榜。",
+    ),
+    "suites.send.failed": ("cases that failed", "未通过的用例"),
+    "suites.send.close": ("small reward margins", "奖励差距小的用例"),
+    "suites.send.differ": ("columns that disagree", "各列不一致的用例"),
     "suites.max_tokens": ("Longest answer, tokens", "最长回答(词元)"),
     "suites.repeats": ("Times each", "每例次数"),
     "suites.seed": ("Seed", "种子"),
@@ -91,6 +116,40 @@ STRINGS = {
     "suites.show.failed": ("failed somewhere", "有失败"),
     "suites.show.differ": ("columns differ", "各列不同"),
     "suites.show.worse": ("worse than A", "比 A 差"),
+    "suites.show.close": ("small margin", "差距小"),
+    "suites.many": (
+        (
+            "{n} columns stand against A. Were none of them different, one would still look better or worse by chance alone in {chance} of "
+            "such runs; the p above is adjusted for that (Holm). The best of several looks better than it is: confirm it on other cases."
+        ),
+        (
+            "共有 {n} 列与 A 比较。即使毫无差别,仍有 {chance} 的此类运行会仅因偶然而出现“更好”或“更差”;上面的 p 已为此校正(Holm)。"
+            "从多列中选出的最佳者往往被高估,请用其他用例确认。"
+        ),
+    ),
+    "suites.agreement": (
+        "Agreement with people, on answers that both judged",
+        "与人工判断的一致程度(双方都评过的回答)",
+    ),
+    "suites.grader": ("Model", "模型"),
+    "suites.accuracy": ("Same choice", "选择相同"),
+    "suites.kappa": ("Kappa", "Kappa"),
+    "suites.people": ("People", "人数"),
+    "suites.is_judge": ("judge", "评判"),
+    "suites.is_reward": ("reward model", "奖励模型"),
+    "suites.not_known_yet": ("not known yet: nobody has judged these answers", "尚不可知:还没有人评过这些回答"),
+    "suites.mark": ("Mark", "标记"),
+    "suites.mode": ("Compare", "比较"),
+    "suites.mode.same": ("answers to one prompt (they train)", "同一提示的回答(可用于训练)"),
+    "suites.mode.across": ("columns (a vote for a template)", "各列(为模板投票)"),
+    "suites.all_to_labelling": ("Send all shown", "发送全部所示"),
+    "suites.marked_to_labelling": ("Send {n} marked", "发送 {n} 个标记项"),
+    "suites.known": ("{n} were in the queue or judged before.", "{n} 个先前已在队列中或已标注。"),
+    "suites.alone": (
+        "{n} cases have no two different answers to choose between.",
+        "{n} 个用例没有两个不同的回答可供比较。",
+    ),
+    "suites.sent_by_rule": ("{n} comparisons went to labelling when it was done.", "完成时有 {n} 个比较已送去标注。"),
     "suites.previous": ("Previous", "上一页"),
     "suites.next": ("Next", "下一页"),
     "suites.page": ("{first} to {last} of {n}", "第 {first}–{last} 个,共 {n} 个"),
@@ -100,11 +159,32 @@ STRINGS = {
     "suites.pass": ("passed", "通过"),
     "suites.fail": ("failed", "失败"),
     "suites.no_answer": ("no answer", "无回答"),
-    "suites.to_labelling": ("Send its answers to labelling", "将其回答送去标注"),
-    "suites.sent": ("Comparison {id} waits in the queue.", "比较 {id} 已进入队列。"),
-    "suites.one_text": (
-        "There are no two different answers to this case to choose between.",
-        "此用例没有两个不同的回答可供比较。",
+    "suites.to_labelling": ("Send marked", "发送标记项"),
+    "suites.sent": (
+        "{n} comparisons wait in the queue: {training} of equal prompts, {votes} that are votes for a template or its demonstrations.",
+        "{n} 个比较已进入队列:{training} 个为同一提示,{votes} 个为模板或示例的投票。",
+    ),
+    "problem.nothing_picked": ("Mark rows or cells of the table first.", "请先在表中标记行或单元格。"),
+    "problem.many_sent": (
+        "One click sends 1 to {most} cases, not {n}. Choose a narrower filter, or mark some.",
+        "一次可发送 1 到 {most} 个用例,不能是 {n} 个。请缩小筛选范围,或标记其中一些。",
+    ),
+    "problem.temperatures_text": (
+        "The temperatures are “{value}”; write numbers with commas between: 0, 0.7, 1.",
+        "温度为“{value}”;请写用逗号分隔的数,如 0, 0.7, 1。",
+    ),
+    "problem.no_judge": (
+        "A check of this suite reads a rubric: choose the model that judges.",
+        "此测试集有按评分标准的检查:请选择评判模型。",
+    ),
+    "problem.no_such_reward": ("There is no reward model {name}.", "没有名为 {name} 的奖励模型。"),
+    "problem.no_live_reward": (
+        "No reward model is live. Promote one, or name one in the check.",
+        "没有上线的奖励模型。请先上线一个,或在检查中写明名称。",
+    ),
+    "problem.unchecked_cases": (
+        "{n} cases have no check of their own, and the suite has none: every answer would pass.",
+        "{n} 个用例没有自己的检查,测试集也没有检查:任何回答都会通过。",
     ),
     "problem.no_suite_name": (
         "A suite needs a name of at most 120 characters.",

@@ -68,9 +68,17 @@ def table(
     chosen: int | None = None,
     selects: bool | Literal["button"] = False,
     numbers: Sequence[int] = (),
+    marks: Sequence[tuple[int, int]] | None = None,
+    marking: tuple[str, str] = ("", ""),
+    tall: bool = False,
 ) -> Part:
     """Rows are (id, cells). With ``selects`` the first cell is a button that triggers ``select`` with the id; the
-    whole row is one too unless it says "button"."""
+    whole row is one too unless it says "button".
+
+    With ``marks``, (row id, column after the first) that are marked, rows and their cells have boxes that trigger ``select`` with
+    {"mark": {"id", "arm"}}, without ``arm`` for a whole row; ``marking`` is the word for it and a letter per column. A ``tall``
+    table scrolls within its frame.
+    """
     shown = [{"id": id, "cells": list(cells), "chosen": id == chosen} for id, cells in rows]
     return {
         "t": "table",
@@ -80,6 +88,12 @@ def table(
         "empty": empty,
         "selects": selects,
         "numbers": list(numbers),
+        **(
+            {}
+            if marks is None
+            else {"marks": [list(mark) for mark in marks], "mark": marking[0], "letters": marking[1]}
+        ),
+        **({"tall": True} if tall else {}),
     }
 
 

@@ -3,7 +3,8 @@
 import pytest
 
 from backend.suites.checks import BadCheck, parse
-from backend.suites.written import BadCases, cases_of, checks_of, line_of
+from backend.suites.pasted import BadCases, cases_of
+from backend.suites.written import checks_of, line_of
 
 
 def test_a_line_is_a_check_as_promptfoo_writes_it() -> None:
@@ -54,7 +55,7 @@ def test_every_check_is_written_as_a_line_that_reads_back() -> None:
 
 
 def test_csv_has_a_header_and_an_expected_answer() -> None:
-    found = cases_of('\ufeffinput,expected\n"Where, oh ""where""?",here\n退款,\n')
+    found, _, _ = cases_of('\ufeffinput,expected\n"Where, oh ""where""?",here\n退款,\n')
     assert [(one.line, one.values, one.expected) for one in found] == [
         (2, {"input": 'Where, oh "where"?'}, "here"),
         (3, {"input": "退款"}, None),
@@ -62,7 +63,7 @@ def test_csv_has_a_header_and_an_expected_answer() -> None:
 
 
 def test_json_lines_are_cases_too() -> None:
-    (found,) = cases_of('\n{"input": "a", "n": 3, "expected": "b"}\n')
+    (found,) = cases_of('\n{"input": "a", "n": 3, "expected": "b"}\n').cases
     assert (found.line, found.values, found.expected) == (2, {"input": "a", "n": "3"}, "b")
 
 

@@ -79,11 +79,21 @@ def test_a_run_shows_columns_pairs_and_cases(tab: Tab, studio: Studio) -> None:
     cases = parts(shown[6], "table")[0]
     assert len(cases["rows"]) == 2
     case_id = cases["rows"][0]["id"]
-    opened = tab.call("choose_case", run_id, event={"id": case_id})
-    told = parts(opened[1], "messages")[0]["items"]
+    opened = tab.call("choose_case", studio.project.id, run_id, "all", 0, None, [], event={"id": case_id})
+    told = parts(opened[2], "messages")[0]["items"]
     assert told[0]["text"] and told[1]["text"] == "red" and "contains" in told[2]["foot"]
-    (sent,) = tab.call("send_answers", run_id, case_id)
-    assert "waits in the queue" in parts(sent, "note")[0]["text"]
+    place = (studio.project.id, run_id, "all", 0, case_id)
+    redrawn, *_, button = tab.call("choose_case", *place, None, event={"mark": {"id": case_id}})
+    assert parts(redrawn, "table")[0]["marks"] == [[case_id, 0], [case_id, 1]] and "Send 2" in button["value"]
+    (sent,) = tab.call("send_marked", run_id, None, "same")
+    assert "1 comparisons wait in the queue: 0 of equal prompts, 1" in parts(sent, "note")[0]["text"]
+    redrawn, *_ = tab.call("choose_case", *place, None, event={"mark": {"id": case_id, "arm": 1}})
+    assert parts(redrawn, "table")[0]["marks"] == [[case_id, 0]]
+    (sent,) = tab.call("send_shown", run_id, "all", "across")
+    assert [part["text"][:2] for part in parts(sent, "note")] == [
+        "1 ",
+        "1 ",
+    ]  # the other case, and one that was sent before
 
 
 def test_the_injection_suite_comes_with_a_template_to_try_it_on(tab: Tab, studio: Studio) -> None:
