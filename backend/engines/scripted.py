@@ -9,7 +9,7 @@ from typing import Any
 
 from feedback_db.types import Model
 
-from .client import Answer, EngineError, Messages, Piece, TokenCount
+from .client import Answer, EngineError, Likelihood, Messages, Piece, TokenCount
 
 Script = Callable[[Messages, str, int], str]  # conversation, model, seed of the sample -> answer
 
@@ -52,6 +52,21 @@ class ScriptedEngine:
     def rewards(self, messages: Messages, answers: Sequence[str], *, model: str) -> list[float]:
         """A word is worth a point: tests know what to expect."""
         return [float(len(answer.split())) for answer in answers]
+
+    def likelihoods(
+        self, conversations: Sequence[Messages], answers: Sequence[str], *, model: str
+    ) -> list[list[Likelihood]]:
+        """Each word of an answer costs a nat less for every time the conversation's last message holds the answer."""
+        self._check(model)
+        return [
+            [self._likely(messages[-1]["content"].count(answer), answer) for answer in answers]
+            for messages in conversations
+        ]
+
+    @staticmethod
+    def _likely(times: int, answer: str) -> Likelihood:
+        words = answer.split()
+        return Likelihood(tuple(words), tuple(-5.0 + times for _ in words), False)
 
     def complete(
         self,
