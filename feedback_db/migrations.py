@@ -6,7 +6,7 @@ from pathlib import Path
 from sqlite_utils import Database, Migrations
 from sqlite_utils.utils import sqlite3
 
-SCHEMA_VERSION = 11  # = number of steps below; written to user_version, so that older code refuses a newer file
+SCHEMA_VERSION = 12  # = number of steps below; written to user_version, so that older code refuses a newer file
 
 migrations = Migrations("whetstone")
 
@@ -73,6 +73,12 @@ def m010_reviews(db: Database) -> None:
 @migrations()
 def m011_suites(db: Database) -> None:
     for statement in _statements("011_suites.sql"):
+        db.conn.execute(statement)
+
+
+@migrations()
+def m014_measurements(db: Database) -> None:
+    for statement in _statements("014_measurements.sql"):
         db.conn.execute(statement)
 
 

@@ -15,10 +15,22 @@ Script = Callable[[Messages, str, int], str]  # conversation, model, seed of the
 
 
 class ScriptedEngine:
-    """`script(messages, model, seed)` gives the text; sample i is asked with seed + i. A word counts as a token."""
+    """`script(messages, model, seed)` gives the text; sample i is asked with seed + i. A word counts as a token.
 
-    def __init__(self, script: Script, *, models: Sequence[str] = ("base", "live"), max_model_len: int = 4096) -> None:
+    `likely(messages, answer)`: nats of each word of a given answer; without it a word costs a nat less for every time the last
+    message holds the answer.
+    """
+
+    def __init__(
+        self,
+        script: Script,
+        *,
+        models: Sequence[str] = ("base", "live"),
+        max_model_len: int = 4096,
+        likely: Callable[[Messages, str], float] | None = None,
+    ) -> None:
         self._script = script
+        self._likely = likely or (lambda messages, answer: -5.0 + messages[-1]["content"].count(answer))
         self._models = list(models)
         self._max_model_len = max_model_len
 
@@ -56,17 +68,14 @@ class ScriptedEngine:
     def likelihoods(
         self, conversations: Sequence[Messages], answers: Sequence[str], *, model: str
     ) -> list[list[Likelihood]]:
-        """Each word of an answer costs a nat less for every time the conversation's last message holds the answer."""
         self._check(model)
         return [
-            [self._likely(messages[-1]["content"].count(answer), answer) for answer in answers]
+            [
+                Likelihood(tuple(answer.split()), tuple(self._likely(messages, answer) for _ in answer.split()), False)
+                for answer in answers
+            ]
             for messages in conversations
         ]
-
-    @staticmethod
-    def _likely(times: int, answer: str) -> Likelihood:
-        words = answer.split()
-        return Likelihood(tuple(words), tuple(-5.0 + times for _ in words), False)
 
     def complete(
         self,
