@@ -12,7 +12,7 @@ from backend.engines.kept import engine_name
 from backend.measuring import findings, plans, running
 from backend.measuring.findings import Calibrated, Curve, Orders
 from backend.measuring.plans import COUNTS, SEARCHED, SEEDS, CannotMeasure, Plan
-from backend.prompts.fewshot import FewShot, choose
+from backend.prompts.fewshot import FewShot, choose, normalised
 from backend.prompts.labelwords import asked, saying, score, text_of, truth_of
 from backend.prompts.votek import MOST_TEXTS, vote_k
 from feedback_db import Store, audit, measurements, prompts
@@ -234,8 +234,9 @@ def what_to_label_next(store: Store, person: Person, template_id: int, count: in
     found = prompts.cases(
         store, template.project_id, scenario=template.scenario, language=template.language, split="train"
     )
-    waiting = [case for case in found if case.expected is None]
     bank = _bank(store, template)
+    known = {normalised(one.input) for one in bank}
+    waiting = [case for case in found if case.expected is None and normalised(text_of(case)) not in known]
     shown = waiting[: max(0, MOST_TEXTS - len(bank))]
     texts = [one.input for one in bank] + [text_of(case) for case in shown]
     votes = vote_k(texts, count, range(len(bank))) if shown else []

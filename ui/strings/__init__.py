@@ -16,12 +16,13 @@ from ui.strings import (
     shell,
     suites,
     train,
+    tune,
     views,
     work,
 )
 
 FILES = (
-    shell, problems, work, views, label, build, suites, compare, quality, boards, order, review, train, rounds, models,
+    shell, problems, work, views, label, build, tune, suites, compare, quality, boards, order, review, train, rounds, models,
     engines, people,
 )  # fmt: skip
 
