@@ -4,6 +4,7 @@ import sys
 
 from backend import alternating, cli, comparing, opening, signing_in, starting, testing
 from backend.jobs.repeating import Repeating
+from backend.measuring import running as measuring
 from backend.settings import Settings
 from backend.suites import running
 from feedback_db import prompts
@@ -24,6 +25,7 @@ def serve(settings: Settings) -> int:
             Repeating("supervisor", lambda: _work(house), every_seconds=1),
             Repeating("refill", lambda: _refill(house), every_seconds=3),
             Repeating("suites", lambda: _test(house), every_seconds=0.5),
+            Repeating("measuring", lambda: measuring.advance(house.store, house.engine), every_seconds=0.5),
         ]
 
         def started() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from sqlite_utils import Database, Migrations
 from sqlite_utils.utils import sqlite3
 
-SCHEMA_VERSION = 14  # = number of steps below; written to user_version, so that older code refuses a newer file
+SCHEMA_VERSION = 15  # = number of steps below; written to user_version, so that older code refuses a newer file
 
 migrations = Migrations("whetstone")
 
@@ -91,6 +91,12 @@ def m013_tokens(db: Database) -> None:
 @migrations()
 def m014_checks_of_cases(db: Database) -> None:
     for statement in _statements("014_checks_of_cases.sql"):
+        db.conn.execute(statement)
+
+
+@migrations()
+def m015_measurements(db: Database) -> None:
+    for statement in _statements("015_measurements.sql"):
         db.conn.execute(statement)
 
 

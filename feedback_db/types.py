@@ -17,6 +17,7 @@ JobState = Literal["queued", "running", "paused", "cancelling", "done", "failed"
 RoundState = Literal["training_reward", "training_policy", "waiting_for_people", "done", "ended", "stopped", "failed"]
 SnapshotKind = Literal["preference", "sft", "prompts", "unpaired", "texts"]
 Basis = Literal["prompt", "demonstrations", "template"]
+MeasurementKind = Literal["order", "count", "calibration"]
 Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
 
 
@@ -398,6 +399,37 @@ class Verdict:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """Label words of a few-shot template scored by a model again and again: in other orders, with other demonstrations, after
+    texts that say nothing. All that is asked follows from the row."""
+
+    id: int | None = None
+    project_id: int
+    template_id: int
+    model_id: int
+    model_digest: bytes | None  # what is found holds for these weights alone
+    kind: MeasurementKind
+    settings: dict[str, Any]  # as backend/measuring/plans.py reads them
+    state: Literal["running", "stopped", "done"] = "running"
+    total: int  # parts there will be
+    problem: str = ""
+    person_id: int | None = None
+    created_at: int = 0
+    finished_at: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuredPart:
+    """The scores of one part of a measurement: a row per text, a column per label, nats per token."""
+
+    measurement_id: int
+    name: str
+    logps: tuple[list[float], ...]
+    straddling: tuple[str, ...] = ()  # labels that a tokenizer would have joined with what stands before them
+    created_at: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Document:
     """A plain text that a model may learn the language of. It is never changed."""
 
@@ -529,6 +561,8 @@ TABLES: dict[type, str] = {
     ApiToken: "tokens",
     Suite: "suites",
     SuiteRun: "runs",
+    Measurement: "measurements",
+    MeasuredPart: "measured_parts",
     Cell: "cells",
     Verdict: "verdicts",
     Document: "documents",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import httpx
 
@@ -36,6 +36,18 @@ class Answer:
     model: str
     fingerprint: str
     token_logps: tuple[tuple[str, float], ...] = ()  # each token's text and its log-probability, where the server tells
+
+
+class Likelihood(NamedTuple):
+    """How likely a given answer is after a conversation."""
+
+    tokens: tuple[str, ...]
+    logps: tuple[float, ...]  # nats of each token
+    straddles: bool  # a tokenizer given the whole text would join its first letters with what stands before them
+
+    @property
+    def mean_logp(self) -> float:
+        return sum(self.logps) / len(self.logps)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from .answers import (
     Client,
     EngineError,
     Growing,
+    Likelihood,
     Messages,
     Piece,
     TokenCount,
@@ -27,7 +28,7 @@ from .answers import (
 
 PLACE = ": queue position "  # a comment of the stream, which other clients pass over
 
-__all__ = ["Answer", "Client", "EngineClient", "EngineError", "Messages", "Piece", "TokenCount"]
+__all__ = ["Answer", "Client", "EngineClient", "EngineError", "Likelihood", "Messages", "Piece", "TokenCount"]
 
 
 class EngineClient:
@@ -72,6 +73,21 @@ class EngineClient:
             return [float(one["score"]) for one in sorted(data, key=lambda one: one["index"])]
         except (KeyError, TypeError) as problem:
             raise EngineError("The engine sent scores that cannot be read.") from problem
+
+    def likelihoods(
+        self, conversations: Sequence[Messages], answers: Sequence[str], *, model: str
+    ) -> list[list[Likelihood]]:
+        """By conversation, by answer. What the conversations begin with alike is read once: send those that share it together."""
+        asked = [[dict(message) for message in messages] for messages in conversations]
+        body = {"model": model, "conversations": asked, "answers": list(answers)}
+        try:
+            data = self._ask("POST", "/v1/likelihoods", body)["data"]
+            return [
+                [Likelihood(tuple(it["tokens"]), tuple(it["logprobs"]), it["straddles"]) for it in one["answers"]]
+                for one in sorted(data, key=lambda one: one["index"])
+            ]
+        except (KeyError, TypeError) as problem:
+            raise EngineError("The engine sent likelihoods that cannot be read.") from problem
 
     def complete(
         self,

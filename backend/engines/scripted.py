@@ -9,16 +9,28 @@ from typing import Any
 
 from feedback_db.types import Model
 
-from .client import Answer, EngineError, Messages, Piece, TokenCount
+from .client import Answer, EngineError, Likelihood, Messages, Piece, TokenCount
 
 Script = Callable[[Messages, str, int], str]  # conversation, model, seed of the sample -> answer
 
 
 class ScriptedEngine:
-    """`script(messages, model, seed)` gives the text; sample i is asked with seed + i. A word counts as a token."""
+    """`script(messages, model, seed)` gives the text; sample i is asked with seed + i. A word counts as a token.
 
-    def __init__(self, script: Script, *, models: Sequence[str] = ("base", "live"), max_model_len: int = 4096) -> None:
+    `likely(messages, answer)`: nats of each word of a given answer; without it a word costs a nat less for every time the last
+    message holds the answer.
+    """
+
+    def __init__(
+        self,
+        script: Script,
+        *,
+        models: Sequence[str] = ("base", "live"),
+        max_model_len: int = 4096,
+        likely: Callable[[Messages, str], float] | None = None,
+    ) -> None:
         self._script = script
+        self._likely = likely or (lambda messages, answer: -5.0 + messages[-1]["content"].count(answer))
         self._models = list(models)
         self._max_model_len = max_model_len
 
@@ -52,6 +64,18 @@ class ScriptedEngine:
     def rewards(self, messages: Messages, answers: Sequence[str], *, model: str) -> list[float]:
         """A word is worth a point: tests know what to expect."""
         return [float(len(answer.split())) for answer in answers]
+
+    def likelihoods(
+        self, conversations: Sequence[Messages], answers: Sequence[str], *, model: str
+    ) -> list[list[Likelihood]]:
+        self._check(model)
+        return [
+            [
+                Likelihood(tuple(answer.split()), tuple(self._likely(messages, answer) for _ in answer.split()), False)
+                for answer in answers
+            ]
+            for messages in conversations
+        ]
 
     def complete(
         self,

@@ -114,8 +114,8 @@ def leaks(input: str, asked: str) -> bool:
 
 def similarities(pool: Sequence[Demonstration], query: str) -> list[float]:
     """Cosine of TF-IDF over character 2- and 3-grams: needs no model and no word segmenter, so it serves Chinese too."""
-    texts = [_features(normalised(demonstration.input)) for demonstration in pool]
-    return _cosines(texts, _features(normalised(query)), _rarity(texts))
+    texts = [features(normalised(demonstration.input)) for demonstration in pool]
+    return _cosines(texts, features(normalised(query)), _rarity(texts))
 
 
 def normalised(text: str) -> str:
@@ -137,9 +137,9 @@ def _cosines(texts: Sequence[Mapping[str, int]], one: Mapping[str, int], rarity:
 def _varied(pool: Sequence[Demonstration], query: str, count: int) -> list[Demonstration]:
     """Maximal marginal relevance (Carbonell & Goldstein 1998): each is near the case and unlike those taken before it. Between
     equals the smaller id comes first."""
-    texts = [_features(normalised(demonstration.input)) for demonstration in pool]
+    texts = [features(normalised(demonstration.input)) for demonstration in pool]
     rarity = _rarity(texts)
-    near = _cosines(texts, _features(normalised(query)), rarity)
+    near = _cosines(texts, features(normalised(query)), rarity)
     alike, left = [0.0] * len(pool), set(range(len(pool)))
     taken: list[Demonstration] = []
     while left and len(taken) < count:
@@ -201,7 +201,7 @@ def _id(demonstration: Demonstration) -> int:
 
 
 @lru_cache(maxsize=8192)
-def _features(text: str) -> Mapping[str, int]:
+def features(text: str) -> Mapping[str, int]:
     return MappingProxyType(
         Counter(text[i : i + n] for n in (2, 3) for i in range(len(text) - n + 1)) or Counter([text])
     )

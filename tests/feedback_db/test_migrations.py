@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from sqlite_utils import Database
 
-from feedback_db import Store, jobs, judgements, migrations, queue, rounds, suites
+from feedback_db import Store, jobs, judgements, measurements, migrations, queue, rounds, suites
 from feedback_db.types import (
     Case,
     Cell,
@@ -18,6 +18,8 @@ from feedback_db.types import (
     Document,
     Job,
     Judgement,
+    MeasuredPart,
+    Measurement,
     Model,
     Project,
     RemoteEngine,
@@ -351,5 +353,30 @@ def test_runs_are_counted_and_comparisons_say_what_they_speak_for_after_the_step
     suites.forget_failed(store, 1)
     run = store.get(SuiteRun, 1)
     assert (run.done, run.failed, run.tries) == (2, 0, 1)
+    assert store.rows("pragma foreign_key_check") == []
+    store.close()
+
+
+def test_a_file_from_before_measurements_takes_them_and_keeps_each_part_once(tmp_path: Path) -> None:
+    path = tmp_path / "feedback.db"
+    file_before(path, "m015_measurements", 14)
+    conn = sqlite3.connect(path, isolation_level=None)
+    conn.execute(
+        "insert into templates(id, project_id, name, version, body, variables, few_shot, mode, digest, created_at)"
+        " values (1, 1, 't', 1, 'b', '[]', '{}', 'plain', zeroblob(32), 1)"
+    )
+    conn.close()
+    store = Store(path)
+    given = {"project_id": 1, "template_id": 1, "model_id": 1, "settings": {"asks": []}, "total": 2}
+    one = store.add(Measurement(kind="order", model_digest=bytes(32), **given))
+    part = MeasuredPart(measurement_id=one.id or 0, name="search:0", logps=([-1.0, -2.0],), straddling=("good",))
+    measurements.keep_part(store, part)
+    measurements.keep_part(store, replace(part, logps=([-9.0, -9.0],)))
+    kept = measurements.parts(store, one.id or 0)["search:0"]
+    assert kept == replace(part, created_at=kept.created_at) and kept.created_at
+    measurements.finish(store, one.id or 0)
+    assert measurements.set_state(store, one.id or 0, "running").state == "done"
+    with pytest.raises(sqlite3.IntegrityError, match="CHECK"):
+        store.add(Measurement(kind="taste", model_digest=None, **given))  # type: ignore[arg-type]
     assert store.rows("pragma foreign_key_check") == []
     store.close()

@@ -60,6 +60,7 @@ def page(ui: Ui) -> None:
                 project = project_picker(ui)
                 template = picker(ui.text.label("build.template"), "template", scale=3, min_width=200)
                 new = gr.Button(ui.text.label("build.new"), size="sm", elem_id="new", min_width=90)
+                gr.Button(ui.text.label("tune.open"), link="/studio/tune", size="sm", elem_id="to-tune", min_width=90)
             form, save = editor(ui)
             status = drawn("build-status")
         with gr.Column(scale=6, min_width=420, elem_classes="wh-panel"):

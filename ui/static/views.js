@@ -46,6 +46,17 @@ const markBox = (part, id, arm, trigger) => {
   return box;
 };
 
+const svg = (tag, attributes, text) => {
+  const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  if (text !== undefined) node.textContent = text;
+  return node;
+};
+
+// A picture of 0 to 100 % upwards or to the right, which says in words what it shows.
+const picture = (width, height, part) =>
+  svg("svg", { viewBox: `0 0 ${width} ${height}`, class: "vw-picture", role: "img", "aria-label": part.caption });
+
 const DRAW = {
   note(part) {
     const node = make("p", `vw-note vw-${part.tone}`, part.text);
@@ -188,6 +199,16 @@ const DRAW = {
     return node;
   },
 
+  budget(part) {
+    const node = make("div", "vw-budget");
+    const bar = make("progress", part.used > part.of * 0.9 ? "vw-full" : "");
+    bar.max = part.of || 1;
+    bar.value = part.used;
+    bar.setAttribute("aria-label", part.text);
+    node.append(bar, make("span", "", part.text));
+    return node;
+  },
+
   command(part) {
     const node = make("div", "vw-command");
     const code = make("code", "", part.text);
@@ -200,6 +221,74 @@ const DRAW = {
     }
     node.append(head, code);
     return node;
+  },
+
+  // Shares of labels, a row of bars for each way of reading them; what is right is marked.
+  bars(part) {
+    const node = make("dl", "vw-bars");
+    node.setAttribute("aria-label", part.caption);
+    for (const group of part.groups) {
+      const bars = make("dd");
+      group.bars.forEach(([label, value, isRight]) => {
+        const row = make("div", "vw-bar");
+        const fill = make("i");
+        fill.style.width = `${100 * value}%`;
+        const track = make("span", "vw-track");
+        track.append(fill);
+        row.append(make("span", "vw-bar-label", label + (isRight ? " ✓" : "")), track, make("b", "", `${(100 * value).toFixed(1)} %`));
+        bars.append(row);
+      });
+      node.append(make("dt", "", group.name), bars);
+    }
+    return node;
+  },
+
+  // One dot for each order at its accuracy; dots of equal accuracy stand above one another.
+  strip(part) {
+    const [width, left, right] = [640, 12, 12];
+    const stacks = new Map();
+    const most = Math.max(...part.dots.map(([value]) => stacks.set(value, (stacks.get(value) ?? 0) + 1).get(value)));
+    const [floor, height] = [18 + 11 * most, 42 + 11 * most];
+    const x = (value) => left + value * (width - left - right);
+    const frame = picture(width, height, part);
+    frame.append(svg("line", { x1: x(0), x2: x(1), y1: floor, y2: floor, class: "vw-axis" }));
+    for (const tick of [0, 0.25, 0.5, 0.75, 1]) {
+      const anchor = { 0: "start", 1: "end" }[tick] ?? "middle";
+      frame.append(svg("text", { x: x(tick), y: floor + 17, "text-anchor": anchor, class: "vw-tick" }, `${100 * tick} %`));
+    }
+    const placed = new Map();
+    for (const [value, kind, hint] of part.dots) {
+      const above = placed.get(value) ?? 0;
+      placed.set(value, above + 1);
+      const dot = svg("circle", { cx: x(value), cy: floor - 8 - 11 * above, r: 4.6, class: `vw-dot vw-dot-${kind}` });
+      dot.append(svg("title", {}, hint));
+      frame.append(dot);
+    }
+    return frame;
+  },
+
+  // A line with a band for its interval, and whiskers for the range over draws; x is one place per point.
+  curve(part) {
+    const [width, height, left, right, top, bottom] = [640, 250, 46, 14, 10, 40];
+    const gap = (width - left - right) / Math.max(1, part.points.length - 1);
+    const x = (at) => left + gap * at;
+    const y = (value) => top + (1 - value) * (height - top - bottom);
+    const frame = picture(width, height, part);
+    for (const tick of [0, 0.25, 0.5, 0.75, 1]) {
+      frame.append(svg("line", { x1: left, x2: width - right, y1: y(tick), y2: y(tick), class: "vw-axis" }));
+      frame.append(svg("text", { x: left - 8, y: y(tick) + 4, "text-anchor": "end", class: "vw-tick" }, `${100 * tick} %`));
+    }
+    const along = (name) => part.points.map((point, at) => `${x(at)},${y(point[name])}`);
+    frame.append(svg("polygon", { points: [...along("high"), ...along("low").reverse()].join(" "), class: "vw-band" }));
+    frame.append(svg("polyline", { points: along("value").join(" "), class: "vw-line" }));
+    part.points.forEach((point, at) => {
+      frame.append(svg("line", { x1: x(at), x2: x(at), y1: y(point.lowest), y2: y(point.highest), class: "vw-whisker" }));
+      const dot = svg("circle", { cx: x(at), cy: y(point.value), r: 4.4, class: `vw-dot${point.chosen ? " vw-dot-best" : ""}` });
+      dot.append(svg("title", {}, point.hint));
+      frame.append(dot, svg("text", { x: x(at), y: height - 22, "text-anchor": "middle", class: "vw-tick" }, point.name));
+    });
+    frame.append(svg("text", { x: (left + width) / 2, y: height - 4, "text-anchor": "middle", class: "vw-tick" }, part.x));
+    return frame;
   },
 
   panes(part, trigger) {

@@ -18,12 +18,14 @@ from ui.strings import (
     shell,
     suites,
     train,
+    tune,
     views,
     work,
 )
 
 FILES = (
-    shell, problems, work, views, label, build, serve, gallery, suites, compare, quality, boards, order, review, train, rounds, models,
+    shell, problems, work, views, label, build, serve, gallery, tune, suites, compare, quality, boards, order, review, train, rounds,
+    models,
     engines, people,
 )  # fmt: skip
 

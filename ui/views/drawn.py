@@ -119,6 +119,10 @@ def segments(parts: Iterable[tuple[str, str, int]], of: int, text: str) -> Part:
     return {"t": "segments", "of": of, "text": text, "parts": [list(part) for part in parts]}
 
 
+def budget(used: int, of: int, text: str) -> Part:
+    return {"t": "budget", "used": used, "of": of, "text": text}
+
+
 def command(label: str, text: str, copy: str = "") -> Part:
     """Something to be typed elsewhere; ``copy`` names the button that copies it."""
     return {"t": "command", "label": label, "text": text, "copy": copy}
@@ -135,3 +139,22 @@ def panes(items: Iterable[Mapping[str, Any]], words: Mapping[str, str] | None = 
 def diff(pieces: Iterable[tuple[str, str]], label: str) -> Part:
     """(same, gone or new, text): one text, with what left it and what came."""
     return {"t": "diff", "label": label, "pieces": [[kind, text] for kind, text in pieces]}
+
+
+def bars(caption: str, groups: Iterable[tuple[str, Sequence[tuple[str, float, bool]]]]) -> Part:
+    """Rows of shares by (label, share, whether it is right), each row with a name."""
+    shown = [{"name": name, "bars": [list(one) for one in own]} for name, own in groups]
+    return {"t": "bars", "caption": caption, "groups": shown}
+
+
+def strip(caption: str, dots: Iterable[tuple[float, str, str]]) -> Part | None:
+    """A dot for each (share, kind, hint) on a line from 0 to 100 %; kinds are own, kept and other. Nothing without dots."""
+    shown = [list(dot) for dot in dots]
+    return {"t": "strip", "caption": caption, "dots": shown} if shown else None
+
+
+def curve(caption: str, x: str, points: Iterable[Mapping[str, Any]]) -> Part | None:
+    """{"name", "value", "low", "high", "lowest", "highest", "chosen", "hint"}: shares over steps of x, with their interval as a band
+    and their range as whiskers. Nothing without points."""
+    shown = [dict(point) for point in points]
+    return {"t": "curve", "caption": caption, "x": x, "points": shown} if shown else None

@@ -100,6 +100,11 @@ class Base:
         if not self.tokenizer.chat_template and self.is_encoder_decoder:  # hardly one of them brings any
             self.refuse_control_tokens(messages)
             return Tokens(self.tokenizer, self.context).prefix([dict(message) for message in messages])
+        text = self.chat_text(messages, add_generation_prompt=add_generation_prompt)
+        return self.tokenizer.encode(text, add_special_tokens=False)
+
+    def chat_text(self, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool = True) -> str:
+        """A conversation as the model's own chat template writes it. Raises ModelProblem."""
         if not self.tokenizer.chat_template:
             raise ModelProblem(
                 f"The model {self.name} has no chat template, so it cannot answer a conversation. "
@@ -107,12 +112,13 @@ class Base:
             )
         self.refuse_control_tokens(messages)
         try:
-            text = self.tokenizer.apply_chat_template(
-                list(messages), tokenize=False, add_generation_prompt=add_generation_prompt
+            return str(
+                self.tokenizer.apply_chat_template(
+                    list(messages), tokenize=False, add_generation_prompt=add_generation_prompt
+                )
             )
         except Exception as problem:  # a template is a program of the model's author and may raise anything
             raise ModelProblem(f"The model's chat template refuses this conversation: {problem}") from problem
-        return self.tokenizer.encode(text, add_special_tokens=False)
 
     def text_tokens(self, text: str) -> list[int]:
         """The tokens of a bare prompt; a beginning-of-text token is added once where the tokenizer wants one."""

@@ -134,7 +134,7 @@ class Scheduler:
         """What follows from where the model is and what is free there; again when it has come back from elsewhere."""
         base = self.base
         self._mixes = base.stack is not None and self._can_be_fixed
-        self._fewest = fewest_rows(base.stack) if base.stack is not None else 1
+        self.fewest = fewest_rows(base.stack) if base.stack is not None else 1
         self._place_bytes = base.stack.room(1, 1).nbytes if base.stack is not None else 0
         if base.is_encoder_decoder:
             self._place_bytes = place_bytes(base)
@@ -362,7 +362,7 @@ class Scheduler:
         assert self.base.stack is not None
         group = next((group for group in self._groups if isinstance(group.held, MixedRows)), None)
         if self._mixed is None:
-            self._mixed = MixedRows(self.base.stack, self.base.context, self.prefixes, self._fewest, self.memory_limit)
+            self._mixed = MixedRows(self.base.stack, self.base.context, self.prefixes, self.fewest, self.memory_limit)
         held = self._mixed
         if group is None:
             held.keep([])  # rows may be left of a batch that everyone has hung up on, or that failed

@@ -71,6 +71,10 @@ def build_app(base: Base, scheduler: Scheduler, resolver: Resolver, key: str, re
     async def rewards(request: Request) -> dict[str, Any]:
         return await service.rewards(wire.parse(wire.RewardBody, await request.body()))
 
+    @app.post("/v1/likelihoods")
+    async def likelihoods(request: Request) -> dict[str, Any]:
+        return await service.likelihoods(wire.parse(wire.LikelihoodBody, await request.body()))
+
     @app.post("/v1/embeddings")
     async def embeddings(request: Request) -> dict[str, Any]:
         return await service.embeddings(wire.parse(wire.EmbeddingBody, await request.body()))

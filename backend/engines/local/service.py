@@ -13,6 +13,7 @@ from starlette.concurrency import run_in_threadpool
 
 from . import asking as work
 from . import wire
+from .likelihoods import Text, log_probabilities, shared_by, turns
 from .model import Base, ModelProblem
 from .reading import Asked, Reader, Reward, of_answers, parts, to_read
 from .reply import Reply, refusal_problem
@@ -107,6 +108,55 @@ class Service:
             data.append(wire.reward_data(self._base.tokenizer, at, rewards[at].score, rewards[at].members, credit))
         head = wire.listed(found, self._base.digest, data, sum(map(len, asked.sequences)))
         return {**head, "cut_tokens": asked.cut_tokens}
+
+    async def likelihoods(self, body: wire.LikelihoodBody) -> dict[str, Any]:
+        model = await self.resolve(body.model)
+        if self._base.is_encoder_decoder:
+            message = "This base is an encoder-decoder, of which no likelihood of a given answer can be had here. Use a decoder."
+            raise ApiProblem(400, message, "unsupported_for_model", param="model")
+        texts, straddles = await run_in_threadpool(self._answered, body)
+        longest = max(len(text.context) + max(map(len, text.answers)) for text in texts)
+        if longest > self._base.context:
+            message = f"{_room_of(self._base)}; a conversation with its answer has {longest}. Shorten it."
+            raise ApiProblem(400, message, "context_length_exceeded", param="conversations")
+        shared = shared_by(texts)
+        found: dict[int, list[list[float]]] = {}
+        for part in turns(self._base, texts, shared):
+            read = await self._do(partial(self._likely, model, [texts[at] for at in part], shared))
+            found.update(zip(part, read, strict=True))
+        data = [
+            wire.likelihood_data(self._base.tokenizer, at, text.answers, found[at], joins)
+            for at, (text, joins) in enumerate(zip(texts, straddles, strict=True))
+        ]
+        return wire.listed(model, self._base.digest, data, sum(len(text.context) for text in texts))
+
+    def _likely(
+        self, model: Resolved, texts: list[Text], shared: int, keep: Collection[str]
+    ) -> list[list[list[float]]]:
+        engine = self._scheduler
+        return log_probabilities(self._base, engine.prefixes, engine.fewest, model, texts, shared, keep)
+
+    def _answered(self, body: wire.LikelihoodBody) -> tuple[list[Text], list[list[bool]]]:
+        """The tokens of every conversation and of the answers behind it, and of each answer whether it straddles the border."""
+        try:
+            self._base.refuse_control_tokens([{"content": answer} for answer in body.answers])
+            begun = [self._base.chat_text([one.plain() for one in messages]) for messages in body.conversations]
+        except ModelProblem as problem:
+            raise ApiProblem(400, str(problem), "invalid_messages", param="conversations") from problem
+        written = [text + answer for text in begun for answer in body.answers]
+        every = self._base.tokenizer([*begun, *body.answers, *written], add_special_tokens=False)["input_ids"]
+        contexts, alone, whole = every[: len(begun)], every[len(begun) :][: len(body.answers)], every[-len(written) :]
+        texts, straddles = [], []
+        for at, context in enumerate(contexts):
+            own = whole[at * len(alone) :][: len(alone)]
+            joins = [one[: len(context)] != context or len(one) == len(context) for one in own]
+            after = [
+                one if joined else together[len(context) :]
+                for one, together, joined in zip(alone, own, joins, strict=True)
+            ]
+            texts.append(Text(context, after))
+            straddles.append(joins)
+        return texts, straddles
 
     async def embeddings(self, body: wire.EmbeddingBody) -> dict[str, Any]:
         model = await self.resolve(body.model)

@@ -17,6 +17,7 @@ from .resolver import Resolved
 from .text import token_bytes, token_text
 
 Body = TypeVar("Body", bound=BaseModel)
+MOST_CONVERSATIONS = 256  # in one request
 Stop = str | Annotated[list[str], Field(max_length=16)] | None
 
 
@@ -141,6 +142,16 @@ class RewardBody(_Strict):
         return list(zip(texts, ended, strict=True))
 
 
+class LikelihoodBody(_Strict):
+    """An addition to OpenAI's protocol: how likely each of these answers is after each of these conversations."""
+
+    model: str
+    conversations: Annotated[
+        list[Annotated[list[Message], Field(min_length=1)]], Field(min_length=1, max_length=MOST_CONVERSATIONS)
+    ]
+    answers: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=64)]
+
+
 class EmbeddingBody(_Strict):
     model: str
     input: str | Annotated[list[str] | list[int] | list[list[int]], Field(min_length=1, max_length=256)]
@@ -231,6 +242,18 @@ def reward_data(
             for token, value in credit
         ]
     return data
+
+
+def likelihood_data(
+    tokenizer: Any, index: int, answers: list[list[int]], logps: list[list[float]], straddles: list[bool]
+) -> dict[str, Any]:
+    """One conversation's answers: each one's tokens with their log-probabilities, and whether a tokenizer that is given the
+    whole text would have joined its first letters with what stands before them."""
+    told = [
+        {"tokens": [token_text(tokenizer, token) for token in own], "logprobs": said, "straddles": joins}
+        for own, said, joins in zip(answers, logps, straddles, strict=True)
+    ]
+    return {"object": "likelihood", "index": index, "answers": told}
 
 
 def embedding_data(index: int, embedding: list[float], encoding_format: str) -> dict[str, Any]:

@@ -27,7 +27,7 @@ def tab(studio: Studio, studio_app: Any) -> Tab:
 
 @pytest.fixture
 def template(studio: Studio) -> Template:
-    return studio.store.find(Template, "name = 'customer service'")[0]
+    return studio.store.find(Template, "name = 'customer service'", order_by="version desc")[0]
 
 
 @pytest.fixture

@@ -71,9 +71,11 @@ def test_versions_are_compared_pointed_at_and_reverted(tab: Tab, studio: Studio)
     project, store = studio.project.id or 0, studio.store
     ids = []
     for body in ("Say {{word}}", "Sing {{word}}"):
-        picker, *_ = tab.call("save_template", project, *form(name="words", body=body))
+        picker, *_ = tab.call("save_template", project, *form(name="words", body=body, scenario="words"))
         ids.append(picker["value"])
-    cases = add_cases(store, studio.engineer, project, [({"word": word}, word) for word in ("one", "two")])
+    cases = add_cases(
+        store, studio.engineer, project, [({"word": word}, word) for word in ("one", "two")], scenario="words"
+    )
     suite = testing.save_suite(
         store, studio.engineer, project, name="w", case_ids=[case.id or 0 for case in cases], checks="contains:Sing"
     )

@@ -1,0 +1,143 @@
+"""The tune page: orders, numbers of demonstrations and calibration are measured, and the next case is labelled into the bank."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import expect
+
+from backend import prompting, tuning
+from backend.measuring import running
+from feedback_db import models
+from feedback_db.types import Template
+from tests.ui.house import token_for
+from tests.ui.pages.studio import Studio, Tab, parts
+
+RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}
+SETTLE = "document.getAnimations().forEach(one => one.finish())"  # a colour on its way is nobody's colour
+
+
+@pytest.fixture
+def tab(studio: Studio, studio_app: Any) -> Tab:
+    opened = Tab(studio_app, "/studio", token_for(studio, studio.engineer))  # type: ignore[arg-type]
+    opened.call("tune_open")
+    return opened
+
+
+@pytest.fixture
+def sentiment(studio: Studio) -> Template:
+    found = prompting.templates(studio.store, studio.engineer, studio.project.id or 0)
+    return next(one for one in found if one.labels and one.language == "en")
+
+
+def live(studio: Studio) -> int:
+    model = models.live(studio.store, "policy")
+    assert model is not None and model.id
+    return model.id
+
+
+def measured(studio: Studio, template: Template, kind: Any) -> int:
+    one = tuning.start(studio.store, studio.engine, studio.engineer, template.id or 0, live(studio), kind, most=10)
+    while running.advance(studio.store, studio.engine):
+        pass
+    return one.id or 0
+
+
+def test_the_page_opens_with_a_template_that_has_labels_and_the_models_of_the_engine(tab: Tab, studio: Studio) -> None:
+    _, _, template, model, *_ = tab.call("tune_open")
+    shown = prompting.template(studio.store, studio.engineer, template["value"])
+    assert shown.labels and shown.language == "en" and model["value"] in [id for _, id in model["choices"]]
+
+
+def test_orders_are_measured_and_the_chosen_one_becomes_a_version(
+    tab: Tab, studio: Studio, sentiment: Template
+) -> None:
+    said, _, _, stop, go_on, *_ = tab.call("start_order", studio.project.id, sentiment.id, live(studio), 10, 0, 5)
+    id = tuning.measured(studio.store, studio.engineer, sentiment.id or 0)[0].measurement.id or 0
+    assert "27 parts" in parts(said, "note")[0]["text"]
+    assert stop["visible"] and not go_on["visible"]
+    _, _, stop, go_on, *_ = tab.call("stop_order", sentiment.id, id)
+    assert not stop["visible"] and go_on["visible"]
+    tab.call("go_on_order", sentiment.id, id)
+    while running.advance(studio.store, studio.engine):
+        pass
+    shown, earlier, *_ = tab.call("choose_order", sentiment.id, event={"id": id})
+    claims, orders = parts(shown, "table")
+    assert len(orders["rows"]) == 24 and len(claims["rows"]) == 3 and "n = 10" in orders["rows"][0]["cells"][1]
+    assert len(parts(shown, "strip")[0]["dots"]) == 24
+    assert parts(earlier, "table")[0]["rows"][0]["cells"][3] == "27 / 27"
+    _, again = tab.call("choose_order_row", id, event={"id": 5})
+    assert [row["chosen"] for row in parts(again, "table")[-1]["rows"]].index(True) == 5
+    said, _ = tab.call("keep_order", id, 5)
+    newest = prompting.versions(studio.store, studio.engineer, studio.project.id or 0, sentiment.name)[0].template
+    assert f"version {newest.version}" in parts(said, "note")[0]["text"]
+    wanted = [int(id) for id in orders["rows"][5]["cells"][0].split(" · ")]
+    assert (
+        newest.few_shot["ids"] == wanted and newest.few_shot["choose"] == "fixed" and newest.labels == sentiment.labels
+    )
+
+
+def test_the_curve_has_a_point_for_each_number(tab: Tab, studio: Studio, sentiment: Template) -> None:
+    shown, *_ = tab.call("choose_count", sentiment.id, event={"id": measured(studio, sentiment, "count")})
+    (drawn,) = parts(shown, "curve")
+    assert [point["name"] for point in drawn["points"]] == ["0", "1", "2", "4", "8", "16"]
+    assert sum(point["chosen"] for point in drawn["points"]) == 1
+
+
+def test_bars_stand_before_and_after_calibration(tab: Tab, studio: Studio, sentiment: Template) -> None:
+    id = measured(studio, sentiment, "calibration")
+    shown, *_, case = tab.call("choose_calibration", sentiment.id, event={"id": id})
+    assert parts(shown, "table")[0]["rows"][0]["cells"][0] == "none"
+    (bars,) = parts(tab.call("tune_case", id, case["choices"][0][1])[0], "bars")
+    assert [group["name"] for group in bars["groups"]] == ["none", "contextual", "domain", "batch", "PMI"]
+    assert all(abs(sum(bar[1] for bar in group["bars"]) - 1) < 1e-6 for group in bars["groups"])
+    assert sum(bar[2] for bar in bars["groups"][0]["bars"]) == 1  # what is right is marked
+    assert parts(tab.call("tune_text", id, "a fine film")[0], "bars")[0]["groups"]
+    assert "Measure first" in parts(tab.call("tune_text", id, " ")[0], "note")[0]["text"]
+
+
+def test_the_next_to_label_goes_to_the_bank(tab: Tab, studio: Studio) -> None:
+    found = prompting.templates(studio.store, studio.engineer, studio.project.id or 0)
+    service = next(one for one in found if one.scenario == "customer service" and one.language == "en")
+    shown, *_ = tab.call("find_next", service.id, 4)
+    rows = parts(shown, "table")[0]["rows"]
+    assert len(rows) == 4
+    case_id = rows[0]["id"]
+    chosen, _ = tab.call("choose_next", service.id, 4, event={"id": case_id})
+    assert parts(chosen, "table")[0]["rows"][0]["chosen"]
+    shown, _, emptied, said = tab.call("add_next", service.id, 4, case_id, "It is on its way.")
+    assert "is in the bank" in parts(said, "note")[0]["text"] and emptied == ""
+    assert case_id not in [row["id"] for row in parts(shown, "table")[0]["rows"]]
+    rest = parts(tab.call("find_next", service.id, 100)[0], "table")[0]["rows"]
+    assert case_id not in [row["id"] for row in rest]  # it is labelled
+    tab.call("choose_next", service.id, 4, event={"id": rest[0]["id"]})
+    with pytest.raises(gr.Error, match="both an input and an output"):
+        tab.call("add_next", service.id, 4, case_id, " ")
+
+
+def test_what_cannot_be_measured_is_told_in_the_readers_language(tab: Tab, studio: Studio) -> None:
+    found = prompting.templates(studio.store, studio.engineer, studio.project.id or 0)
+    service = next(one for one in found if not one.labels)
+    with pytest.raises(gr.Error, match="has no labels"):
+        tab.call("start_order", studio.project.id, service.id, live(studio), 10, 0, 5)
+
+
+@pytest.mark.parametrize(("theme", "lang"), [("light", "en"), ("dark", "zh-CN")])
+def test_the_page_breaks_no_rule_of_accessibility(
+    studio: Studio, studio_page: Any, sentiment: Template, theme: str, lang: str
+) -> None:
+    for kind in ("order", "count", "calibration"):
+        measured(studio, sentiment, kind)
+    page = studio_page(studio.engineer, lang, theme)
+    page.goto(f"/studio/tune?template={sentiment.id}")
+    expect(page.locator("#order-shown svg circle")).to_have_count(24)
+    for at, shown in ((0, None), (1, "#count-shown svg"), (2, "#calibration-shown table")):
+        page.locator("button[role=tab]").nth(at).click()
+        if shown:
+            expect(page.locator(shown).first).to_be_visible()
+        page.evaluate(SETTLE)
+        found = Axe().run(page, options=RULES).response["violations"]
+        assert [(one["id"], one["nodes"][0]["target"], one["nodes"][0]["failureSummary"]) for one in found] == []
