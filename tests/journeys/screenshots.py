@@ -14,6 +14,7 @@ PAGES = {  # compare first: it sends what label then shows
     "compare": "/studio/compare",
     "label": "/label/",
     "build": "/studio/",
+    "gallery": "/studio/gallery",
     "quality": "/studio/quality",
     "train": "/admin/train",
     "models": "/admin/models",
