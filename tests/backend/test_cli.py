@@ -6,7 +6,16 @@ import pytest
 
 from backend import cli
 
-VERBS = [["serve"], ["engine"], ["demo"], ["user", "ann"], ["train", "kto"], ["train", "rounds"], ["promote", "1"]]
+VERBS = [
+    ["serve"],
+    ["engine"],
+    ["demo"],
+    ["user", "ann"],
+    ["train", "kto"],
+    ["train", "rounds"],
+    ["promote", "1"],
+    ["scenario", "list"],
+]
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=" ".join)
@@ -28,3 +37,17 @@ def test_a_setting_that_is_not_given_is_not_changed() -> None:
     told = cli._parser().parse_args(["train", "ppo", "--kl-coef", "0.1", "--no-whiten-rewards"])
     assert cli.changes_of(told) == {"kl_coef": 0.1, "whiten_rewards": False}
     assert (told.seed, told.despite) == (0, "")
+
+
+def test_a_scenario_is_listed_and_added_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def run(*verb: str) -> tuple[int, str]:
+        status = cli.main(["--data-dir", str(tmp_path), *verb], lambda settings: 1)
+        return status, "".join(capsys.readouterr())
+
+    status, said = run("scenario", "list", "--language", "zh")
+    assert status == 0 and "service intent           zh  客服：顾客想办什么" in said and " en  " not in said
+    add = ("scenario", "add", "service intent", "--project", "Help desk")
+    assert run(*add)[1].endswith("2 template versions, 16 demonstrations and 60 cases are new.\n")
+    assert run(*add)[1].endswith("0 template versions, 0 demonstrations and 0 cases are new.\n")
+    status, said = run("scenario", "add", "weather", "--project", "Help desk")
+    assert status == 2 and 'no scenario "weather"' in said

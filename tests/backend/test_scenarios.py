@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from backend import scenarios, testing
+from backend import comparing, labelling, scenarios, testing
 from backend.access import Denied
 from backend.engines.scripted import ScriptedEngine
 from backend.exchange import scenario as files
@@ -104,6 +104,8 @@ def test_a_new_project_gets_everything_and_a_second_time_nothing(
     assert (again.template, again.suite) == (added.template, added.suite)
     assert len(store.find(Guideline, "project_id = ?", [new])) == 1
     assert audit.first_broken(store) is None
+    facts = audit.newest_facts(store, ("add_scenario",), "project", new)
+    assert facts == {"scenario": found.key, "language": found.language, "cases": 0}
 
 
 def test_a_project_that_is_there_keeps_its_form_and_guideline(store: Store, engineer: Person, project: Project) -> None:
@@ -287,8 +289,9 @@ def test_an_answer_read_from_a_passage_stands_in_it() -> None:
 
 def test_the_passage_an_answer_cites_is_there() -> None:
     for _, text, answer in rows_of("service answering"):
-        cited = answer[-3:] if answer[-2].isdigit() else answer.rsplit(" ", 1)[-1][-6:]
-        assert cited in text or cited.endswith(("[none]", "【无】")), text
+        cited = re.search(r"[\[【](\d|none|无)[\]】]$", answer)
+        assert cited is not None, answer
+        assert cited[0] in text or cited[1] in ("none", "无"), text
 
 
 def test_the_word_in_question_stands_in_both_sentences() -> None:
@@ -342,3 +345,17 @@ def test_a_dialogue_ends_with_the_customer_and_is_several_turns_long_at_times() 
             turns = [[turn["role"] for turn in case.conversation or ()] for case in one.cases]
             assert all(roles == ["user", "assistant"] * (len(roles) // 2) + ["user"] for roles in turns)
             assert sum(len(roles) >= 3 for roles in turns) * 3 > len(turns)
+
+
+@pytest.mark.parametrize("key", ["service dialogue", "medical record"])
+def test_answers_to_its_cases_wait_for_annotators_with_its_form(
+    store: Store, engineer: Person, annotator: Person, project: Project, engine: ScriptedEngine, key: str
+) -> None:
+    found = scenarios.scenario(engineer, key, "zh")
+    new = scenarios.add_to_new(store, engineer, found, "mine").project.id or 0
+    assert comparing.refill(store, engine, project_id=new, target=4) == 4
+    desk = labelling.next_desk(store, annotator, new)
+    assert desk is not None and len(desk.answers) == 2
+    shown = [turn["content"] for turn in desk.conversation]
+    assert shown in [[turn["content"] for turn in conversation(case.values, case.conversation)] for case in found.cases]
+    assert desk.guideline == found.guideline and desk.form["aspects"] == found.label_form["aspects"]

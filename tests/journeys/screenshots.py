@@ -15,6 +15,7 @@ PAGES = {  # compare first: it sends what label then shows
     "label": "/label/",
     "build": "/studio/",
     "tune": "/studio/tune",
+    "gallery": "/studio/gallery",
     "quality": "/studio/quality",
     "train": "/admin/train",
     "models": "/admin/models",
