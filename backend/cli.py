@@ -14,6 +14,7 @@ from backend import (
     administering,
     alternating,
     exchanging,
+    importing,
     opening,
     promoting,
     retraining,
@@ -72,10 +73,24 @@ def _parser() -> argparse.ArgumentParser:
     engine.add_argument("--port", dest="engine_port", type=int, default=0, help="0 takes a free one")
     demo = _verb(verbs, "demo", _demo, "run the whole loop with a scripted annotator and print its figures")
     demo.add_argument("--seed", type=int, default=0)
-    imported = _verb(verbs, "import", _import, "take in preference data or plain texts")
-    imported.add_argument("file", type=Path)
-    imported.add_argument("--format", required=True, choices=exchanging.FORMATS)
+    imported = _verb(
+        verbs, "import", _import, "take in preference data, plain texts, or prompts and tests of other tools"
+    )
+    imported.add_argument("file", type=Path, nargs="+", help="the main file, then files that it names")
+    imported.add_argument(
+        "--format",
+        default="",
+        choices=(*exchanging.FORMATS, *importing.FORMATS),
+        help="told by the file itself when left out",
+    )
     imported.add_argument("--project", required=True, help="made when it does not exist")
+    imported.add_argument(
+        "--dry-run",
+        dest="dry_run",
+        action="store_true",
+        default=False,
+        help="only say what would be taken, mapped and refused",
+    )
     _scenario_verbs(verbs)
     user = _verb(verbs, "user", _user, "add a person, or give one a new sign-in link")
     user.add_argument("name")
@@ -194,9 +209,27 @@ def _demo(args: argparse.Namespace, settings: Settings) -> int:
 def _import(args: argparse.Namespace, settings: Settings) -> int:
     with opening.opened(settings) as house:
         starting.ensure_sample(house.store)
-        report = exchanging.import_file(
-            house.store, _operator(house.store), args.file, format=args.format, project=args.project
-        )
+        person = _operator(house.store)
+        if args.format in exchanging.FORMATS:
+            return _import_rows(args, house.store, person)
+        plan = importing.plan_import(person, args.file, format=args.format)
+        _say_plan(plan)
+        if args.dry_run:
+            return 0
+        project = importing.project_for(house.store, person, args.project)
+        assert project.id is not None
+        kept = importing.apply_import(house.store, person, project.id, plan).kept
+    print(
+        f"New in {project.name}: {kept.new_templates} templates, {kept.new_cases} cases, {kept.new_suites} suites, "
+        f"{kept.new_demonstrations} demonstrations, {kept.new_pairs} judged comparisons."
+    )
+    return 0
+
+
+def _import_rows(args: argparse.Namespace, store: Store, person: Person) -> int:
+    if args.dry_run or len(args.file) > 1:
+        raise NoSuch(f"The format {args.format} takes one file and has no dry run. Leave the others and --dry-run out.")
+    report = exchanging.import_file(store, person, args.file[0], format=args.format, project=args.project)
     for refusal in report.refused:
         print(f"line {refusal.line}: {refusal.field}: {refusal.reason}")
     print(f"{report.taken} rows taken, {len(report.refused)} refused, {report.duplicates} duplicates.")
@@ -226,6 +259,17 @@ def _add_scenario(args: argparse.Namespace, settings: Settings) -> int:
         f"{added.demonstrations} demonstrations and {added.cases} cases are new."
     )
     return 0
+
+
+def _say_plan(plan: importing.Plan) -> None:
+    print(
+        f"{plan.source} ({plan.format}): {plan.count('taken')} taken, {plan.count('mapped')} mapped, {plan.count('refused')} refused"
+    )
+    for note in plan.notes:
+        place = f"{note.file}:{note.line}" if note.line else note.file
+        print(f"{note.fate:8} {place}: {note.field}: {note.reason}")
+        for line in note.shown.splitlines()[:20] if note.fate == "refused" else ():
+            print(f"         | {line}")
 
 
 def _user(args: argparse.Namespace, settings: Settings) -> int:

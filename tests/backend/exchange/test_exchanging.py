@@ -134,7 +134,7 @@ def test_an_error_half_way_leaves_nothing(store, engineer, tmp_path, monkeypatch
         if len(calls) == 5:
             raise OSError("the disk is full")
 
-    monkeypatch.setattr("backend.exchanging.judgements.by_key", break_at_the_fifth)
+    monkeypatch.setattr("backend.exchange.judged.judgements.by_key", break_at_the_fifth)
     with pytest.raises(OSError, match="disk"):
         import_file(store, engineer, written(tmp_path, rows(9)), format="hh-rlhf", project="hh")
     assert counts(store) == before

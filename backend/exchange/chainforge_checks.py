@@ -1,0 +1,163 @@
+"""What a ChainForge flow says of answers: its evaluators as checks, its grades as judged comparisons."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+
+from backend.exchange.plan import NewPair, Notes, storable
+from backend.exchange.tree import list_in, number, texts, typed
+
+DRAWN = {"vis", "inspect", "comment"}
+OPERATIONS = {"contains": "contains", "starts with": "starts-with", "ends with": "ends-with", "equals": "equals"}
+_META = re.compile(
+    r"(?:let|const|var)?\s*(?P<name>\w+)\s*=\s*r(?:esponse)?\.(?:meta|var)\[(?P<q>['\"])(?P<column>.+?)(?P=q)\]\s*;?\s*"
+    r"return\s+(?:r(?:esponse)?\.text\.(?P<method>startswith|startsWith|includes)\(\s*(?P=name)\s*\)|(?P=name)\s+(?P<within>in)\s+"
+    r"r(?:esponse)?\.text|r(?:esponse)?\.text\s*(?P<equal>===?)\s*(?P=name))\s*;?\s*\}?\s*\Z"
+)
+
+
+class Node(NamedTuple):
+    id: str
+    type: str
+    data: dict[str, Any]
+
+
+class Flow(NamedTuple):
+    nodes: dict[str, Node]
+    edges: list[dict[str, str]]
+    cache: dict[str, Any]
+    file: str
+
+    def into(self, node: str) -> list[dict[str, str]]:
+        return [edge for edge in self.edges if edge["target"] == node]
+
+
+def checks_of(flow: Flow, node: Node, notes: Notes) -> tuple[tuple[dict[str, Any], ...], str]:
+    """The checks of a prompt's evaluators, and the column that holds the expected answer ("" without one)."""
+    checks: list[dict[str, Any]] = []
+    columns: set[str] = set()
+    fed = {name_of(edge["targetHandle"]) for edge in flow.into(node.id)}
+    for edge in flow.edges:
+        one = flow.nodes.get(edge["target"])
+        if edge["source"] != node.id or one is None or one.type in {*DRAWN, "prompt", "chat"}:
+            continue
+        found = (
+            _simple(one, notes) if one.type == "simpleval" else _known(one, notes) if one.type == "evaluator" else None
+        )
+        if found is None:
+            if one.type not in ("simpleval", "evaluator"):
+                notes.refused(0, one.id, "node", code_of(one), name=one.type)
+            continue
+        kind, value, column = found
+        if column and column not in fed:
+            columns.add(column)
+        checks.append(_check(kind, value, column, column in fed))
+    if len(columns) > 1:
+        notes.refused(0, node.id, "two_columns", name=", ".join(sorted(columns)))
+        return (), ""
+    return tuple(checks), next(iter(columns), "")
+
+
+def _check(kind: str, value: str, column: str, is_variable: bool) -> dict[str, Any]:
+    if column and is_variable:
+        return {"type": kind, "value": f"{{{{{column}}}}}"}
+    if column:
+        return {"type": kind, "value": "{{expected}}"} if kind in ("starts-with", "ends-with") else {"type": kind}
+    return {"type": kind, "value": value}
+
+
+def _simple(node: Node, notes: Notes) -> tuple[str, str, str] | None:
+    """A simple evaluator: kind, its text, or the column or variable that it compares with."""
+    kind = OPERATIONS.get(texts(node.data.get("operation") or ""))
+    if kind is None:
+        notes.refused(0, node.id, "operation", texts(node.data.get("operation") or ""))
+        return None
+    if node.data.get("varValue") and typed(node.data.get("varValue")):
+        return kind, "", name_of(texts(node.data["varValue"]))
+    text = texts(node.data.get("textValue") or "")
+    if "{{" in text or not text:
+        notes.refused(0, node.id, "operation", text)
+        return None
+    return kind, text, ""
+
+
+def _known(node: Node, notes: Notes) -> tuple[str, str, str] | None:
+    """An evaluator in code that is one of the usual three; another one is shown."""
+    code = texts(node.data.get("code") or "")
+    body = re.sub(r"\A\s*(def\s+evaluate\s*\(\w+\)\s*:|function\s+evaluate\s*\(\w+\)\s*\{)", "", code)
+    match = _META.match(body.strip()) if body != code else None
+    if match is None:
+        notes.refused(0, node.id, "code", code)
+        return None
+    kind = (
+        "equals"
+        if match["equal"]
+        else "contains"
+        if match["within"] or match["method"] == "includes"
+        else "starts-with"
+    )
+    notes.mapped(0, node.id, "evaluator", code, name=kind)
+    return kind, "", name_of(match["column"])
+
+
+def pairs_of(flow: Flow, notes: Notes) -> list[NewPair]:
+    """One pair for every answer graded good beside one graded bad of the same response; grades of others are told."""
+    strings = flow.cache.get("__s")
+    found: list[NewPair] = []
+    for key, held in flow.cache.items():
+        if not key.endswith(".json") or not isinstance(held, dict):
+            continue
+        for response in list_in(held, "responses_last_run"):
+            if isinstance(response, dict):
+                found += _graded(response, flow, strings, notes)
+    if found:
+        notes.taken(0, "grades", "pairs_taken", n=len(found))
+    return found
+
+
+def _graded(response: dict[str, Any], flow: Flow, strings: Any, notes: Notes) -> list[NewPair]:
+    uid = texts(response.get("uid") or "")
+    grades = flow.cache.get(f"r.{uid}.grade")
+    if not isinstance(grades, dict):
+        return []
+    field = f"r.{uid}.grade"
+    answers = response.get("responses")
+    prompt = _looked_up(response.get("prompt"), strings)
+    by_grade: dict[bool, list[str]] = {True: [], False: []}
+    for index, grade in grades.items():
+        place = int(index) if index.isascii() and index.isdigit() and len(index) < 6 else -1
+        if typed(grade) in (True, False) and isinstance(answers, list) and 0 <= place < len(answers):
+            by_grade[bool(typed(grade))].append(_looked_up(answers[place], strings))
+    if not by_grade[True] or not by_grade[False]:
+        notes.refused(0, field, "grade_alone", texts(grades))
+        return []
+    note = flow.cache.get(f"r.{uid}.note")
+    messages = ({"role": "user", "content": storable(prompt, flow.file, 0, field)},)
+    return [
+        NewPair(
+            messages=messages, better=storable(better, flow.file, 0, field), worse=storable(worse, flow.file, 0, field),
+            rationale=storable(texts(note), flow.file, 0, field) if isinstance(note, str) else "",
+        )
+        for better, worse in zip(by_grade[True], by_grade[False], strict=False)
+        if better != worse and better.strip() and worse.strip()
+    ]  # fmt: skip
+
+
+def _looked_up(value: Any, strings: Any) -> str:
+    """Texts are kept once: a number stands for the place of one in the table."""
+    if isinstance(value, dict):
+        value = value.get("text", value.get("d", ""))
+    place = number(value) if not isinstance(value, str) or type(value) is not str else None
+    if place is not None and isinstance(strings, list) and 0 <= int(place) < len(strings):
+        return texts(strings[int(place)])
+    return texts(value if value is not None else "")
+
+
+def name_of(raw: str) -> str:
+    """A variable of ours has no spaces, dashes or hashes in its name."""
+    return re.sub(r"\W+", "_", raw.strip()).strip("_")
+
+
+def code_of(node: Node) -> str:
+    return texts(node.data.get("code") or node.data.get("prompt") or node.type)
