@@ -26,12 +26,19 @@ def generation(args: argparse.Namespace) -> report.Found:
     return engine.measure(args.quick, args.size, args.dtype, args.pairs)
 
 
+def prompts(args: argparse.Namespace) -> report.Found:
+    from bench import prompts as scoring  # it imports transformers
+
+    return scoring.measure(args.quick, args.size, args.pairs)
+
+
 MEASUREMENTS: dict[str, Callable[[argparse.Namespace], report.Found]] = {
     "acquisition": acquisition,
     "crowd": lambda args: labelling.crowd(args.quick),
     "generation": generation,
     "labelling": lambda args: labelling.measure(args.quick),
     "learning": lambda args: learning.measure(learning.QUICK if args.quick else learning.Plan()),
+    "prompts": prompts,
     "start": lambda args: report.Found(start.measure(args.quick)),
     "training": training,
 }
@@ -42,9 +49,13 @@ def main(argv: list[str]) -> int:
     parser.add_argument("name", choices=sorted(MEASUREMENTS), help="what to measure")
     parser.add_argument("--quick", action="store_true", help="fewer repeats: a first look, with wide intervals")
     parser.add_argument(
-        "--pairs", type=Path, help="training, generation: preference pairs, one {chosen, rejected} per line, gzip"
+        "--pairs",
+        type=Path,
+        help="training, generation, prompts: preference pairs, one {chosen, rejected} per line, gzip",
     )
-    parser.add_argument("--size", choices=("6M", "90M", "500M"), help="training, generation: models of one size only")
+    parser.add_argument(
+        "--size", choices=("6M", "90M", "500M"), help="training, generation, prompts: models of one size only"
+    )
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="generation: of both sides")
     args = parser.parse_args(argv)
     return report.publish(args.name, *MEASUREMENTS[args.name](args))

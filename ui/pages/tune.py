@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, get_args
 
 import gradio as gr
@@ -96,8 +97,9 @@ def page(ui: Ui) -> None:
             with gr.Tab(label("tune.tab.count"), elem_id="tab-count"):
                 panels["count"] = _panel(ui, "count")
             with gr.Tab(label("tune.tab.calibration"), elem_id="tab-calibration"):
-                calibrating = _calibrating(ui)
-                panels["calibration"] = _panel(ui, "calibration")
+                made: list[Calibrating] = []
+                panels["calibration"] = _panel(ui, "calibration", lambda: made.append(_calibrating(ui)))
+                (calibrating,) = made
             with gr.Tab(label("tune.tab.next"), elem_id="tab-next"):
                 labelling = _labelling(ui)
         timer = gr.Timer(EVERY_SECONDS, active=False)
@@ -121,13 +123,15 @@ def _asked(ui: Ui) -> Asked:
     return Asked(project, template, model, most, seed, seeds)
 
 
-def _panel(ui: Ui, kind: MeasurementKind) -> Panel:
+def _panel(ui: Ui, kind: MeasurementKind, between: Callable[[], None] = lambda: None) -> Panel:
+    """``between`` draws what stands below the buttons."""
     label = ui.text.label
     with gr.Row(elem_classes=["wh-tight", "wh-middle"]):
         start = gr.Button(label(f"tune.start.{kind}"), variant="primary", size="sm", elem_id=f"start-{kind}", scale=0, min_width=240)  # fmt: skip
         stop = gr.Button(label("tune.stop"), size="sm", visible=False, elem_id=f"stop-{kind}", scale=0, min_width=90)
         go_on = gr.Button(label("tune.go_on"), size="sm", visible=False, elem_id=f"go-on-{kind}", scale=0, min_width=90)
     status = drawn(f"{kind}-status")
+    between()
     shown = drawn(f"{kind}-shown")
     earlier = drawn(f"{kind}-earlier")
     return Panel(start, stop, go_on, status, shown, earlier, gr.State(None), gr.State(None))

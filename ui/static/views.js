@@ -248,7 +248,8 @@ const DRAW = {
     const [width, left, right] = [640, 12, 12];
     const stacks = new Map();
     const most = Math.max(...part.dots.map(([value]) => stacks.set(value, (stacks.get(value) ?? 0) + 1).get(value)));
-    const [floor, height] = [18 + 11 * most, 42 + 11 * most];
+    const step = Math.min(11, 110 / most);  // where all agree the dots overlap rather than fill the page
+    const [floor, height] = [18 + step * most, 42 + step * most];
     const x = (value) => left + value * (width - left - right);
     const frame = picture(width, height, part);
     frame.append(svg("line", { x1: x(0), x2: x(1), y1: floor, y2: floor, class: "vw-axis" }));
@@ -260,7 +261,7 @@ const DRAW = {
     for (const [value, kind, hint] of part.dots) {
       const above = placed.get(value) ?? 0;
       placed.set(value, above + 1);
-      const dot = svg("circle", { cx: x(value), cy: floor - 8 - 11 * above, r: 4.6, class: `vw-dot vw-dot-${kind}` });
+      const dot = svg("circle", { cx: x(value), cy: floor - 8 - step * above, r: 4.6, class: `vw-dot vw-dot-${kind}` });
       dot.append(svg("title", {}, hint));
       frame.append(dot);
     }

@@ -45,9 +45,8 @@ def test_confidence_that_keeps_its_word_has_no_error() -> None:
     assert calibrate.calibration_error(kept, [1] * 5) == pytest.approx(0.8)
     two_bins = np.array([[0.95, 0.05], [0.55, 0.45]])  # sure and right, unsure and wrong: (.05 + .55) / 2
     assert calibrate.calibration_error(two_bins, [0, 1]) == pytest.approx(0.3)
-    assert calibrate.calibration_error(np.array([[1.0, 0.0]]), [0]) == pytest.approx(
-        0
-    )  # in the last bin, not beyond it
+    wrong = calibrate.calibration_error(np.array([[1.0, 0.0]]), [1])
+    assert wrong == pytest.approx(1)  # in the last bin, not beyond it
     assert math.isnan(calibrate.calibration_error(np.zeros((0, 2)), []))
 
 
@@ -68,6 +67,7 @@ def test_more_demonstrations_give_24_different_orders_by_the_seed() -> None:
     found = calibrate.orders(8, seed=3)
     assert len(found) == len(set(found)) == 24 and found[0] == tuple(range(8))
     assert all(sorted(one) == list(range(8)) for one in found)
+    assert all(len(set(calibrate.orders(5, seed))) == 24 for seed in range(9))  # of 120 some would be drawn twice
     assert calibrate.orders(8, seed=3) == found != calibrate.orders(8, seed=4)
 
 

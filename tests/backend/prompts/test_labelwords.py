@@ -38,6 +38,12 @@ def test_what_is_scored_is_what_is_sent(store: Store) -> None:
     store.close()
 
 
+def test_a_conversation_is_asked_with_all_of_its_turns() -> None:
+    turns = ({"role": "user", "content": "hello"}, {"role": "assistant", "content": "good day"})
+    asks = case(conversation=(*turns, {"role": "user", "content": "where"}))
+    assert [one["content"] for one in asked(template(body=""), asks, ())] == ["hello", "good day", "where"]
+
+
 def test_scores_are_means_over_the_tokens_of_each_label_in_requests_of_a_few_conversations() -> None:
     client = ScriptedEngine(lambda *_: "")
     conversations = [({"role": "user", "content": "good" * (n % 3)},) for n in range(150)]

@@ -58,7 +58,7 @@ def test_votes_are_those_of_the_formula() -> None:
 
 def test_few_texts_or_none_are_no_problem() -> None:
     assert vote_k([], 3) == []
-    assert [vote.place for vote in vote_k(["only one"], 3)] == [0]
+    assert [(vote.place, vote.score) for vote in vote_k(["only one"], 3)] == [(0, 0)]  # nobody else points at it
     assert [vote.place for vote in vote_k(["one", "two"], 3, [1])] == [0]
 
 
