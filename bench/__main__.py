@@ -26,12 +26,19 @@ def generation(args: argparse.Namespace) -> report.Found:
     return engine.measure(args.quick, args.size, args.dtype, args.pairs)
 
 
+def matrix(args: argparse.Namespace) -> report.Found:
+    from bench import matrix as of_cells  # it imports Gradio and a browser
+
+    return of_cells.alone(args.quick)
+
+
 MEASUREMENTS: dict[str, Callable[[argparse.Namespace], report.Found]] = {
     "acquisition": acquisition,
     "crowd": lambda args: labelling.crowd(args.quick),
     "generation": generation,
     "labelling": lambda args: labelling.measure(args.quick),
     "learning": lambda args: learning.measure(learning.QUICK if args.quick else learning.Plan()),
+    "matrix": matrix,
     "start": lambda args: report.Found(start.measure(args.quick)),
     "training": training,
 }
