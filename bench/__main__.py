@@ -32,6 +32,12 @@ def prompts(args: argparse.Namespace) -> report.Found:
     return scoring.measure(args.quick, args.size, args.pairs)
 
 
+def matrix(args: argparse.Namespace) -> report.Found:
+    from bench import matrix as of_cells  # it imports Gradio and a browser
+
+    return of_cells.alone(args.quick)
+
+
 MEASUREMENTS: dict[str, Callable[[argparse.Namespace], report.Found]] = {
     "acquisition": acquisition,
     "crowd": lambda args: labelling.crowd(args.quick),
@@ -39,6 +45,7 @@ MEASUREMENTS: dict[str, Callable[[argparse.Namespace], report.Found]] = {
     "labelling": lambda args: labelling.measure(args.quick),
     "learning": lambda args: learning.measure(learning.QUICK if args.quick else learning.Plan()),
     "prompts": prompts,
+    "matrix": matrix,
     "start": lambda args: report.Found(start.measure(args.quick)),
     "training": training,
 }

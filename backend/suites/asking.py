@@ -22,7 +22,7 @@ from backend.suites.kinds import Given, Told
 from feedback_db import Store, cases, verdicts
 from feedback_db.types import Case, Model, Verdict
 
-JUDGE_TOKENS = 400  # of a judge's answer: a sentence and a verdict
+JUDGE_TOKENS = 160  # of a judge's answer: a sentence and a verdict, with room left for the rubric in a short context
 JUDGE_SETTINGS = {"temperature": 0.0, "top_p": 1.0, "max_tokens": JUDGE_TOKENS, "seed": 0}
 INSTRUCTIONS = (
     "You grade one answer against a rubric. The user message is a JSON object: question (a conversation), answer, rubric, and perhaps "

@@ -58,7 +58,6 @@ def page(ui: Ui) -> None:
             with gr.Column(scale=8, min_width=480, elem_classes="wh-panel"):
                 runs = drawn("runs")
                 watch, previous, after = watch_fields(ui)
-                sent = drawn("send-status")
         timer = gr.Timer(EVERY_SECONDS, active=False)
     seen = gr.State(None)
     fields = [
@@ -196,8 +195,8 @@ def page(ui: Ui) -> None:
     previous.click(turn(-PAGE), at, shown, api_name="previous_cases", **quiet)
     after.click(turn(PAGE), at, shown, api_name="next_cases", **quiet)
     watch.cases.select(choose_case, at, cases, api_name="choose_case", **quiet)
-    watch.send.click(send_marked, [watch.run, watch.marks, watch.mode], sent, api_name="send_marked")
-    watch.send_all.click(send_shown, [watch.run, watch.show, watch.mode], sent, api_name="send_shown")
+    watch.send.click(send_marked, [watch.run, watch.marks, watch.mode], watch.sent, api_name="send_marked")
+    watch.send_all.click(send_shown, [watch.run, watch.show, watch.mode], watch.sent, api_name="send_shown")
 
 
 class _View:
@@ -292,7 +291,8 @@ def _sent(ui: Ui, made: Sent) -> dict[str, Any]:
     """What became of a click: how many comparisons, what a win in them speaks for, and what made none."""
     say, n = ui.guard.say, made.training + made.votes
     return drawing(
-        note(say("suites.sent", n=n, training=made.training, votes=made.votes), "ok" if n else "warn"),
+        note(say("suites.sent", n=n, training=made.training, votes=made.votes), "ok") if n else None,
+        note(say("suites.sent_none"), "warn") if not n else None,
         note(say("suites.known", n=made.known)) if made.known else None,
         note(say("suites.alone", n=made.alone), "warn") if made.alone else None,
     )

@@ -61,6 +61,7 @@ class Watch(NamedTuple):
     mode: Any
     send: Any
     send_all: Any
+    sent: Any
 
 
 def form_fields(ui: Ui) -> Form:
@@ -128,9 +129,10 @@ def watch_fields(ui: Ui) -> tuple[Watch, Any, Any]:
             label("suites.to_labelling"), size="sm", interactive=False, elem_id="send-marked", scale=0, min_width=170
         )
         send_all = gr.Button(label("suites.all_to_labelling"), size="sm", elem_id="send-shown", scale=0, min_width=170)
+    sent = drawn("send-status")
     answers = drawn("run-answers")
     places = gr.State(None), told, stop, again, show, gr.State(0), cases, gr.State(None), answers, gr.State([])
-    return Watch(*places, mode, send, send_all), previous, after
+    return Watch(*places, mode, send, send_all, sent), previous, after
 
 
 def filled(ui: Ui, project_id: int, suite_id: int | None) -> list[Any]:

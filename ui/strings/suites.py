@@ -144,6 +144,7 @@ STRINGS = {
     "suites.mode.across": ("columns (a vote for a template)", "各列(为模板投票)"),
     "suites.all_to_labelling": ("Send all shown", "发送全部所示"),
     "suites.marked_to_labelling": ("Send {n} marked", "发送 {n} 个标记项"),
+    "suites.sent_none": ("No new comparison was made.", "没有产生新的比较。"),
     "suites.known": ("{n} were in the queue or judged before.", "{n} 个先前已在队列中或已标注。"),
     "suites.alone": (
         "{n} cases have no two different answers to choose between.",

@@ -91,9 +91,7 @@ def test_the_compare_page_says_what_its_comparisons_speak_for_too(
     assert run.done == 8
 
 
-def test_marked_cells_alone_are_sent_and_equal_texts_are_one_answer(
-    store: Store, engineer: Person, project: Project
-) -> None:
+def test_marked_cells_alone_are_sent(store: Store, engineer: Person, project: Project) -> None:
     run = run_of(
         store,
         engineer,
@@ -111,6 +109,14 @@ def test_marked_cells_alone_are_sent_and_equal_texts_are_one_answer(
     assert sorted(texts) == ["Hum", "Say"] and comparison.case_id == case
     again = sending.send_picked(store, engineer, run.id or 0, [Pick(case, frozenset((0, 2)))])
     assert (again.known, again.votes) == (1, 0)
+
+
+def test_answers_of_one_text_are_nothing_to_choose_between(store: Store, engineer: Person, project: Project) -> None:
+    run = run_of(store, engineer, project, bodies=BOTH, repeats=2, script=lambda messages, model, seed: "the same")
+    for mode in ("same", "across"):
+        sent = sending.send_shown(store, engineer, run.id or 0, "all", mode=mode)  # type: ignore[arg-type]
+        assert (sent.training, sent.votes, sent.alone) == (0, 0, 4)
+    assert made(store) == []
 
 
 def test_what_a_rule_chose_is_asked_first_and_stands_in_no_fair_sample(

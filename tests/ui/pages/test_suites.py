@@ -114,6 +114,12 @@ def test_the_page_breaks_no_rule_of_accessibility(studio: Studio, studio_page: A
     page.goto(f"/studio/test?run={run_id}")
     page.locator("#run-cases button").first.click()
     expect(page.locator("#run-answers")).to_contain_text("red")
+    box = page.locator("#run-cases input.vw-mark").nth(1)
+    box.focus()
+    page.keyboard.press("Space")
+    expect(page.locator("#run-cases input.vw-mark").nth(1)).to_be_checked()
+    assert page.evaluate("document.activeElement.dataset.key").endswith("-0"), "the keyboard stays where it was"
+    expect(page.locator("#run-cases input.vw-mark").nth(1)).to_have_css("background-color", "rgb(18, 128, 92)")
     page.evaluate(SETTLE)
     found = Axe().run(page, options=RULES).response["violations"]
     assert [(one["id"], one["nodes"][0]["target"], one["nodes"][0]["failureSummary"]) for one in found] == []
