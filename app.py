@@ -2,7 +2,7 @@
 
 import sys
 
-from backend import alternating, cli, comparing, opening, signing_in, starting, testing
+from backend import alternating, baking, cli, comparing, opening, signing_in, starting, testing
 from backend.jobs.repeating import Repeating
 from backend.measuring import running as measuring
 from backend.settings import Settings
@@ -56,6 +56,7 @@ def _work(house: opening.House) -> None:
 def _test(house: opening.House) -> None:
     testing.follow(house.store)
     running.advance(house.store, house.engine)
+    baking.advance(house.store, house.engine)
 
 
 def _refill(house: opening.House) -> None:

@@ -160,8 +160,30 @@ def _answer(item: Mapping[str, Any]) -> dict[str, Any]:
 
 def answer_rows(store: Store, snapshot: Snapshot) -> list[dict[str, Any]]:
     """What a policy learns to write; it reads the prompt alone."""
+    if "baked" in snapshot.filters:
+        return _baked_rows(store, snapshot)
     return [
         {name: value for name, value in row.items() if name != "conversation"} for row in _good_rows(store, snapshot)
+    ]
+
+
+def _baked_rows(store: Store, snapshot: Snapshot) -> list[dict[str, Any]]:
+    """Answers to one prompt of a case, each under another prompt of that case, in the order in which they were frozen."""
+    rows = store.rows(
+        "select p.messages, c.id as case_id, c.split, t.id as completion_id, t.text, t.finish_reason from json_each(?) w"
+        " join prompts p on p.id = json_extract(w.value, '$[0]') join completions t on t.id = json_extract(w.value, '$[1]')"
+        " join cases c on c.id = p.case_id order by w.key",
+        [json.dumps(snapshot.filters["baked"])],
+    )
+    return [
+        {
+            "case": row["case_id"],
+            "split": row["split"],
+            "messages": json.loads(row["messages"]),
+            "answer": _answer(row),
+            "source": "baked",
+        }
+        for row in rows
     ]
 
 

@@ -108,6 +108,15 @@ def freeze_answers(store: Store, project_id: int, name: str, person_id: int | No
         return _frozen(store, snapshot, len(answer_rows(store, snapshot)))
 
 
+def freeze_baked(
+    store: Store, project_id: int, name: str, person_id: int | None, pairs: Sequence[tuple[int, int]]
+) -> Snapshot:
+    """Freeze answers with the prompts they are to be learnt under: (prompt id, completion id). ``n`` counts them."""
+    with store.write():
+        snapshot = _begun(store, project_id, name, "sft", {"baked": [list(pair) for pair in pairs]}, person_id)
+        return _frozen(store, snapshot, len(pairs))
+
+
 def freeze_unpaired(store: Store, project_id: int, name: str, person_id: int | None) -> Snapshot:
     """Freeze every answer that was judged, written or mended, each as good, as bad or as neither. ``n`` counts the first two."""
     with store.write():

@@ -18,6 +18,7 @@ RoundState = Literal["training_reward", "training_policy", "waiting_for_people",
 SnapshotKind = Literal["preference", "sft", "prompts", "unpaired", "texts"]
 Basis = Literal["prompt", "demonstrations", "template"]
 MeasurementKind = Literal["order", "count", "calibration"]
+BakeState = Literal["asking", "training", "testing", "done", "failed", "stopped"]
 Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
 
 
@@ -542,6 +543,28 @@ class Evaluation:
     created_at: int = 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class Bake:
+    """A long prompt's answers learnt under a short one, then both tested on cases that neither saw."""
+
+    id: int | None = None
+    project_id: int
+    suite_id: int  # whose test cases and checks decide
+    long_id: int
+    short_id: int
+    model_id: int
+    settings: dict[str, Any]  # {"passed", "seed", "sampling", "sft"}
+    state: BakeState = "asking"
+    why: str = ""  # it failed
+    run_id: int  # the long prompt's answers
+    job_id: int | None = None
+    test_run_id: int | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    person_id: int | None = None
+    created_at: int = 0
+    finished_at: int | None = None
+
+
 TABLES: dict[type, str] = {
     Person: "people",
     Project: "projects",
@@ -564,6 +587,7 @@ TABLES: dict[type, str] = {
     Measurement: "measurements",
     MeasuredPart: "measured_parts",
     Cell: "cells",
+    Bake: "bakes",
     Verdict: "verdicts",
     Document: "documents",
     Snapshot: "snapshots",

@@ -26,6 +26,7 @@ from .answers import (
     raise_for,
 )
 
+EMBEDDED_AT_ONCE = 64  # texts of one request
 PLACE = ": queue position "  # a comment of the stream, which other clients pass over
 
 __all__ = ["Answer", "Client", "EngineClient", "EngineError", "Likelihood", "Messages", "Piece", "TokenCount"]
@@ -73,6 +74,18 @@ class EngineClient:
             return [float(one["score"]) for one in sorted(data, key=lambda one: one["index"])]
         except (KeyError, TypeError) as problem:
             raise EngineError("The engine sent scores that cannot be read.") from problem
+
+    def embeddings(self, texts: Sequence[str]) -> list[list[float]]:
+        """The base's features of each text, in their order."""
+        try:
+            found: list[list[float]] = []
+            for start in range(0, len(texts), EMBEDDED_AT_ONCE):
+                body = {"model": "base", "input": list(texts[start : start + EMBEDDED_AT_ONCE])}
+                data = self._ask("POST", "/v1/embeddings", body)["data"]
+                found += [list(one["embedding"]) for one in sorted(data, key=lambda one: one["index"])]
+            return found
+        except (KeyError, TypeError) as problem:
+            raise EngineError("The engine sent features that cannot be read.") from problem
 
     def likelihoods(
         self, conversations: Sequence[Messages], answers: Sequence[str], *, model: str

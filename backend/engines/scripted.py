@@ -65,6 +65,10 @@ class ScriptedEngine:
         """A word is worth a point: tests know what to expect."""
         return [float(len(answer.split())) for answer in answers]
 
+    def embeddings(self, texts: Sequence[str]) -> list[list[float]]:
+        """How often each letter stands in a text."""
+        return [[float(text.lower().count(chr(97 + at))) for at in range(26)] for text in texts]
+
     def likelihoods(
         self, conversations: Sequence[Messages], answers: Sequence[str], *, model: str
     ) -> list[list[Likelihood]]:

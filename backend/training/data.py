@@ -75,7 +75,7 @@ class AnswerRow:
     split: str
     messages: list[dict[str, str]]
     answer: Answer
-    source: str  # demonstration, edited or winner
+    source: str  # demonstration, edited, winner or baked
     conversation: list[dict[str, str]] = field(default_factory=list)  # the case as a reward model reads it
 
 
