@@ -10,6 +10,7 @@ from backend import retraining
 from backend.retraining import JobView
 from backend.training.settings import KINDS
 from ui.context import Ui
+from ui.pages.train_bake import bake_panel
 from ui.pages.train_form import JobForm, changes, command_of, job_form
 from ui.pages.train_rounds import rounds_panel
 from ui.pages.train_view import (
@@ -70,6 +71,8 @@ def page(ui: Ui) -> None:
         with gr.Column(elem_classes="wh-panel"):
             by_kind = {form.kind: form for form in forms}
             rounds_panel(ui, project, timer, by_kind["reward"], by_kind["ift"])
+        with gr.Column(elem_classes="wh-panel"):
+            bake_panel(ui, project, timer)
     _events(ui, project, [cards, *abouts], forms, commands, status, jobs, watch, timer)
 
 

@@ -1,6 +1,7 @@
 """All strings, gathered: each file holds {"key": ("English", "中文")} for one page."""
 
 from ui.strings import (
+    bake,
     boards,
     build,
     compare,
@@ -25,8 +26,7 @@ from ui.strings import (
 
 FILES = (
     shell, problems, work, views, label, build, serve, gallery, tune, suites, compare, quality, boards, order, review, train, rounds,
-    models,
-    engines, people,
+    bake, models, engines, people,
 )  # fmt: skip
 
 STRINGS: dict[str, tuple[str, ...]] = {key: texts for file in FILES for key, texts in file.STRINGS.items()}
