@@ -1,7 +1,7 @@
 """A run of 20,000 cells on the test page, and templates: how long the page takes to open, to follow and to scroll, what rendering
 costs, and how long hostile templates hold anybody up.
 
-``measure`` is one part of ``python -m bench prompts``; alone it is ``python -m bench matrix``.
+``python -m bench matrix``; ``measure`` gives the rows and facts to any other measurement that wants them.
 """
 
 from __future__ import annotations
