@@ -106,7 +106,7 @@ def _plan(
     if kind == "order":
         asks = plans.order_asks(template, bank, safe, seed)
     elif kind == "count":
-        asks = plans.count_asks(template, safe, counts, seeds, seed)
+        asks = plans.count_asks(template, [one for one in safe if one.retired_at is None], counts, seeds, seed)
         if not any(ask.ids for ask in asks):
             raise CannotMeasure(
                 "There is no demonstration to try that is not one of the cases. Add some to the bank.", "no_bank"
@@ -262,7 +262,7 @@ def _chosen(template: Template, pool: Sequence[Demonstration], text: str) -> lis
 
 
 def _bank(store: Store, template: Template) -> list[Demonstration]:
-    return prompts.demonstrations(store, template.project_id, scenario=template.scenario, language=template.language)
+    return running.bank_of(store, template)
 
 
 def _ids(cases: Sequence[Case]) -> tuple[int, ...]:

@@ -115,7 +115,7 @@ def orders_found(plan: Plan, found: Mapping[str, Logps], searched: Truths, teste
     """Of the parts that are done."""
     done = [(at, ask, found[ask.name]) for at, ask in enumerate(plan.asks) if ask.name in found]
     entropies = {at: calibrate.label_entropy(calibrate.shares(logps)) for at, _, logps in done}
-    kept = sorted(entropies, key=lambda at: -entropies[at])[:KEPT]
+    kept = [at for at in sorted(entropies, key=lambda at: -entropies[at])[:KEPT] if entropies[at] > 0]
     orders = [
         Order(ask.ids or (), accuracy(logps, searched), entropies[at], at == 0, at in kept) for at, ask, logps in done
     ]

@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, cast
 
-from backend.engines.answers import Client, EngineError
+from backend.engines.answers import Client
 from backend.engines.kept import engine_name
 from backend.problem import Problem
 from backend.prompts import calibrate
 from backend.prompts.fewshot import FewShot, choose
 from backend.prompts.labelwords import Scorer, asked, saying, score, stub_of, text_of, truth_of
-from feedback_db import Store, measurements, prompts
+from feedback_db import NotFound, Store, measurements, prompts
 from feedback_db.types import Case, Demonstration, MeasuredPart, Measurement, Message, Model, Template
 
 from . import findings
@@ -52,7 +52,7 @@ def advance(store: Store, engine: Engine, clock: Callable[[], float] = time.mono
                 done += 1
                 if clock() > until:
                     break
-        except (EngineError, Problem) as problem:
+        except (Problem, NotFound) as problem:  # of the engine; a demonstration went with its judgement
             measurements.set_state(store, one.id or 0, "stopped", problem=str(problem))
     return done
 
@@ -98,11 +98,19 @@ def conversations_of(store: Store, template: Template, plan: Plan, ask: Ask) -> 
     return [asked(template, case, choose(pool, text_of(case), few_shot)) for case in cases]
 
 
+def bank_of(store: Store, template: Template) -> list[Demonstration]:
+    """What a template may show, as when its prompts are sent: the bank, and what it names though it was taken out of the bank."""
+    few_shot = FewShot.parse(template.few_shot)
+    named = few_shot.ids if few_shot.choose == "fixed" else ()
+    return prompts.demonstrations(
+        store, template.project_id, scenario=template.scenario, language=template.language, named=named
+    )
+
+
 def pool_of(store: Store, template: Template, plan: Plan) -> list[Demonstration]:
-    """The bank without what is (nearly) one of the cases."""
-    bank = prompts.demonstrations(store, template.project_id, scenario=template.scenario, language=template.language)
+    """Of these what is not (nearly) one of the cases."""
     cases = Cases([store.get(Case, id) for id in plan.search], [store.get(Case, id) for id in plan.test])
-    return without_leaks(bank, cases)
+    return without_leaks(bank_of(store, template), cases)
 
 
 def texts_for(template: Template, cases: Sequence[Case], seed: int) -> Mapping[str, list[str]]:

@@ -215,6 +215,31 @@ def test_a_measurement_is_stopped_between_two_parts(
     assert running.advance(store, engine) == 0
 
 
+def test_a_demonstration_that_is_gone_stops_the_measurement_and_nothing_else(
+    store: Store, engine: ScriptedEngine, engineer: Person, template: Template, model: Model
+) -> None:
+    one = tuning.start(store, engine, engineer, template.id or 0, model.id or 0, "order")
+    gone = (Plan.parse(one.settings).asks[0].ids or (0,))[0]
+    with store.write() as db:
+        db.conn.execute("delete from demonstrations where id = ?", [gone])
+    running.advance(store, engine)
+    stopped = store.get(Measurement, one.id or 0)
+    assert stopped.state == "stopped" and str(gone) in stopped.problem
+
+
+def test_what_was_taken_out_of_the_bank_is_measured_where_a_version_names_it_and_drawn_nowhere(
+    store: Store, engine: ScriptedEngine, engineer: Person, template: Template, model: Model
+) -> None:
+    bank = prompts.demonstrations(store, template.project_id)
+    ids = [one.id or 0 for one in bank[:3]]
+    named = version(store, engineer, template, choose="fixed", ids=ids, k=3)
+    prompts.change_demonstration(store, replace(bank[0], retired_at=1))
+    one = tuning.start(store, engine, engineer, named.id or 0, model.id or 0, "order")
+    assert Plan.parse(one.settings).asks[0].ids == tuple(ids) and one.total == 9
+    one = tuning.start(store, engine, engineer, named.id or 0, model.id or 0, "count")
+    assert not any(bank[0].id in (ask.ids or ()) for ask in Plan.parse(one.settings).asks)
+
+
 def test_equal_seeds_draw_equally_in_another_process(
     store: Store, engine: ScriptedEngine, engineer: Person, template: Template, model: Model
 ) -> None:

@@ -117,6 +117,8 @@ def _orders(ui: Ui, found: Orders, place: int | None) -> list[Any]:
                 ],
             ),
         ]
+    if found.orders and not any(one.entropy for one in found.orders):
+        parts.append(note(say("tune.one_label"), "warn"))
     parts += _claimed(ui, found.claims, {name: say(f"tune.claim.{name}") for name in ("own", "entropy", "best")})
     rows = [
         (at, [_ids(one), _estimate(one.accuracy), f"{one.entropy:.3f}", _marks(ui, one)])

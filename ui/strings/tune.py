@@ -67,6 +67,10 @@ STRINGS = {
         ),
         "仅顺序就使准确率变动 {points} 个百分点。差距小于此的两个模板,各用一种顺序无法分出高下。",
     ),
+    "tune.one_label": (
+        "In every order this model says one label only. See Calibration for its lean, or choose another model.",
+        "在每种顺序下,此模型都只说同一个标签。请在“校准”中查看其偏向,或换用其他模型。",
+    ),
     "tune.strip": ("Accuracy of each order", "各顺序的准确率"),
     "tune.orders": ("Orders, best first", "各顺序(由好到差)"),
     "tune.order": ("Demonstrations, first to last", "示例(从先到后)"),

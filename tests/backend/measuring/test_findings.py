@@ -30,6 +30,11 @@ def test_the_pick_without_answers_is_the_most_mixed_order_and_the_best_is_the_on
     assert told.orders[2].entropy == pytest.approx(math.log(2)) and told.orders[1].is_own
 
 
+def test_an_order_in_which_one_label_is_said_is_never_picked_by_its_entropy() -> None:
+    told = orders_found(ORDERS, {f"search:{at}": SAID["search:0"] for at in range(3)}, RIGHT, ())
+    assert len(told.orders) == 3 and not any(one.is_kept for one in told.orders)
+
+
 def test_nothing_is_asked_of_test_cases_before_the_search_is_over() -> None:
     assert later("order", ORDERS, {"search:0": SAID["search:0"]}, RIGHT) == []
     none = Plan(labels=("a", "b"), search=(1,), test=(), asks=ORDERS.asks, seed=0)
