@@ -79,7 +79,7 @@ def export(
     else:
         sheet = _of_run(store, store.get(SuiteRun, id), notes)
     if format == "promptfoo-csv" and not sheet.cases:
-        raise CannotExport("A template has no cases, so there is no table. Export a suite or a run.", "no_cases")
+        raise CannotExport("A template has no cases, so there is no table. Export a suite or a run.", "no_table")
     made = WRITERS[format](sheet, notes)
     return made._replace(name=f"{_file_name(sheet.title)}.{made.name}")
 
@@ -89,6 +89,8 @@ def _of_suite(store: Store, suite: Suite, template_ids: Sequence[int], notes: No
     templates = [store.get(Template, one) for one in dict.fromkeys(template_ids)]
     if any(one.project_id != suite.project_id for one in templates):
         raise CannotExport("A template belongs to another project. Choose one of this project.", "foreign_template")
+    if suite.own:
+        notes.refused(0, "own", "own_left", n=len(suite.own))
     shown = _shown(store, templates, cases)
     pools = {one.label: _pool(store, one.template) for one in shown if one.demonstrations is None}
     written = tuple(_written(shown, pools, case, f"case {i}", notes) for i, case in enumerate(cases, 1))

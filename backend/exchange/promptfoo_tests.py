@@ -107,7 +107,7 @@ def cases_of(
         threshold = test.given.get("threshold", test.defaults.get("threshold"))
         for row in values:
             if len(cases) >= MOST_CASES:
-                raise BadFile("many_cases", file=upload.main, most=f"{MOST_CASES:,}")
+                raise BadFile("file_cases", file=upload.main, most=f"{MOST_CASES:,}")
             missing = sorted(wanted - set(row))
             if missing:
                 _told(test).mapped(test.line(), _place(test, "vars"), "empty_variable", name=", ".join(missing))
@@ -152,7 +152,7 @@ def _values(test: Test, upload: Upload) -> list[dict[str, str]] | None:
     for column in columns:
         count *= len(column)
         if count > MOST_CASES:
-            raise BadFile("many_cases", file=upload.main, most=f"{MOST_CASES:,}")
+            raise BadFile("file_cases", file=upload.main, most=f"{MOST_CASES:,}")
     if count > 1:
         notes.mapped(test.line("vars"), _place(test, "vars"), "product", n=count)
     rows = [dict(combination) for combination in product(*columns)]

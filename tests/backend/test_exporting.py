@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from backend import exporting, importing, prompting, starting, testing
+from backend import curating, exporting, importing, prompting, starting, testing
 from backend.access import Denied
 from backend.exchange import formats, upload
 from backend.exchange.out import promptfoo
@@ -171,7 +171,7 @@ def suite(store, engineer, project) -> Suite:
 
 def plain_and_few_shot(store, engineer, project) -> list[int]:
     for i in range(6):
-        prompting.add_demonstration(
+        curating.add_demonstration(
             store, engineer, project.id, input=f"word {i} {{{{x}}}}", output=f"out {i}", scenario="w"
         )
     drafts = [
