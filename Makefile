@@ -7,7 +7,7 @@ ARGS ?=
 TORCH := $(shell grep '^torch==' requirements.txt)
 CPU_TORCH := --index-url https://download.pytorch.org/whl/cpu --retries 1 --timeout 30
 
-.PHONY: help setup run demo test check format bench docs screenshots
+.PHONY: help setup run demo test check format bench docs promptfoo screenshots
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -43,6 +43,9 @@ bench: $(VENV)/.dev  ## measure against peers (one: make bench ARGS="start --qui
 
 docs: $(VENV)/.run  ## write the generated documents anew
 	$(BIN)/python -m docs.generate
+
+promptfoo:  ## install promptfoo from npm, for the test that our exports load in it (needs Node 20.20 or newer)
+	npm install --prefix .promptfoo --no-save --no-audit --no-fund promptfoo@0.121.20
 
 screenshots: $(VENV)/.dev  ## a picture of every page, light and dark, en and zh, into screenshots/
 	.ci/browser

@@ -14,6 +14,7 @@ from backend import (
     administering,
     alternating,
     exchanging,
+    exporting,
     importing,
     opening,
     promoting,
@@ -92,6 +93,19 @@ def _parser() -> argparse.ArgumentParser:
         help="only say what would be taken, mapped and refused",
     )
     _scenario_verbs(verbs)
+    exported = _verb(verbs, "export", _export, "write a template, a suite or a run for other tools")
+    exported.add_argument("what", choices=("template", "suite", "run"))
+    exported.add_argument("id", type=int)
+    exported.add_argument("--format", required=True, choices=exporting.FORMATS)
+    exported.add_argument(
+        "--template",
+        dest="templates",
+        type=int,
+        action="append",
+        default=[],
+        help="of a suite: written in this template too",
+    )
+    exported.add_argument("--out", type=Path, help="the file to write (named after what is exported, in this folder)")
     user = _verb(verbs, "user", _user, "add a person, or give one a new sign-in link")
     user.add_argument("name")
     user.add_argument("--role", choices=("annotator", "engineer", "admin"), default="annotator")
@@ -270,6 +284,18 @@ def _say_plan(plan: importing.Plan) -> None:
         print(f"{note.fate:8} {place}: {note.field}: {note.reason}")
         for line in note.shown.splitlines()[:20] if note.fate == "refused" else ():
             print(f"         | {line}")
+
+
+def _export(args: argparse.Namespace, settings: Settings) -> int:
+    with opening.opened(settings) as house:
+        person = _operator(house.store)
+        made = exporting.export(house.store, person, args.what, args.id, args.format, template_ids=args.templates)
+    path = getattr(args, "out", None) or Path(made.name)
+    path.write_bytes(made.data)
+    for remark in made.remarks:
+        print(f"{remark.fate:8} {remark.field}: {remark.reason}")
+    print(f"{path} written, {len(made.data):,} bytes.")
+    return 0
 
 
 def _user(args: argparse.Namespace, settings: Settings) -> int:

@@ -29,11 +29,12 @@ class Imported(NamedTuple):
     kept: keeping.Kept
 
 
-def plan_import(person: Person, paths: Sequence[Path | str], *, format: str = "") -> Plan:
-    """What the first of these files would bring; the others are there for it to name. Changes nothing. Raises CannotImport."""
+def plan_import(person: Person, paths: Sequence[Path | str], *, format: str = "", guess_main: bool = False) -> Plan:
+    """What the first of these files would bring; the others are there for it to name; ``guess_main`` takes the one that names most
+    of the others instead. Changes nothing. Raises CannotImport."""
     access.require(person, "import")
     try:
-        return formats.parse(upload.gather(paths), format)
+        return formats.parse(upload.gather(paths, guess_main=guess_main), format)
     except BadFile as problem:
         raise CannotImport(str(problem), problem.code, **problem.values) from None
 

@@ -38,7 +38,7 @@ from ui.api import prompts as prompts_api  # noqa: E402
 from ui.context import Ui  # noqa: E402
 from ui.gate import Gate, cookie_name, is_loopback  # noqa: E402
 from ui.guard import Guard, GuardedBlocks  # noqa: E402
-from ui.pages import build, compare, engines, gallery, label, models, people, quality, suites, train, tune  # noqa: E402
+from ui.pages import build, compare, engines, exchange, gallery, label, models, people, quality, suites, train, tune  # noqa: E402
 from ui.shell import STATIC, Frame, Link, Shell, theme  # noqa: E402
 from ui.text import LANGUAGES, Text  # noqa: E402
 
@@ -52,7 +52,7 @@ class Area(NamedTuple):
 
 AREAS: dict[str, Area] = {
     "/label": Area("annotator", [label]),
-    "/studio": Area("engineer", [build, gallery, tune, suites, compare, quality]),
+    "/studio": Area("engineer", [build, gallery, tune, suites, compare, quality, exchange]),
     "/admin": Area("admin", [train, models, engines, people]),
 }
 HOME = {"annotator": "/label", "engineer": "/studio", "admin": "/admin"}

@@ -207,7 +207,7 @@ def _value(bare: str, value: Any, texts_of: Mapping[str, str]) -> tuple[Any, str
 
 def _our_braces(text: str) -> str:
     """A value's template as a plain one: values of checks name variables and nothing else."""
-    converted = from_nunjucks(text)
+    converted = from_nunjucks(text, of_promptfoo=False)
     if converted.mode != "plain":
         raise CannotConvert("it is not plain")
     return converted.body

@@ -41,6 +41,20 @@ def from_nunjucks(text: str, *, of_promptfoo: bool = True) -> Converted:
     """A Nunjucks or Jinja template as ours: plain where it only names variables, else logic. Raises CannotConvert."""
     if of_promptfoo and _HALF.search(text) and not re.search(r"\{%\s*(end)?raw\s*%\}", text):
         return compose([("text", text)])
+    pieces = _read(text)
+    return _logic(text) if pieces is None else compose(pieces)
+
+
+def constant_of(text: str) -> str | None:
+    """The text that a Nunjucks template always prints; None where it depends on anything."""
+    pieces = _read(text)
+    if pieces is None or any(kind == "variable" for kind, _ in pieces):
+        return None
+    return "".join(piece for _, piece in pieces)
+
+
+def _read(text: str) -> list[Piece] | None:
+    """Texts and variables in turn; None where there is more: conditions, loops, filters, white space taken away."""
     pieces: list[Piece] = []
     place = 0
     for match in _TOKEN.finditer(text):
@@ -51,14 +65,11 @@ def from_nunjucks(text: str, *, of_promptfoo: bool = True) -> Converted:
         elif match["raw"] is not None:
             pieces.append(("text", match["raw"]))
             if match[0].startswith("{%-") or "-%}" in match[0]:
-                return _logic(text)
+                return None
         elif match["constant"]:
             pieces.append(("text", _constant(match["constant"])))
     pieces.append(("text", text[place:]))
-    bare = _TOKEN.sub("", text)
-    if _OPENS.search(bare):  # something else than names: conditions, loops, filters
-        return _logic(text)
-    return compose(pieces)
+    return None if _OPENS.search(_TOKEN.sub("", text)) else pieces
 
 
 def compose(pieces: list[Piece]) -> Converted:

@@ -184,7 +184,7 @@ def _rows(flow: Flow, node: Node, wanted: set[str], notes: Notes) -> Rows | None
     for source in sources.values():
         count *= len(source.rows)
         if count > MOST_CASES:
-            raise BadFile("many_cases", file=flow.file, most=f"{MOST_CASES:,}")
+            raise BadFile("file_cases", file=flow.file, most=f"{MOST_CASES:,}")
     combined = []
     for rows in product(*(source.rows for source in sources.values())):
         row: dict[str, str] = {}

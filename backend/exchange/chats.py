@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from backend.exchange.braces import CannotConvert, Converted, from_nunjucks, pieces_of, to_nunjucks
+from backend.exchange.braces import CannotConvert, Converted, constant_of, from_nunjucks, pieces_of, to_nunjucks
 from backend.exchange.plan import BadFile, NewDemonstration, NewTemplate, Notes, storable
 from backend.exchange.tree import json_value, read_yaml, texts
 from backend.prompts.fewshot import MOST_DEMONSTRATIONS
@@ -52,7 +52,7 @@ def as_template(
     storable(text, notes.file, line, field)
     turns = _turns_in(text)
     made = template_of(
-        turns or ({"role": "user", "content": text},), name, notes, line, field, of_promptfoo=of_promptfoo
+        turns or ({"role": "user", "content": text},), name, notes, line, field, of_promptfoo=of_promptfoo and not turns
     )
     if made is not None:
         notes.taken(line, field, "template_taken", name=made.name)
@@ -112,21 +112,13 @@ def _demonstrations(turns: Sequence[Message], body: Converted) -> tuple[NewDemon
     before, after = pieces[0][1], pieces[-1][1]
     found = []
     for asked, answered in zip(turns[::2], turns[1::2], strict=True):
-        try:
-            question, answer = from_nunjucks(asked["content"]), from_nunjucks(answered["content"])
-        except CannotConvert:
-            return None
-        text = question.body
-        if question.mode != "plain" or answer.mode != "plain" or _names(text) or _names(answer.body):
+        text, answer = constant_of(asked["content"]), constant_of(answered["content"])
+        if text is None or answer is None:
             return None
         if len(text) < len(before) + len(after) or not (text.startswith(before) and text.endswith(after)):
             return None
-        found.append(NewDemonstration(input=text[len(before) : len(text) - len(after)], output=answer.body))
+        found.append(NewDemonstration(input=text[len(before) : len(text) - len(after)], output=answer))
     return tuple(found) if len(found) <= MOST_DEMONSTRATIONS else None
-
-
-def _names(text: str) -> bool:
-    return any(kind == "variable" for kind, _ in pieces_of(text))
 
 
 def _turns_in(text: str) -> tuple[Message, ...] | None:

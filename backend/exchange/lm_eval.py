@@ -212,5 +212,5 @@ def _rows(data: bytes, file: str) -> list[tuple[int, dict[str, Any]]]:
                 raise BadFile("line_no_table", file=file, line=line)
             found.append((line, row))
         if len(found) > MOST_CASES:
-            raise BadFile("many_cases", file=file, most=f"{MOST_CASES:,}")
+            raise BadFile("file_cases", file=file, most=f"{MOST_CASES:,}")
     return found

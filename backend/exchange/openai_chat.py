@@ -41,7 +41,7 @@ def parse(upload: Upload) -> Plan:
         if not isinstance(row, dict):
             raise BadFile("line_no_table", file=upload.main, line=number)
         if len(cases) + len(pairs) >= MOST_CASES:
-            raise BadFile("many_cases", file=upload.main, most=f"{MOST_CASES:,}")
+            raise BadFile("file_cases", file=upload.main, most=f"{MOST_CASES:,}")
         if "preferred_output" in row or "non_preferred_output" in row:
             pair = _pair(row, notes, number)
             pairs += [pair] if pair else []

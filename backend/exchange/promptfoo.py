@@ -128,7 +128,7 @@ def _expected_variable(cases: list[NewCase], asked: set[str], notes: Notes) -> l
         replace(
             case,
             values={k: v for k, v in (case.values or {}).items() if k != EXPECTED},
-            expected=(case.values or {}).get(EXPECTED),
+            expected=(case.values or {}).get(EXPECTED) or None,
         )
         for case in cases
     ]

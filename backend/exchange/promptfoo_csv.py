@@ -69,7 +69,7 @@ def read_table(data: bytes, file: str) -> tuple[list[str], list[Line]]:
                 cells = dict(zip(header, fields, strict=True))
                 rows.append(Line(line, {name: storable(cell, file, line, name) for name, cell in cells.items()}))
                 if len(rows) > MOST_CASES:
-                    raise BadFile("many_cases", file=file, most=f"{MOST_CASES:,}")
+                    raise BadFile("file_cases", file=file, most=f"{MOST_CASES:,}")
             line = reader.line_num + 1
     except csv.Error as error:
         if "field larger" in str(error):

@@ -15,6 +15,8 @@ from backend.exchange.tree import Read, decoded, read_yaml, table_in, texts
 from backend.exchange.tree import given as given_in
 from backend.exchange.upload import Upload
 
+WRITTEN = "whetstone_"  # how the variables begin that hold a prompt written out case by case
+
 
 def prompts_of(read: Read, upload: Upload, notes: Notes, around: tuple[str, str]) -> list[NewTemplate]:
     given = given_in(read.value, "prompts")
@@ -57,6 +59,9 @@ def _prompt(
         if bare.startswith("file://"):
             notes.refused(line, place, "file_outside", text)
             return []
+    if re.search(r"\{\{ " + WRITTEN + r"\d+_1 \}\}", text):
+        notes.refused(line, place, "written_out", text)
+        return []
     made = as_template(around[0] + text + around[1], label, notes, line, place)
     return [made] if made else []
 

@@ -10,6 +10,7 @@ from typing import Any
 from backend.exchange import asserts, promptfoo_csv
 from backend.exchange.plan import MOST_CASES, BadFile, NewCase, Notes, storable, where
 from backend.exchange.promptfoo_parts import CODE, ELSEWHERE, read_any, shown
+from backend.exchange.promptfoo_prompts import WRITTEN
 from backend.exchange.tree import Path, Read, decoded, list_in, number, table_in, texts
 from backend.exchange.tree import given as given_in
 from backend.exchange.upload import Upload
@@ -106,7 +107,7 @@ def cases_of(
         threshold = test.given.get("threshold", test.defaults.get("threshold"))
         for row in values:
             if len(cases) >= MOST_CASES:
-                raise BadFile("many_cases", file=upload.main, most=f"{MOST_CASES:,}")
+                raise BadFile("file_cases", file=upload.main, most=f"{MOST_CASES:,}")
             missing = sorted(wanted - set(row))
             if missing:
                 _told(test).mapped(test.line(), _place(test, "vars"), "empty_variable", name=", ".join(missing))
@@ -138,6 +139,8 @@ def _values(test: Test, upload: Upload) -> list[dict[str, str]] | None:
     columns: list[list[tuple[str, str]]] = []
     expand = not (table_in(test.given, "options") or table_in(test.defaults, "options")).get("disableVarExpansion")
     for name, value in merged.items():
+        if name.startswith(WRITTEN):
+            continue
         field = _place(test, "vars", name)
         line = test.line("vars", name)
         options = value if isinstance(value, list) and expand and all(isinstance(v, str) for v in value) else [value]
@@ -149,7 +152,7 @@ def _values(test: Test, upload: Upload) -> list[dict[str, str]] | None:
     for column in columns:
         count *= len(column)
         if count > MOST_CASES:
-            raise BadFile("many_cases", file=upload.main, most=f"{MOST_CASES:,}")
+            raise BadFile("file_cases", file=upload.main, most=f"{MOST_CASES:,}")
     if count > 1:
         notes.mapped(test.line("vars"), _place(test, "vars"), "product", n=count)
     rows = [dict(combination) for combination in product(*columns)]
@@ -170,7 +173,7 @@ def _text_of(value: Any, upload: Upload, notes: Notes, line: int, field: str) ->
             return decoded(upload.files[inside], inside).strip()
         if re.search(r"\{\{|\{%", value):
             notes.mapped(line, field, "value_is_text", value)
-        return value
+        return value.removesuffix("\n")  # promptfoo takes it off
     notes.mapped(line, field, "value_as_json")
     return texts(value)
 

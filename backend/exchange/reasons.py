@@ -34,7 +34,7 @@ FILES = {  # why a file is not taken at all
     "csv_ragged": "{file}, line {line}: {n} fields, but the header has {header}. Quote fields that hold commas.",
     "csv_prompt": '{file}, line {line}: a table of prompts needs a column "prompt".',
     "line_no_table": '{file}, line {line}: a row is a table in braces, such as {"messages": [...]}.',
-    "many_cases": "{file} makes more than {most} cases. Import it in parts, or shorten its lists of values.",
+    "file_cases": "{file} makes more than {most} cases. Import it in parts, or shorten its lists of values.",
     "many_templates": "{file} holds more than {most} templates. Split it and import the parts.",
     "include_depth": "{file}: include leads more than {most} files deep, or in a circle. Take an include out.",
     "zip_bomb": "{file} unpacks to more than {most} MB, more than {files} files, or more than a hundred times its size. Import its files one by one.",
@@ -140,7 +140,23 @@ PARTS = {  # what became of a part of a file
 }  # fmt: skip
 
 
+REMARKS = {  # what an export does not say, or says in another way
+    "own_left": "{n} cases have checks of their own, which are not in the file",
+    "json_instead": "the YAML would be larger than 1 MB; the file is JSON, which promptfoo reads as well",
+    "check_left": "{name} has no counterpart in promptfoo; only an import here reads it",
+    "case_turns": "a conversation has no counterpart in promptfoo; only an import of the configuration here reads it",
+    "case_expected": "a variable named expected would be taken for the expected answer; only an import of the configuration here reads it",
+    "case_reference": "promptfoo would read a value that begins with file:// or package: from the disk; the case is kept aside",
+    "case_filled": "promptfoo would fill in a variable inside a value of this case; the case is kept aside",
+    "case_columns": "this case has other variables than the table; it is left out",
+    "case_shape": "the turns of {name} differ from those of other cases; this one is empty in the file",
+    "case_unbuilt": "{name} cannot be filled: {problem}",
+    "formula": "a spreadsheet would calculate a cell of this row; import the file there as text",
+    "no_table": "there are no cases, so there is no table",
+}  # fmt: skip
+
+
 def said(code: str, values: Mapping[str, object]) -> str:
     """The sentence. An unknown code is a bug."""
-    text = FILES[code] if code in FILES else PARTS[code]
+    text = {**FILES, **PARTS, **REMARKS}[code]
     return _PLACE.sub(lambda found: str(values.get(found[1], found[0])), text)

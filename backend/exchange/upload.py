@@ -35,8 +35,8 @@ class Upload(NamedTuple):
         return same[0] if len(same) == 1 else None
 
 
-def gather(paths: Sequence[Path | str]) -> Upload:
-    """The first file is the main one. Raises BadFile."""
+def gather(paths: Sequence[Path | str], *, guess_main: bool = False) -> Upload:
+    """The first file is the main one; or, when that is to be guessed, the one that names most of the others. Raises BadFile."""
     files: dict[str, bytes] = {}
     for path in map(Path, paths):
         try:
@@ -49,7 +49,12 @@ def gather(paths: Sequence[Path | str]) -> Upload:
         raise BadFile("no_file")
     if sum(map(len, files.values())) > MOST_BYTES:
         raise BadFile("file_size", file=next(iter(files)), most=MOST_BYTES // 1_000_000)
-    return of_bytes(next(iter(files)), files)
+    return of_bytes(max(files, key=lambda name: _names(files, name)) if guess_main else next(iter(files)), files)
+
+
+def _names(files: dict[str, bytes], name: str) -> int:
+    """How many of the other files a file names."""
+    return sum(other.encode("utf-8") in files[name] for other in files if other != name)
 
 
 def of_bytes(main: str, files: dict[str, bytes]) -> Upload:

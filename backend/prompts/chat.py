@@ -125,10 +125,10 @@ def _asked(template: Template, body: Compiled, values: Mapping[str, Any], one: D
 
 def _written(template: Template, body: Compiled, values: Mapping[str, Any], one: Demonstration) -> str:
     stub = render_tail(body, _with_input(body, values, one)) if template.body else one.input + "\n"
-    return stub + _gap(stub) + one.output + "\n\n"
+    return stub + gap(stub) + one.output + "\n\n"
 
 
-def _gap(stub: str) -> str:
+def gap(stub: str) -> str:
     """A space between "Output:" and the answer; none after a line break, a space, or the full-width "："."""
     return " " if re.search(r"[!-~]\Z", stub) else ""
 

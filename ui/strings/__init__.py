@@ -6,6 +6,7 @@ from ui.strings import (
     build,
     compare,
     engines,
+    exchange,
     gallery,
     label,
     models,
@@ -26,7 +27,7 @@ from ui.strings import (
 
 FILES = (
     shell, problems, work, views, label, build, serve, gallery, tune, suites, compare, quality, boards, order, review, train, rounds,
-    bake, models, engines, people,
+    bake, models, engines, people, exchange,
 )  # fmt: skip
 
 STRINGS: dict[str, tuple[str, ...]] = {key: texts for file in FILES for key, texts in file.STRINGS.items()}

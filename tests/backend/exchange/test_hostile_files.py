@@ -124,7 +124,7 @@ def test_lists_of_values_cannot_multiply_without_end():
         + ", ".join(f"v{i}: [{', '.join('abcdefghij')}]" for i in range(9))
         + "}\n"
     )
-    assert refused("p.yaml", text).code == "many_cases"
+    assert refused("p.yaml", text).code == "file_cases"
 
 
 def test_includes_in_a_circle_end():
