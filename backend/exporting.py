@@ -89,13 +89,17 @@ def _of_suite(store: Store, suite: Suite, template_ids: Sequence[int], notes: No
     templates = [store.get(Template, one) for one in dict.fromkeys(template_ids)]
     if any(one.project_id != suite.project_id for one in templates):
         raise CannotExport("A template belongs to another project. Choose one of this project.", "foreign_template")
-    if suite.own:
-        notes.refused(0, "own", "own_left", n=len(suite.own))
     shown = _shown(store, templates, cases)
     pools = {one.label: _pool(store, one.template) for one in shown if one.demonstrations is None}
     written = tuple(_written(shown, pools, case, f"case {i}", notes) for i, case in enumerate(cases, 1))
     return Sheet(
-        title=suite.name, templates=shown, cases=cases, written=written, checks=suite.checks, threshold=suite.threshold
+        title=suite.name,
+        templates=shown,
+        cases=cases,
+        written=written,
+        checks=suite.checks,
+        threshold=suite.threshold,
+        own=tuple(suite.own.get(str(case.id), {}) for case in cases) if suite.own else (),
     )
 
 

@@ -42,10 +42,11 @@ class Placed(NamedTuple):
 
 
 class Shared(NamedTuple):
-    """What a suite takes of its cases' checks: ``expected`` by case, None where the checks have no say in it."""
+    """What a suite takes of its cases' checks: ``expected`` by case, None where the checks have no say in it; ``own`` by case."""
 
     checks: tuple[Row, ...]
     expected: tuple[str | None, ...]
+    own: tuple[tuple[Row, ...], ...]
 
 
 def convert(given: Any, notes: Notes, line: int, field: str, texts_of: Mapping[str, str] | None = None) -> Row | None:
@@ -104,9 +105,9 @@ def flat(given: Any, notes: Notes, line: int, field: str) -> list[tuple[Any, str
 
 def shared(by_case: Sequence[Sequence[Placed]], notes: Notes, has_expected: bool = False) -> Shared:
     """The checks that every case has. One kind of check whose value differs from case to case becomes the cases' expected
-    answers, unless they have some; a check that only some cases have is refused, since it would fail the others."""
+    answers, unless they have some; a check that only some cases have is those cases' own."""
     if not by_case:
-        return Shared((), ())
+        return Shared((), (), ())
     everywhere = _everywhere(by_case)
     expected: list[str | None] = [None] * len(by_case)
     checks: list[tuple[int, Row]] = [(place, json.loads(key)) for key, place in everywhere.items()]
@@ -121,14 +122,16 @@ def shared(by_case: Sequence[Sequence[Placed]], notes: Notes, has_expected: bool
         checks.append((first, json.loads(form)))
         notes.mapped(by_case[0][first].line, by_case[0][first].field, "assert_expected", name=json.loads(form)["type"])
     for ones in left:
-        for one in ones:
-            notes.refused(
-                one.line, one.field, "assert_some", json.dumps(one.row, ensure_ascii=False), name=one.row["type"]
-            )
+        for one in ones[:MOST_CHECKS]:
+            notes.mapped(one.line, one.field, "assert_own", name=one.row["type"])
+        for one in ones[MOST_CHECKS:]:
+            shown = json.dumps(one.row, ensure_ascii=False)
+            notes.refused(one.line, one.field, "assert_many", shown, most=MOST_CHECKS)
     rows = [row for _, row in sorted(checks, key=lambda pair: pair[0])]
     for row in rows[MOST_CHECKS:]:
         notes.refused(0, "assert", "assert_many", json.dumps(row, ensure_ascii=False), most=MOST_CHECKS)
-    return Shared(tuple(rows[:MOST_CHECKS]), tuple(expected))
+    own = tuple(tuple(one.row for one in ones[:MOST_CHECKS]) for ones in left)
+    return Shared(tuple(rows[:MOST_CHECKS]), tuple(expected), own)
 
 
 def _everywhere(by_case: Sequence[Sequence[Placed]]) -> dict[str, int]:

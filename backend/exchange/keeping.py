@@ -133,12 +133,14 @@ def _suite(
     store: Store, project_id: int, one: NewSuite, cases: tuple[int, ...], person_id: int | None
 ) -> tuple[Suite, bool]:
     ids = tuple(dict.fromkeys(cases[place] for place in one.cases))
-    key = digest_of({"cases": list(ids), "checks": list(one.checks), "threshold": one.threshold})
+    own = {str(cases[place]): dict(row) for place, row in one.own.items()}
+    content = {"cases": list(ids), "checks": list(one.checks), "threshold": one.threshold}
+    key = digest_of({**content, "own": own} if own else content)
     newest = suites.newest(store, project_id, one.name)
     if newest is not None and newest.digest == key:
         return newest, False
     made = Suite(
         project_id=project_id, name=one.name, version=newest.version + 1 if newest else 1, case_ids=ids, checks=one.checks,
-        threshold=one.threshold, digest=key, person_id=person_id,
+        threshold=one.threshold, own=own, digest=key, person_id=person_id,
     )  # fmt: skip
     return store.add(made), True

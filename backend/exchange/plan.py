@@ -103,12 +103,14 @@ class NewCase:
 
 @dataclass(frozen=True, kw_only=True)
 class NewSuite:
-    """``cases`` are places in the plan's list of cases; ``checks`` as backend/suites/checks.py reads them."""
+    """``cases`` are places in the plan's list of cases; ``checks`` as backend/suites/checks.py reads them, and ``own`` by place of a
+    case as backend/suites/own.py does."""
 
     name: str
     cases: tuple[int, ...]
     checks: tuple[dict[str, Any], ...]
     threshold: float | None = None
+    own: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ from backend.exchange.tree import Read, list_in, number, table_in, texts
 from backend.exchange.tree import given as given_in
 from backend.exchange.upload import Upload
 from backend.prompts.template import variables
+from backend.suites.own import row_of
 
 FORMAT = "promptfoo"
 EXPECTED = "expected"
@@ -153,19 +154,28 @@ def _suite(
     checks = list(kept.checks)
     if isinstance(ours, dict):
         cases, checks = _ours(ours, read, cases, checks, notes)
-    threshold = thresholds[0] if thresholds else None
-    if len(set(thresholds)) > 1:
-        notes.refused(0, "threshold", "thresholds_differ")
-        threshold = None
-    if not cases or not checks:
+    thresholds = [_in_range(one, notes) for one in thresholds]
+    alike = len(set(thresholds)) <= 1
+    own = {
+        place: row
+        for place, (rows, least) in enumerate(zip(kept.own, thresholds, strict=True))
+        if (row := row_of(rows, None if alike else least))
+    }
+    if not cases or not (checks or all(own.get(place, {}).get("checks") for place in range(len(cases)))):
         if cases:
             notes.mapped(0, "tests", "no_suite")
         return cases, None
+    threshold = thresholds[0] if alike else None
+    notes.taken(0, "assert", "suite_taken", n=len(cases), checks=len(checks))
+    places = tuple(range(len(cases)))
+    return cases, NewSuite(name=name, cases=places, checks=tuple(checks), threshold=threshold, own=own)
+
+
+def _in_range(threshold: float | None, notes: Notes) -> float | None:
     if threshold is not None and not 0 <= threshold <= 1:
         notes.refused(0, "threshold", "threshold_range", value=f"{threshold:g}")
-        threshold = None
-    notes.taken(0, "assert", "suite_taken", n=len(cases), checks=len(checks))
-    return cases, NewSuite(name=name, cases=tuple(range(len(cases))), checks=tuple(checks), threshold=threshold)
+        return None
+    return threshold
 
 
 def _with_labels(templates: list[NewTemplate], read: Read) -> list[NewTemplate]:

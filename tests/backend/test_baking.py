@@ -34,18 +34,19 @@ SMALL = {"min_answers": 5, "num_train_epochs": 1}
 
 
 class Knowing(ScriptedEngine):
-    """Answers right where the prompt holds demonstrations, and "odd" without; a trained model needs none."""
+    """Answers right where the prompt holds demonstrations, and "odd" without; a model that is not ignorant needs none."""
 
     gone = False
 
     def __init__(self) -> None:
+        self.ignorant = {"base"}  # without demonstrations
         super().__init__(self._say, models=["base", "live", *(f"model-{n}" for n in range(1, 20))])
 
     def _say(self, messages: object, model: str, seed: int) -> str:
         if self.gone:
             raise EngineError("The engine is gone.")
         number = messages[-1]["content"].rpartition(" ")[2]  # type: ignore[index]
-        knows = len(messages) > 1 or model != "base"  # type: ignore[arg-type]
+        knows = len(messages) > 1 or model not in self.ignorant  # type: ignore[arg-type]
         return LABELS[int(number) % 2 == 0] if knows else "odd"
 
 

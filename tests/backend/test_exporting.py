@@ -141,6 +141,19 @@ def test_a_template_read_back_asks_the_same(pieces, system_text):
     assert build_messages(again, values, (), "turns") == build_messages(template, values, (), "turns")
 
 
+def test_checks_and_thresholds_of_single_cases_come_back_as_theirs():
+    cases = tuple(case_of({"q": name}, name) for name in ("one", "two", "three"))
+    own = (
+        {"checks": [{"type": "contains", "value": "{{q}} 100%"}, {"type": "not-equals", "value": "x", "weight": 2.0}]},
+        {},
+        {"threshold": 0.25},
+    )
+    made = promptfoo.configuration(Sheet(title="t", cases=cases, checks=({"type": "equals"},), own=own), Notes(""))
+    (suite,) = back(made).suites
+    assert suite.checks == ({"type": "equals"},) and suite.threshold is None
+    assert suite.own == {0: own[0], 2: own[2]}
+
+
 def test_demonstrations_that_are_always_shown_come_back_as_demonstrations():
     shown = (
         Demonstration(project_id=1, input="{{a}} {", output="{% x", digest=b""),

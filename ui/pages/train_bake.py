@@ -29,7 +29,7 @@ def bake_panel(ui: Ui, project: Any, timer: Any) -> None:
         long = picker(label("bake.long"), "bake-long", scale=3, min_width=160)
         short = picker(label("bake.short"), "bake-short", scale=3, min_width=160)
         most = gr.Number(value=96, precision=0, label=label("bake.most"), elem_id="bake-most", min_width=90, minimum=1)
-        passed = gr.Checkbox(value=True, label=label("bake.passed"), elem_id="bake-passed", scale=2, min_width=160)
+        passed = gr.Checkbox(value=True, label=label("bake.passed"), elem_id="bake-passed", scale=3, min_width=240)
         begin = gr.Button(label("bake.start"), variant="primary", size="sm", elem_id="start-bake", min_width=110)
         stop = gr.Button(label("bake.stop"), size="sm", elem_id="stop-bake", min_width=100, visible=False)
     status, log = drawn.drawn("bake-status"), drawn.drawn("bakes")
@@ -131,20 +131,20 @@ def _ladder(ui: Ui, one: Told) -> Iterator[Any]:
     """The rungs of one bake, the cheapest first, and what baking saved and cost."""
     say = ui.guard.say
     rungs = [*_of_run(ui, one), *_calibrated(ui, one), *_probe(ui, one)]
-    yield drawn.heading(say("bake.ladder"), say("bake.ladder_hint", n=rungs[0][1].n if rungs else 0))
-    yield drawn.curve(
-        say("bake.ladder"), "",
+    yield drawn.heading(say("bake.ladder"), say("bake.ladder_hint", n=rungs[0][1].n))
+    yield drawn.rungs(
+        say("bake.ladder"),
         [
-            {"name": name, "value": e.value, "low": e.low, "high": e.high, "lowest": e.low, "highest": e.high, "chosen": False,
-             "hint": f"{name}: {_percent(e)}"}
-            for name, e, *_ in rungs
+            (
+                name,
+                e.value,
+                e.low,
+                e.high,
+                _percent(e) + (say("bake.costs", tokens=tokens, seconds=seconds) if tokens else ""),
+            )
+            for name, e, tokens, seconds in rungs
         ],
-    )  # fmt: skip
-    yield drawn.table(
-        [say(f"bake.rung.{name}") for name in ("way", "accuracy", "tokens", "seconds")],
-        [(at, (name, _percent(e), tokens, seconds)) for at, (name, e, tokens, seconds) in enumerate(rungs)],
-        caption=say("bake.ladder"), empty="", numbers=(2, 3),
-    )  # fmt: skip
+    )
     summary = testing.summary(ui.store, ui.guard.person(), one.bake.test_run_id or 0)
     before, after = summary.columns[0], summary.columns[2]
     pair = next(pair for pair in summary.pairs if pair.arm == 2)
@@ -184,7 +184,7 @@ def _calibrated(ui: Ui, one: Told) -> Iterator[Rung]:
         ]
         if searched:
             best = max(searched, key=lambda method: method.accuracy.value)
-            yield ui.guard.say("bake.way.calibrated", method=best.name), methods[best.name].accuracy, "–", "–"
+            yield ui.guard.say("bake.way.calibrated", method=best.name), methods[best.name].accuracy, "", ""
             return
 
 
@@ -192,7 +192,7 @@ def _probe(ui: Ui, one: Told) -> Iterator[Rung]:
     probe = one.bake.facts.get("probe")
     if probe:
         e = Estimate(probe["value"], probe["low"], probe["high"], probe["n"])
-        yield ui.guard.say("bake.way.probe", n=probe["learnt"]), e, "–", "–"
+        yield ui.guard.say("bake.way.probe", n=probe["learnt"]), e, "", ""
 
 
 def _percent(e: Estimate) -> str:

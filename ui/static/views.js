@@ -209,6 +209,24 @@ const DRAW = {
     return node;
   },
 
+  rungs(part) {
+    const list = make("ul", "vw-rungs");
+    list.setAttribute("aria-label", part.caption);
+    for (const [name, value, low, high, said] of part.rows) {
+      const row = make("li");
+      const track = make("span", "vw-track");
+      const bar = make("i", "vw-fill");
+      const whisker = make("i", "vw-whisker");
+      bar.style.width = `${100 * value}%`;
+      whisker.style.left = `${100 * low}%`;
+      whisker.style.width = `${100 * (high - low)}%`;
+      track.append(bar, whisker);
+      row.append(make("span", "vw-name", name), track, make("span", "vw-said", said));
+      list.append(row);
+    }
+    return list;
+  },
+
   command(part) {
     const node = make("div", "vw-command");
     const code = make("code", "", part.text);

@@ -158,3 +158,9 @@ def curve(caption: str, x: str, points: Iterable[Mapping[str, Any]]) -> Part | N
     and their range as whiskers. Nothing without points."""
     shown = [dict(point) for point in points]
     return {"t": "curve", "caption": caption, "x": x, "points": shown} if shown else None
+
+
+def rungs(caption: str, rows: Iterable[tuple[str, float, float, float, str]]) -> Part | None:
+    """A bar for each (name, share, low, high, what is said of it), with its interval as a whisker. Nothing without rows."""
+    shown = [list(row) for row in rows]
+    return {"t": "rungs", "caption": caption, "rows": shown} if shown else None

@@ -48,7 +48,7 @@ def configuration(sheet: Sheet, notes: Notes) -> Exported:
             notes.refused(0, f"case {place + 1}", reason)
             kept.append({"at": place, **_case_row(case)})
         else:
-            tests.append(_test(case, variables))
+            tests.append(_test(case, variables) | _own(sheet, place, notes))
     top: Row = {"description": sheet.title, "providers": ["echo"]}
     top["prompts"] = [
         {"label": one.label, "raw": _raw(one, shapes.get(one.label), notes)} for one in sheet.templates
@@ -76,7 +76,9 @@ def configuration(sheet: Sheet, notes: Notes) -> Exported:
 
 
 def table(sheet: Sheet, notes: Notes) -> Exported:
-    """The cases with their checks as a table of tests."""
+    """The cases with their checks as a table of tests. Checks of single cases would need columns of their own: they are left out."""
+    if sheet.own:
+        notes.refused(0, "own", "own_left", n=sum(bool(row) for row in sheet.own))
     has_expected = any(case.expected is not None for case in sheet.cases)
     cells, configs, metric = _cells(sheet, notes)
     names = list(dict.fromkeys(name for case in sheet.cases for name in case.values or {}))
@@ -237,6 +239,17 @@ def _test(case: Case, variables: dict[str, str]) -> Row:
     if case.tags:
         test["metadata"] = {"tags": list(case.tags)}
     return test
+
+
+def _own(sheet: Sheet, place: int, notes: Notes) -> Row:
+    """The assertions and the threshold that a case has beside those of all."""
+    own = sheet.own[place] if sheet.own else {}
+    rows = [(row, _assertion(row)) for row in own.get("checks", ())]
+    for row, one in rows:
+        if one is None:
+            notes.refused(0, f"case {place + 1}", "check_left", name=row["type"])
+    found: Row = {"assert": [one for _, one in rows if one is not None]} if any(one for _, one in rows) else {}
+    return found if own.get("threshold") is None else {**found, "threshold": own["threshold"]}
 
 
 def _case_row(case: Case) -> Row:

@@ -45,6 +45,7 @@ class Sheet:
     written: tuple[Mapping[str, tuple[Message, ...]], ...] = ()
     checks: tuple[dict[str, Any], ...] = ()
     threshold: float | None = None
+    own: tuple[Mapping[str, Any], ...] = ()  # by case {"checks", "threshold"} that are its own; empty: no case has any
     answers: tuple[Answered, ...] = ()
 
 

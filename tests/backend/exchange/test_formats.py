@@ -50,7 +50,7 @@ def test_code_is_shown_with_its_line_and_never_run():
     refused = told(plan, "refused")
     assert ("refunds.promptfoo.yaml", 14, "prompts[4]", "code") in refused
     assert ("refunds.promptfoo.yaml", 30, "tests[1].assert[2]", "assert_code") in refused
-    assert ("refunds.promptfoo.yaml", 38, "tests[2].assert[2]", "assert_some") in refused
+    assert ("refunds.promptfoo.yaml", 38, "tests[2].assert[2]", "assert_own") in told(plan, "mapped")
     shown = next(note.shown for note in plan.notes if note.code == "assert_code")
     assert "output.length < 200" in shown
 
@@ -128,11 +128,20 @@ def test_a_variable_named_expected_is_the_answer_and_no_input():
     assert used.cases[0].values == {"q": "one", "expected": "1"}
 
 
-def test_an_assertion_that_only_some_tests_have_is_refused_and_not_asked_of_the_others():
+def test_an_assertion_that_only_some_tests_have_is_theirs_and_not_asked_of_the_others():
     text = "tests:\n- vars: {q: a}\n  assert: [{type: contains, value: x}, {type: is-json}]\n- vars: {q: b}\n  assert: [{type: is-json}]\n"
     plan = plan_from("p.yaml", text)
     assert plan.suites[0].checks == ({"type": "is-json"},)
-    assert ("p.yaml", 3, "tests[1].assert[1]", "assert_some") in told(plan, "refused")
+    assert plan.suites[0].own == {0: {"checks": [{"type": "contains", "value": "x"}]}}
+    assert ("p.yaml", 3, "tests[1].assert[1]", "assert_own") in told(plan, "mapped")
+
+
+def test_thresholds_that_differ_are_those_of_their_cases():
+    text = "tests:\n- vars: {q: a}\n  threshold: .5\n  assert: [{type: is-json}]\n- vars: {q: b}\n  assert: [{type: is-json}]\n"
+    suite = plan_from("p.yaml", text).suites[0]
+    assert (suite.threshold, suite.own) == (None, {0: {"threshold": 0.5}})
+    both = plan_from("p.yaml", text.replace("{q: b}", "{q: b}\n  threshold: .5")).suites[0]
+    assert (both.threshold, both.own) == (0.5, {})
 
 
 def test_numbers_of_a_schema_are_numbers():
