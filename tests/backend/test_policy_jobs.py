@@ -91,16 +91,16 @@ def no_demonstrations(store: Store) -> None:
 
 
 def across_prompts(store: Store, engine: ScriptedEngine, annotator: Person, project: Project, count: int) -> None:
-    """Judged pairs whose answers have different prompts of one case, as two templates side by side give them."""
+    """Judged pairs whose answers have different prompts of one case, as two sets of demonstrations give them."""
     comparing.refill(store, engine, project_id=project.id or 0, target=count)
     for comparison in store.find(Comparison, "status = 'open'"):
         one = comparisons.completions_of(store, comparison.id or 0)[0]
         prompt = comparisons.prompt_of(store, one.id or 0)
         said = ({"role": "user", "content": f"otherwise {comparison.id}"},)
-        other = store.add(replace(prompt, id=None, template_id=None, messages=said, digest=uuid.uuid4().bytes * 2))
+        other = store.add(replace(prompt, id=None, messages=said, digest=uuid.uuid4().bytes * 2))
         two = store.add(replace(one, id=None, prompt_id=other.id or 0, text=f"another {comparison.id}"))
         store.db.conn.execute("update comparisons set status = 'retired' where id = ?", [comparison.id])
-        made = replace(comparison, id=None, reason="two templates")
+        made = replace(comparison, id=None, reason="two sets of demonstrations")
         comparisons.add_comparison(store, made, [one.id or 0, two.id or 0])
     for _ in range(count):
         desk = labelling.next_desk(store, annotator, project.id or 0)

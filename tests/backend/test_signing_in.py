@@ -171,7 +171,7 @@ def test_only_admins_administer_and_the_table_is_what_we_promise(house):
         role: {action for action, roles in MAY.items() if role in roles} for role in ("annotator", "engineer", "admin")
     }
     assert allowed["annotator"] == {"label"}
-    assert allowed["engineer"] == {"label", "build", "compare", "import", "review", "see_models"}
+    assert allowed["engineer"] == {"label", "build", "compare", "import", "review", "see_models", "serve"}
     assert allowed["admin"] == set(MAY)
     with pytest.raises(Denied, match="session has ended"):
         require(None, "label")

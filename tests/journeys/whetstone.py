@@ -94,13 +94,14 @@ def accept(page: Page, link: str) -> None:
 
 
 def judge(page: Page, count: int, keys: str = "12T34") -> None:
-    """Judge comparisons by keyboard alone; each is saved before the next is looked at."""
+    """Judge comparisons by keyboard alone, until the last one is saved: the next one is shown before the server has said so."""
     for turn in range(count):
         page.wait_for_selector("#desk[data-ready]:not([data-ready=empty])")
         desk = page.get_attribute("#desk", "data-ready")
         page.keyboard.press(keys[turn % len(keys)])
         page.keyboard.press("Enter")
         page.wait_for_selector(f"#desk:not([data-ready='{desk}'])")
+    page.wait_for_function("!Object.keys(localStorage).some((key) => key.includes(':submit:'))")
 
 
 def choose(page: Page, field: str, text: str) -> None:

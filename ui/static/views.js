@@ -214,7 +214,7 @@ const DRAW = {
     list.setAttribute("aria-label", part.caption);
     for (const [name, value, low, high, said] of part.rows) {
       const row = make("li");
-      const track = make("span", "vw-track");
+      const track = make("span", "vw-way");
       const bar = make("i", "vw-fill");
       const whisker = make("i", "vw-whisker");
       bar.style.width = `${100 * value}%`;
