@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from transformers import AutoTokenizer
 
 from backend.prompts import calibrate
-from bench import report, workload
+from bench import matrix, report, workload
 from bench.generation import run
 from bench.training import CACHE, PAIRS, PeerFailed
 
@@ -62,7 +62,9 @@ def measure(quick: bool, only: str | None = None, pairs: Path | None = None) -> 
     name = f"{ORDERS} orders x {PROBES} cases ({size}, {_each(ours)} against {_each(once)} ms a case)"
     rows.append(report.row(name, "a forward per case", ours["cpu_seconds_a_case"], once["cpu_seconds_a_case"], SHARE))
     facts.append({"work": "orders", "size": size, **search})
-    return report.Found(rows, {"runs": facts})
+    print(report.table(rows), flush=True)
+    page = matrix.measure(quick)
+    return report.Found([*rows, *page["rows"]], {"runs": [*facts, {"work": "matrix", **page["facts"]}]})
 
 
 def scoring(folder: Path, size: str, ways: list[str], times: int, work: Work) -> dict[str, Any]:
