@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 from backend.problem import Problem
 from backend.prompts import calibrate
-from backend.prompts.fewshot import MOST_DEMONSTRATIONS, FewShot, choose, leaks
+from backend.prompts.fewshot import CASE_WISE, MOST_DEMONSTRATIONS, FewShot, choose, leaks
 from backend.prompts.labelwords import text_of, truth_of
 from feedback_db.types import Case, Demonstration, MeasurementKind, Template
 
@@ -22,7 +22,6 @@ COUNTS = (0, 1, 2, 4, 8, 16, 32)
 SEEDS = 5
 SEARCHED = 30  # cases a search looks at, unless said otherwise; our choice
 MOST_SEARCHED, MOST_TEST = 200, 200
-CASE_WISE = ("nearest", "varied")
 
 
 class CannotMeasure(Problem):

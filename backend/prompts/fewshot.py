@@ -13,13 +13,15 @@ from typing import Any, Literal, get_args
 from backend.problem import Problem
 from feedback_db.types import Demonstration
 
-Choose = Literal["fixed", "seeded", "nearest", "varied", "balanced"]
+Choose = Literal["fixed", "seeded", "nearest", "bm25", "varied", "balanced"]
+CASE_WISE: tuple[Choose, ...] = ("nearest", "bm25", "varied")  # what is chosen depends on the case
 Order = Literal["listed", "nearest_last", "seeded"]
 Shape = Literal["turns", "text"]
 
 MOST_DEMONSTRATIONS = 32
 LEAK_GRAM = 5
 LEAK_JACCARD = 0.8  # our choice
+BM25_K1, BM25_B = 1.2, 0.75  # the values in common use
 NEAR = 0.5  # how much nearness counts against difference from what was taken, for ``varied``; our choice
 
 
@@ -88,6 +90,8 @@ def choose(pool: Sequence[Demonstration], query: str, few_shot: FewShot) -> list
         fit = _in_rounds(fit, few_shot.seed)
     elif few_shot.choose == "nearest":
         fit = _by_similarity(fit, query)[::-1]
+    elif few_shot.choose == "bm25":
+        fit = _by_bm25(fit, query)
     elif few_shot.choose == "varied":
         fit = _varied(fit, query, few_shot.k)
     taken = fit[: few_shot.k]
@@ -95,7 +99,7 @@ def choose(pool: Sequence[Demonstration], query: str, few_shot: FewShot) -> list
         Random(f"order {few_shot.seed}").shuffle(taken)
     elif few_shot.order == "nearest_last":
         taken = _by_similarity(taken, query)
-    elif few_shot.choose in ("nearest", "varied"):
+    elif few_shot.choose in CASE_WISE:
         taken.reverse()
     return taken
 
@@ -161,6 +165,28 @@ def _by_similarity(pool: Sequence[Demonstration], query: str) -> list[Demonstrat
     """Nearest last; between equals the one with the smaller id counts as nearer."""
     scored = zip(similarities(pool, query), pool, strict=True)
     return [demonstration for _, demonstration in sorted(scored, key=lambda pair: (round(pair[0], 9), -_id(pair[1])))]
+
+
+def _by_bm25(pool: Sequence[Demonstration], query: str) -> list[Demonstration]:
+    """Best first by BM25 (Robertson & Zaragoza 2009, equation 3.15) over character 2- and 3-grams: a long text is not near for being
+    long, and what is said twice counts less than twice. Between equals the smaller id comes first."""
+    texts = [features(normalised(demonstration.input)) for demonstration in pool]
+    known = Counter(gram for text in texts for gram in text)
+    lengths = [sum(text.values()) for text in texts]
+    mean = sum(lengths) / len(lengths) if lengths else 1.0
+    asked = {
+        gram: math.log(1 + (len(texts) - known[gram] + 0.5) / (known[gram] + 0.5))
+        for gram in features(normalised(query))
+    }
+
+    def score(text: Mapping[str, int], length: int) -> float:
+        long = BM25_K1 * (1 - BM25_B + BM25_B * length / mean)
+        return sum(
+            weight * text[gram] * (BM25_K1 + 1) / (text[gram] + long) for gram, weight in asked.items() if gram in text
+        )
+
+    scored = zip(map(score, texts, lengths), pool, strict=True)
+    return [one for _, one in sorted(scored, key=lambda pair: (-round(pair[0], 9), _id(pair[1])))]
 
 
 def _named(pool: Sequence[Demonstration], ids: Sequence[int]) -> list[Demonstration]:

@@ -21,6 +21,7 @@ STRINGS = {
     "build.choose.fixed": ("by hand", "手动"),
     "build.choose.seeded": ("at random", "随机"),
     "build.choose.nearest": ("nearest", "与用例最近"),
+    "build.choose.bm25": ("nearest by BM25", "BM25 最近"),
     "build.choose.varied": ("near and varied", "相近且多样"),
     "build.choose.balanced": ("balanced", "按标签均衡"),
     "build.order": ("Order", "顺序"),

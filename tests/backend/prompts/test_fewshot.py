@@ -1,8 +1,10 @@
 """Which demonstrations are chosen, and that the case itself never is one."""
 
+import math
 import subprocess
 import sys
 import time
+from collections import Counter
 
 import pytest
 
@@ -65,6 +67,30 @@ def test_varied_takes_near_ones_that_differ_from_each_other():
     first, second = ids({"k": 2, "choose": "varied"}, query, pool)[::-1]
     assert first in (1, 2) and second in (3, 4)
     assert sorted(ids({"k": 9, "choose": "varied"}, query, pool)) == [1, 2, 3, 4]
+
+
+def test_bm25_is_the_formula_over_grams_and_shows_the_best_last():
+    texts = ["refund for a chair", "where is my parcel, where is it, where is it now", "my parcel", "退款多久到账"]
+    pool = [demonstration(n, text) for n, text in enumerate(texts, 1)]
+    query = "where is my parcel"
+
+    def grams(text: str) -> Counter[str]:
+        return Counter(text[i : i + n] for n in (2, 3) for i in range(len(text) - n + 1))
+
+    counted = [grams(text) for text in texts]
+    mean = sum(sum(one.values()) for one in counted) / 4
+    expected = []
+    for one in counted:
+        total = 0.0
+        for gram in grams(query):
+            df = sum(gram in other for other in counted)
+            idf = math.log((4 - df + 0.5) / (df + 0.5) + 1)
+            total += idf * one[gram] * 2.2 / (one[gram] + 1.2 * (0.25 + 0.75 * sum(one.values()) / mean))
+        expected.append(total)
+    order = sorted(range(4), key=lambda i: expected[i])
+    assert ids({"k": 4, "choose": "bm25"}, query, pool) == [i + 1 for i in order] and order[-1] == 1
+    assert ids({"k": 1, "choose": "bm25"}, "退款什么时候到", pool) == [4]
+    assert ids({"k": 3, "choose": "bm25"}, query, []) == []
 
 
 def test_a_thousand_are_ranked_for_variety_in_little_time():
