@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from backend.training.chat_ids import chat_ids, text_ids
 from backend.training.draws import generator
 
 Row = TypeVar("Row")
@@ -250,15 +251,14 @@ class Tokens:
     def prefix(self, messages: Sequence[dict[str, str]]) -> list[int]:
         """A conversation up to where the answer begins."""
         if getattr(self.tokenizer, "chat_template", None):
-            text = self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
-            return self._ids(text)
+            return chat_ids(self.tokenizer, messages)
         # A base without a template: plain lines. A model in use brings its own template.
         text = "\n".join(f"{m['role'].capitalize()}: {m['content']}" for m in messages) + "\nAssistant:"
-        return self._ids(text)
+        return text_ids(self.tokenizer, text)
 
     def answer(self, text: str, has_ended: bool) -> list[int]:
         """Never taken from the joined string: a token must not span the border."""
-        return self._ids(text) + [int(self.tokenizer.eos_token_id)] * has_ended
+        return text_ids(self.tokenizer, text) + [int(self.tokenizer.eos_token_id)] * has_ended
 
     def joined(self, prefix: Sequence[int], answers: Sequence[Sequence[int]]) -> list[list[int]] | None:
         """Prefix and answer for every answer. Too long: the prefix loses its front, the same for all answers, since
@@ -274,9 +274,6 @@ class Tokens:
             return list(prefix)
         self.counts["cases_cut"] += 1
         return list(prefix[-room:])
-
-    def _ids(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def microbatches(

@@ -24,6 +24,7 @@ from transformers import Cache, GenerationConfig
 from backend.decoder.stack import Stack, can_stack
 from backend.registry import artifacts
 from backend.training import families
+from backend.training.chat_ids import ControlTokens, chat_ids
 from backend.training.data import Tokens
 
 from .placing import ModelProblem
@@ -98,18 +99,18 @@ class Base:
         An encoder-decoder without one gets plain lines, as in training, which always end where an answer begins.
         """
         if not self.tokenizer.chat_template and self.is_encoder_decoder:  # hardly one of them brings any
-            self.refuse_control_tokens(messages)
             return Tokens(self.tokenizer, self.context).prefix([dict(message) for message in messages])
-        text = self.chat_text(messages, add_generation_prompt=add_generation_prompt)
-        return self.tokenizer.encode(text, add_special_tokens=False)
+        self._must_have_a_template()
+        try:
+            return chat_ids(self.tokenizer, messages, add_generation_prompt=add_generation_prompt)
+        except ControlTokens as problem:
+            raise ModelProblem(f"{problem} Remove it or write it differently.") from problem
+        except Exception as problem:  # a template is a program of the model's author and may raise anything
+            raise ModelProblem(f"The model's chat template refuses this conversation: {problem}") from problem
 
     def chat_text(self, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool = True) -> str:
         """A conversation as the model's own chat template writes it. Raises ModelProblem."""
-        if not self.tokenizer.chat_template:
-            raise ModelProblem(
-                f"The model {self.name} has no chat template, so it cannot answer a conversation. "
-                "Choose an instruct model, or add a chat_template.jinja to its folder."
-            )
+        self._must_have_a_template()
         self.refuse_control_tokens(messages)
         try:
             return str(
@@ -119,6 +120,13 @@ class Base:
             )
         except Exception as problem:  # a template is a program of the model's author and may raise anything
             raise ModelProblem(f"The model's chat template refuses this conversation: {problem}") from problem
+
+    def _must_have_a_template(self) -> None:
+        if not self.tokenizer.chat_template:
+            raise ModelProblem(
+                f"The model {self.name} has no chat template, so it cannot answer a conversation. "
+                "Choose an instruct model, or add a chat_template.jinja to its folder."
+            )
 
     def text_tokens(self, text: str) -> list[int]:
         """The tokens of a bare prompt; a beginning-of-text token is added once where the tokenizer wants one."""

@@ -91,7 +91,6 @@ class Reader:
         """
         tokens = Tokens(self._base.tokenizer, model.longest)
         prefix = self._base.chat_tokens(messages)
-        self._base.refuse_control_tokens([{"content": text} for text, _ in answers])
         own = [tokens.answer(text, has_ended) for text, has_ended in answers]
         if not all(own):
             raise ModelProblem("An answer that is empty and has not ended has no token to be scored at.")

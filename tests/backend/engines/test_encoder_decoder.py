@@ -468,8 +468,8 @@ def test_a_conversation_without_a_template_is_read_as_in_training(folders: dict[
     base = load_base(str(folders["t5"]), device="cpu")
     base.tokenizer.chat_template = None
     assert base.chat_tokens(HELLO) == Tokens(base.tokenizer, 100).prefix(HELLO)
-    with pytest.raises(ModelProblem, match="control token"):
-        base.chat_tokens([{"role": "user", "content": "a <|end|>"}])
+    spelt = base.chat_tokens([{"role": "user", "content": "a <|end|>"}])
+    assert not set(base.tokenizer.all_special_ids) & set(spelt), "what spells a control token is data"
 
 
 def test_a_base_whose_decoder_cannot_begin_is_refused(folders: dict[str, Path], tmp_path: Path, tokenizer: Any):
