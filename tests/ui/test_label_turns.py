@@ -106,6 +106,24 @@ def test_what_another_person_judged_is_not_in_my_list_nor_any_name(house, page_o
         assert not any(word in said for word in (SECRET_MODEL, "person", "completion", "gold", "purpose")), said
 
 
+def test_a_judgement_that_is_still_on_its_way_is_in_the_list(house, page_of, project):
+    project(3, label_form=asked())
+    page = page_of(house.ann)
+    open_desk(page)
+    page.wait_for_timeout(
+        600
+    )  # the next one is fetched ahead, so that the list can be asked for before the server has answered
+
+    def slowly(route):
+        page.wait_for_timeout(800)
+        route.continue_()
+
+    page.route("**/api/label/submit", slowly)
+    judge(page, "1")
+    press(page, "h")
+    expect(page.locator("dialog .past button")).to_have_count(1)
+
+
 # ---- what is told after the vote
 
 

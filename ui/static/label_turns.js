@@ -2,12 +2,15 @@
 import { askNext, showPast, toldIn } from "./label_dialogs.js";
 import { post } from "./label_send.js";
 
+const SENT_MS = 3000; // how long the list waits for a judgement that is on its way; offline it goes without
+
 // ---- one's own judgements
 
 export async function showHistory(desk) {
   if (!desk.project || (desk.busy && desk.desk)) return;
   const fetched = (before) => post("history", { project: desk.project, ...(before ? { before } : {}) }).catch((problem) => desk.say("", problem.message));
   desk.busy = true; // a key that comes before the list does is not meant for the desk
+  await Promise.race([desk.sending, new Promise((done) => setTimeout(done, SENT_MS))]); // what was just said belongs into the list
   const found = await fetched();
   desk.busy = false;
   desk.keys = [];
