@@ -16,11 +16,11 @@ STRINGS = {
     "suites.paste_hint": (
         (
             "CSV with a header, or one JSON table per line. The column expected is the expected answer, the others are variables. "
-            "__expected, __expected1 … are checks of that case alone (contains:refund), __threshold is its own threshold."
+            "A column __expected holds a check of that case alone (contains:refund); more such columns, and its threshold, as in promptfoo."
         ),
         (
             "带表头的 CSV,或每行一个 JSON 对象。expected 列为期望回答,其余列为变量。"
-            "__expected、__expected1……为该用例自己的检查(如 contains:退款),__threshold 为其自己的阈值。"
+            "列 __expected 为该用例自己的检查(如 contains:退款);更多此类列及其阈值的写法与 promptfoo 相同。"
         ),
     ),
     "suites.checks": ("Checks, one per line", "检查,每行一条"),
