@@ -65,6 +65,17 @@ def test_a_whole_queue_is_labelled_by_keyboard_alone(house, page_of, project):
     assert chosen(page) == "a1" and "clear and polite" in page.input_value("#rationale")
 
 
+def test_a_link_opens_the_queue_of_its_project(house, page_of, project):
+    first, second = project(2), project(2)
+    house.store.db.conn.execute("update projects set archived_at = null where id = ?", [first.id])
+    page = page_of(house.ann)
+    for wanted in (second, first):
+        page.goto(f"/label/?project={wanted.id}")
+        ready(page)
+        expect(page.locator("#project")).to_have_value(str(wanted.id))
+    house.store.db.conn.execute("update projects set archived_at = 1 where id = ?", [first.id])
+
+
 def test_ten_rapid_judgements_lose_nothing_and_rapid_enters_store_one(house, page_of, project):
     work = project(12)
     page = page_of(house.eve)

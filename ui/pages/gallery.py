@@ -171,7 +171,7 @@ def _told(ui: Ui, found: Scenario, added: Added) -> dict[str, Any]:
             [
                 (say("nav.build"), link(say("gallery.to_build"), f"/studio/?project={project}&template={added.template.id}")),
                 (say("nav.suites"), link(to_test, f"/studio/test?project={project}")),
-                (say("nav.label"), link(say("gallery.to_label"), "/label/")),
+                (say("nav.label"), link(say("gallery.to_label"), f"/label/?project={project}")),
             ]
         ),
     )  # fmt: skip

@@ -45,8 +45,9 @@ class Desk {
     this.layout = Object.hasOwn(LAYOUTS, this.kept.get("layout")) ? this.kept.get("layout") : "digits";
     await this.sendKept();
     this.view.project.replaceChildren(...projects.map(({ id, name }) => el("option", { value: String(id) }, name)));
+    const asked = Number(new URLSearchParams(location.search).get("project")); // a link to one project's queue
     const last = this.kept.get("project");
-    const chosen = projects.find(({ id }) => id === last) || projects.find(({ waiting }) => waiting) || projects[0];
+    const chosen = projects.find(({ id }) => id === asked) || projects.find(({ id }) => id === last) || projects.find(({ waiting }) => waiting) || projects[0];
     if (!chosen) {
       this.empty(null);
       return;
