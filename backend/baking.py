@@ -17,10 +17,9 @@ from backend.engines.client import Client, EngineError
 from backend.engines.kept import SamplingSettings, keep_prompt, keep_sampling
 from backend.jobs import ordering
 from backend.problem import Problem
-from backend.prompts.digest import digest_of
 from backend.stats.agreement import share
 from backend.stats.linear import classify
-from backend.suites.own import graders_of
+from backend.suites.own import graders_of, suite_digest
 from backend.training import settings as training
 from feedback_db import Store, audit, bakes, models, snapshots, suites
 from feedback_db.cases import conversation
@@ -134,7 +133,7 @@ def advance(store: Store, engine: Engine) -> None:
     for bake in bakes.under_way(store):
         try:
             _move_on(store, engine, bake)
-        except EngineError:  # it may answer the next time
+        except EngineError:  # it rests or starts anew: it is asked again the next time
             continue
         except Problem as problem:
             bakes.update(store, bake, "failed", why=str(problem))
@@ -223,8 +222,7 @@ def _part(store: Store, person: Person, suite: Suite, name: str, case_ids: list[
     """The suite with these of its cases alone, as a suite of its own; one that is there already is that one."""
     own = {str(id): suite.own[str(id)] for id in case_ids if str(id) in suite.own}
     called = f"{suite.name} · {name}"[:120]
-    content = {"cases": case_ids, "checks": list(suite.checks), "threshold": suite.threshold}
-    key = digest_of({**content, "own": own} if own else content)
+    key = suite_digest(case_ids, suite.checks, suite.threshold, own)
     newest = suites.newest(store, suite.project_id, called)
     if newest is not None and newest.digest == key:
         return newest

@@ -10,6 +10,7 @@ from backend.exchange import scenario as files
 from backend.exchange.scenario import Asked, Scenario, Shown, Version
 from backend.problem import Problem
 from backend.prompts import digest
+from backend.suites.own import suite_digest
 from feedback_db import Store, audit, prompts, suites
 from feedback_db.types import Case, Demonstration, Guideline, Person, Project, Split, Suite, Template
 
@@ -191,7 +192,7 @@ def _case(store: Store, person: Person, project_id: int, chosen: Scenario, asked
 def _suite(store: Store, person: Person, project_id: int, chosen: Scenario, case_ids: list[int]) -> Suite:
     """The newest of its name where it says the same, else the next version."""
     ids, rows = tuple(dict.fromkeys(case_ids)), chosen.checks
-    key = digest.digest_of({"cases": list(ids), "checks": list(rows), "threshold": chosen.threshold})
+    key = suite_digest(ids, rows, chosen.threshold, {})
     newest = suites.newest(store, project_id, chosen.suite)
     if newest is not None and newest.digest == key:
         return newest

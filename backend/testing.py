@@ -8,11 +8,10 @@ from typing import Any, NamedTuple
 from backend import access
 from backend.engines.kept import SamplingSettings, keep_sampling
 from backend.problem import Problem
-from backend.prompts.digest import digest_of
 from backend.suites import agreeing, grading, pasted, written
 from backend.suites.checks import parse
 from backend.suites.looking import Looks, Show
-from backend.suites.own import asked_by, graders_of, row_of
+from backend.suites.own import asked_by, graders_of, row_of, suite_digest
 from backend.suites.summary import Summary, summed
 from feedback_db import Store, audit, models, suites
 from feedback_db.types import Case, Cell, Completion, Model, Person, Suite, SuiteRun, Template
@@ -148,8 +147,7 @@ def save_suite(
             "no_checks" if unchecked == len(ids) else "unchecked_cases",
             n=unchecked,
         )
-    content = {"cases": list(ids), "checks": list(rows), "threshold": threshold}
-    key = digest_of({**content, "own": alone} if alone else content)
+    key = suite_digest(ids, rows, threshold, alone)
     with store.write():
         if any(store.get(Case, case_id).project_id != project_id for case_id in ids):
             raise CannotTest("A case belongs to another project. Take it out of the suite.", "foreign_case")

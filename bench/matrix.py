@@ -9,10 +9,8 @@ from __future__ import annotations
 import hashlib
 import importlib
 import shutil
-import socket
 import statistics
 import tempfile
-import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -22,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import uvicorn
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from backend import opening, prompting, signing_in, starting, testing
@@ -43,6 +40,7 @@ from ui.web import create_app
 TRIED = importlib.import_module(
     "tests.backend.prompts.test_template"
 )  # the templates that the tests hold to the same limits
+serving = importlib.import_module("tests.ui.house").serving  # an app on a free port, as the tests open it
 CASES, COLUMNS = 2_500, 8  # 20,000 cells
 OPEN_SECONDS, LOOK_SECONDS, RENDER_SECONDS = 2.0, 0.1, 50e-6
 HOSTILE_SECONDS, HOSTILE_MB = 0.5, 64.0
@@ -151,7 +149,7 @@ def _page(folder: Path, times: int) -> tuple[list[report.Row], dict[str, Any]]:
             executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
         )
         for _ in range(times):
-            with _serving(create_app(ui)) as address, _opened(browser, ui.store, person, address) as page:
+            with serving(create_app(ui)) as address, _opened(browser, ui.store, person, address) as page:
                 cold.append(_open(page, f"{address}/studio/test?run={run.id}"))
                 warm.append(_open(page, f"{address}/studio/test?run={run.id}"))
                 turned += _turn(page, 5)
@@ -205,25 +203,6 @@ def _house(folder: Path) -> tuple[Ui, Person, SuiteRun]:
     while testing.progress(store, person, run.id or 0).done < run.total - 10 * LEFT:
         running.advance(store, engine)
     return Ui(store=store, engine=engine, jobs=None, settings=settings, text=Text()), person, run
-
-
-@contextmanager
-def _serving(app: Any) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = uvicorn.Server(
-        uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning", access_log=False, proxy_headers=False)
-    )
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.should_exit = True
-        thread.join(timeout=10)
 
 
 @contextmanager

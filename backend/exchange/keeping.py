@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from backend.exchange import judged
 from backend.exchange.plan import NewCase, NewDemonstration, NewSuite, NewTemplate, Plan
 from backend.prompts.chat import variables_of
-from backend.prompts.digest import case_digest, demonstration_digest, digest_of, split_of, template_digest
+from backend.prompts.digest import case_digest, demonstration_digest, split_of, template_digest
+from backend.suites.own import suite_digest
 from feedback_db import Store, prompts, suites
 from feedback_db.types import Case, Demonstration, Suite, Template
 
@@ -134,8 +135,7 @@ def _suite(
 ) -> tuple[Suite, bool]:
     ids = tuple(dict.fromkeys(cases[place] for place in one.cases))
     own = {str(cases[place]): dict(row) for place, row in one.own.items()}
-    content = {"cases": list(ids), "checks": list(one.checks), "threshold": one.threshold}
-    key = digest_of({**content, "own": own} if own else content)
+    key = suite_digest(ids, one.checks, one.threshold, own)
     newest = suites.newest(store, project_id, one.name)
     if newest is not None and newest.digest == key:
         return newest, False

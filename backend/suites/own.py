@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from backend.prompts.digest import digest_of
 from backend.suites.checks import Check, parse
 from backend.suites.grading import GRADED, grader_of
 from feedback_db.types import Suite
@@ -33,6 +34,14 @@ def row_of(checks: Sequence[Mapping[str, Any]], threshold: float | None) -> dict
     """What a suite keeps of a case; empty where nothing is its own."""
     row: dict[str, Any] = {"checks": [dict(check) for check in checks]} if checks else {}
     return row if threshold is None else {**row, "threshold": threshold}
+
+
+def suite_digest(
+    case_ids: Sequence[int], checks: Sequence[Mapping[str, Any]], threshold: float | None, own: Mapping[str, Any]
+) -> bytes:
+    """The 32 bytes that name what a suite asks; ``own`` by case id as a suite keeps it, and no part of it where it is empty."""
+    content = {"cases": list(case_ids), "checks": [dict(check) for check in checks], "threshold": threshold}
+    return digest_of({**content, "own": dict(own)} if own else content)
 
 
 def graders_of(suite: Suite) -> set[str]:
