@@ -86,7 +86,8 @@ def test_behaviour_is_told_by_the_cases_that_flipped(store: Store, engineer: Per
         run = testing.start(store, engineer, suite.id or 0, [(template.id or 0, live.id)])
         finished(store, ScriptedEngine(say), run)
         runs.append(run.id)
-    assert versioning.behaviours(store, engineer, first.id or 0, suite.id or 0) == []
+    never_run = saved(store, engineer, project, "Whisper {{word}}")
+    assert versioning.behaviours(store, engineer, first.id or 0, never_run.id or 0) == []
     (told,) = versioning.behaviours(store, engineer, first.id or 0, second.id or 0)
     assert (told.suite.id, told.model.id, told.runs, told.n, told.passed) == (suite.id, live.id, tuple(runs), 5, (3, 4))
     assert (told.flips.lost, told.flips.gained, told.flips.p) == (1, 2, 1.0)
