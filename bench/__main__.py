@@ -32,6 +32,12 @@ def prompts(args: argparse.Namespace) -> report.Found:
     return scoring.measure(args.quick, args.size, args.pairs)
 
 
+def libraries(args: argparse.Namespace) -> report.Found:
+    from bench import libraries as beside  # it imports them
+
+    return beside.measure(args.quick)
+
+
 def matrix(args: argparse.Namespace) -> report.Found:
     from bench import matrix as of_cells  # it imports Gradio and a browser
 
@@ -43,6 +49,7 @@ MEASUREMENTS: dict[str, Callable[[argparse.Namespace], report.Found]] = {
     "crowd": lambda args: labelling.crowd(args.quick),
     "generation": generation,
     "labelling": lambda args: labelling.measure(args.quick),
+    "libraries": libraries,
     "learning": lambda args: learning.measure(learning.QUICK if args.quick else learning.Plan()),
     "prompts": prompts,
     "matrix": matrix,
