@@ -20,6 +20,12 @@ def acquisition(args: argparse.Namespace) -> report.Found:
     return asked_first.measure(args.quick)
 
 
+def acquisition_lora(args: argparse.Namespace) -> report.Found:
+    from bench import acquisition_lora as trained_on  # it imports torch
+
+    return trained_on.measure(args.quick)
+
+
 def generation(args: argparse.Namespace) -> report.Found:
     from bench import generation as engine  # it imports torch
 
@@ -46,6 +52,7 @@ def matrix(args: argparse.Namespace) -> report.Found:
 
 MEASUREMENTS: dict[str, Callable[[argparse.Namespace], report.Found]] = {
     "acquisition": acquisition,
+    "acquisition-lora": acquisition_lora,
     "crowd": lambda args: labelling.crowd(args.quick),
     "generation": generation,
     "labelling": lambda args: labelling.measure(args.quick),
