@@ -42,7 +42,7 @@ def versions(store: Store, person: Person, project_id: int) -> list[Version]:
         counts = agreement.count(
             [row.comparison for row in rows], [row.category for row in rows], len(quality.CATEGORIES)
         )
-        alpha = agreement.measure(counts, agreement.nominal(len(quality.CATEGORIES))).alpha
+        alpha = agreement.measure(counts).alpha
         found.append(
             Version(one, people.shown_name(store, one.person_id), _changed(before, one.body), len(rows), alpha)
         )

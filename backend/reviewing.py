@@ -48,7 +48,7 @@ class Judge(NamedTuple):
 
 class Quality(NamedTuple):
     agreement: Agreement
-    cohen: Estimate  # Cohen's kappa without an interval, where the same two people judged all that several judged
+    cohen: Estimate  # Cohen's kappa, where the same two people judged all that several judged
     judges: list[Judge]
     split: list[Comparison]
 
@@ -73,7 +73,7 @@ def overview(store: Store, person: Person, project_id: int) -> Quality:
         for judge in quality.judges(store, project_id)
     ]
     return Quality(
-        agreement.measure(counts, agreement.nominal(len(quality.CATEGORIES))),
+        agreement.measure(counts),
         _cohen(together),
         judges,
         quality.split(store, project_id, SPLIT_MOST),
@@ -81,13 +81,12 @@ def overview(store: Store, person: Person, project_id: int) -> Quality:
 
 
 def _cohen(together: dict[int, list[quality.Said]]) -> Estimate:
-    """Of two people; NaN of more."""
+    """Of two people; nothing of more."""
     pairs = [sorted(rows, key=lambda one: one.person) for rows in together.values()]
-    nothing = float("nan")
     if len({tuple(one.person for one in rows) for rows in pairs}) != 1 or len(pairs[0]) != 2:
-        return Estimate(nothing, nothing, nothing, 0)
+        return agreement.NOTHING
     first, second = ([rows[place].category for rows in pairs] for place in (0, 1))
-    return Estimate(agreement.cohen(first, second, len(quality.CATEGORIES)), nothing, nothing, len(pairs))
+    return agreement.cohen(first, second, len(quality.CATEGORIES))
 
 
 def _together(said: Sequence[quality.Said]) -> dict[int, list[quality.Said]]:

@@ -49,6 +49,7 @@ class Leaderboard(NamedTuple):
     n: int
     people: int
     ties: float  # share of judgements that named neither
+    even: float  # how often two of equal strength would tie, by Davidson's model
 
 
 class _Kept(NamedTuple):
@@ -150,7 +151,8 @@ def _drawn_up(store: Store, what: What, kept: _Kept) -> Leaderboard:
         for turn, i in enumerate(order)
     ]
     slopes = dict(zip(STYLES, kept.held.slopes.tolist(), strict=True))
-    return Leaderboard(lines, slopes, kept.held_n, kept.fit.n, kept.fit.people, kept.ties / kept.fit.n)
+    fit = kept.fit
+    return Leaderboard(lines, slopes, kept.held_n, fit.n, fit.people, kept.ties / fit.n, fit.tie)
 
 
 def _duel(many: ranking.Floats, won: ranking.Floats, one: int, other: int) -> Duel | None:

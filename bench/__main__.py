@@ -20,6 +20,12 @@ def acquisition(args: argparse.Namespace) -> report.Found:
     return asked_first.measure(args.quick)
 
 
+def acquisition_lora(args: argparse.Namespace) -> report.Found:
+    from bench import acquisition_lora as trained_on  # it imports torch
+
+    return trained_on.measure(args.quick)
+
+
 def generation(args: argparse.Namespace) -> report.Found:
     from bench import generation as engine  # it imports torch
 
@@ -32,6 +38,12 @@ def prompts(args: argparse.Namespace) -> report.Found:
     return scoring.measure(args.quick, args.size, args.pairs)
 
 
+def libraries(args: argparse.Namespace) -> report.Found:
+    from bench import libraries as beside  # it imports them
+
+    return beside.measure(args.quick)
+
+
 def matrix(args: argparse.Namespace) -> report.Found:
     from bench import matrix as of_cells  # it imports Gradio and a browser
 
@@ -40,9 +52,11 @@ def matrix(args: argparse.Namespace) -> report.Found:
 
 MEASUREMENTS: dict[str, Callable[[argparse.Namespace], report.Found]] = {
     "acquisition": acquisition,
+    "acquisition-lora": acquisition_lora,
     "crowd": lambda args: labelling.crowd(args.quick),
     "generation": generation,
     "labelling": lambda args: labelling.measure(args.quick),
+    "libraries": libraries,
     "learning": lambda args: learning.measure(learning.QUICK if args.quick else learning.Plan()),
     "prompts": prompts,
     "matrix": matrix,

@@ -14,7 +14,7 @@ order to chance until there are 200 judgements, so the rules are measured from t
 import json
 import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
@@ -25,12 +25,12 @@ import torch
 from backend.starter import train as starter
 from backend.training import acquisition, probe
 from backend.training.acquisition import Pool
-from backend.training.data import Pair, Tokens
+from backend.training.data import Answer, ComparisonRow, Pair, Tokens
 from backend.training.draws import generator
 from backend.training.job import set_threads
 from backend.training.probe import Compared, Features, Pairs
 from backend.training.run import Run
-from backend.training.shared_base import load_base
+from backend.training.shared_base import SharedBase, load_base
 from bench import judged, report
 
 CACHE = Path(__file__).resolve().parent.parent / ".bench"
@@ -59,6 +59,9 @@ class House(NamedTuple):
 
     pool: Pairs  # shares are the rule's, without noise
     held_out: Pairs
+    rows: dict[
+        bool, list[ComparisonRow]
+    ] = {}  # the same pairs as a reward model learns them: of the pool, and held out
 
 
 def measure(quick: bool) -> report.Found:
@@ -141,18 +144,25 @@ def smoothed(values: Sequence[float]) -> list[float]:
 
 def curve(house: House, plan: Plan, strategy: str, start: int, noise: float, seed: int) -> list[float]:
     """Held-out accuracy after the start and after each batch."""
+    return [
+        round(accuracy(fitted, house.held_out), 4) for _, fitted in asked_by(house, plan, strategy, start, noise, seed)
+    ]
+
+
+def asked_by(
+    house: House, plan: Plan, strategy: str, start: int, noise: float, seed: int
+) -> Iterator[tuple[list[int], probe.Probe]]:
+    """What was judged until now (places of the pool) and the probe fitted to it: after the start and after each batch."""
     order = torch.randperm(len(house.pool.shares), generator=generator(seed, 0, "start")).tolist()
     said = house.pool._replace(shares=judgements(house.pool.shares, noise, seed))
     known, left = order[:start], order[start:]
-    found = []
     for step in range((plan.end - start) // plan.batch + 1):
         fitted = probe.fit(said.take(known))
-        found.append(round(accuracy(fitted, house.held_out), 4))
+        yield known, fitted
         chosen = choose(strategy, house.pool, said.take(known), left, fitted, plan.batch, seed + 1000 * step)
         known = known + chosen
         gone = set(chosen)
         left = [place for place in left if place not in gone]
-    return found
 
 
 def judgements(shares: torch.Tensor, noise: float, seed: int) -> torch.Tensor:
@@ -190,15 +200,16 @@ def accuracy(fitted: probe.Probe, asked: Pairs) -> float:
 # ---- what is asked
 
 
-def opened(plan: Plan) -> House:
+def opened(plan: Plan, base: SharedBase | None = None) -> House:
     """Answers of the starter model and their features; both are the same for every seed and kept for the next run."""
     run = Run(Path(tempfile.mkdtemp()))
-    base = load_base(str(starter.WEIGHTS))
+    base = base or load_base(str(starter.WEIGHTS))
     found = judged.cases(plan.cases)
     tokens = Tokens(base.tokenizer, base.longest)
     kept = CACHE / f"acquisition-{plan.cases}-{plan.answers}.safetensors"
     features = Features(base, "starter", kept)
     items: dict[bool, list[Compared]] = {True: [], False: []}
+    rows: dict[bool, list[ComparisonRow]] = {True: [], False: []}
     written = judged.answers(base, None, found, plan.answers, 0, "acquisition", run)
     for case, mine in zip(found, written, strict=True):
         prefix = tokens.prefix(case.conversation)
@@ -209,7 +220,15 @@ def opened(plan: Plan) -> House:
             is_pool = case.split == "train"
             if sequences is not None and (is_pool or share != 0.5):
                 items[is_pool].append(Compared(sequences, [Pair(0, 1, share)], 1.0, case.number))
+                texts = [Answer(None, one.text, one.has_ended) for one in (first, second)]
+                rows[is_pool].append(ComparisonRow(case.number, case.split, case.conversation, texts, ranks_of(share)))
     pool, held_out = (probe.pairs_of(features, items[which], 2048, run) for which in (True, False))
     features.save()
     assert pool is not None and held_out is not None
-    return House(pool, held_out)
+    assert [len(rows[True]), len(rows[False])] == [len(pool.shares), len(held_out.shares)]
+    return House(pool, held_out, rows)
+
+
+def ranks_of(share: float) -> list[int]:
+    """Of two answers, by the first one's share."""
+    return [1, 1] if share == 0.5 else [1, 2] if share > 0.5 else [2, 1]

@@ -1,6 +1,8 @@
-"""Strengths from pairwise judgements: Bradley-Terry by Newton's method on counts, intervals clustered by person.
+"""Strengths from pairwise judgements: Bradley-Terry with Davidson's ties, by Newton's method on counts, intervals clustered by person.
 
-Ties are half a win for each side. Rows are not independent, people are: what one person likes shows in all they judge, and
+With d the difference of two strengths the first wins as e^(d/2), loses as e^(-d/2) and ties as v, over the sum of the three: v says
+how readily people call a tie, most so between equals (Davidson 1970, "On extending the Bradley-Terry model to accommodate ties").
+Of the judgements that take a side the first wins 1 / (1 + e^-d), which is Bradley and Terry's model. Rows are not independent, people are: what one person likes shows in all they judge, and
 intervals that take rows as independent are too narrow. So the scores of the fit are added up by person before they are squared
 (a sandwich estimate), with the usual correction for few people. Lengths and formats can be held equal by slopes of their own.
 """
@@ -16,7 +18,8 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 STEPS_MOST, HALVINGS_MOST, CLOSE = 100, 30, 1e-10
-PRIOR = 1e-4  # of a normal prior on strengths, so that who only wins stays finite; our choice
+PRIOR = 1e-4  # of a normal prior on all that is fitted, so that who only wins, or never ties, stays finite; our choice
+TIE = 0.5  # as an outcome
 Z = 1.959964
 
 
@@ -36,6 +39,7 @@ class Fit(NamedTuple):
     strengths: Floats  # (M,)
     covariance: Floats  # (M, M)
     slopes: Floats  # (D,): what one unit of a style gains
+    tie: float  # probability that two of equal strength, alike in style, tie: v / (2 + v)
     n: int
     people: int
 
@@ -60,17 +64,19 @@ class Board(NamedTuple):
     people: Ints  # (J,) sorted
     keys: Ints  # (U,) sorted: (place of the person * M + first) * M + second
     many: Floats  # (U,)
-    won: Floats  # (U,): by the first
-    beta: Floats  # (M,): from where the next fit begins
+    won: Floats  # (U,): by the first, a tie half
+    tied: Floats  # (U,)
+    beta: Floats  # (M + 1,): from where the next fit begins, log v last
 
 
 def fit(votes: Votes, models: int) -> Fit:
     """The strengths that make these judgements likeliest."""
     if votes.styles is None:
         return refit(board(votes, models))[1]
-    rows = _Rows(votes.first, votes.second, votes.outcome, np.ones(len(votes.first)), votes.styles)
+    tied = (votes.outcome == TIE).astype(float)
+    rows = _Rows(votes.first, votes.second, votes.outcome, tied, np.ones(len(votes.first)), votes.styles)
     people, place = np.unique(votes.person, return_inverse=True)
-    beta = _newton(rows, models, np.zeros(models + votes.styles.shape[1]))
+    beta = _newton(rows, models, np.zeros(models + votes.styles.shape[1] + 1))
     return _with_errors(rows, place, len(people), models, beta)
 
 
@@ -78,8 +84,9 @@ def board(votes: Votes, models: int) -> Board:
     """The votes added up."""
     people, place = np.unique(votes.person, return_inverse=True)
     keys, row = np.unique((place * models + votes.first) * models + votes.second, return_inverse=True)
-    many, won = (added(row, part, len(keys)) for part in (np.ones(len(row)), votes.outcome))
-    return Board(models, people.astype(np.int64), keys.astype(np.int64), many, won, np.zeros(models))
+    tied = (votes.outcome == TIE).astype(float)
+    many, won, tied = (added(row, part, len(keys)) for part in (np.ones(len(row)), votes.outcome, tied))
+    return Board(models, people.astype(np.int64), keys.astype(np.int64), many, won, tied, np.zeros(models + 1))
 
 
 def with_vote(found: Board, first: int, second: int, outcome: float, person: int) -> Board:
@@ -92,29 +99,32 @@ def with_vote(found: Board, first: int, second: int, outcome: float, person: int
     row = int(np.searchsorted(found.keys, key))
     if row == len(found.keys) or found.keys[row] != key:
         keys = np.insert(found.keys, row, key)
-        many, won = (np.asarray(np.insert(part, row, 0.0), float) for part in (found.many, found.won))
+        many, won, tied = (np.insert(part, row, 0.0) for part in (found.many, found.won, found.tied))
     else:
-        keys, many, won = found.keys, found.many.copy(), found.won.copy()
+        keys, many, won, tied = found.keys, found.many.copy(), found.won.copy(), found.tied.copy()
     many[row] += 1
     won[row] += outcome
-    return found._replace(keys=keys, many=many, won=won)
+    tied[row] += outcome == TIE
+    return found._replace(keys=keys, many=many, won=won, tied=tied)
 
 
 def refit(found: Board) -> tuple[Board, Fit]:
     """The fit of a board, begun where its last one ended; after one judgement that is a step or two of Newton's."""
     models, people = found.models, len(found.people)
     judge, pair = np.divmod(found.keys, models**2)
-    many, won = (added(pair, part, models**2) for part in (found.many, found.won))
+    many, won, tied = (added(pair, part, models**2) for part in (found.many, found.won, found.tied))
     seen = np.flatnonzero(many)
-    cells = _Rows(seen // models, seen % models, won[seen] / many[seen], many[seen], np.zeros((len(seen), 0)))
+    shares = [part[seen] / many[seen] for part in (won, tied)]
+    cells = _Rows(seen // models, seen % models, shares[0], shares[1], many[seen], np.zeros((len(seen), 0)))
     beta = _newton(cells, models, found.beta)
     first, second = np.divmod(np.arange(models**2), models)
-    p = 1 / (1 + np.exp(-np.clip(beta[first] - beta[second], -40, 40)))  # of every pair, so that rows only look it up
-    pull = found.won - found.many * p[pair]
+    score, tie = _chances(beta[first] - beta[second], beta[-1])  # of every pair, so that rows only look it up
+    pull = found.won - found.many * score[pair]
     place = judge * models
-    scores = added(place + first[pair], pull, people * models) - added(place + second[pair], pull, people * models)
-    told = _sandwich(cells, scores.reshape(people, models), models, beta)
-    return found._replace(beta=beta), told
+    pulls = added(place + first[pair], pull, people * models) - added(place + second[pair], pull, people * models)
+    ties = added(judge, found.tied - found.many * tie[pair], people)
+    scores = np.concatenate([pulls.reshape(people, models), ties[:, None]], 1)
+    return found._replace(beta=beta), _sandwich(cells, scores, models, beta)
 
 
 def added(places: Ints, values: Floats, length: int) -> Floats:
@@ -127,18 +137,20 @@ class _Rows(NamedTuple):
 
     first: Ints
     second: Ints
-    won: Floats  # share
+    won: Floats  # share, a tie half
+    tied: Floats  # share
     many: Floats
     styles: Floats  # (N, D)
 
 
 def _newton(rows: _Rows, models: int, start: Floats) -> Floats:
-    """(M + D,) strengths and slopes. Steps are halved until they help."""
+    """(M + D + 1,) strengths, slopes and log v; the loss is convex in them together. Steps are halved until they help."""
     beta, value = start, _loss(start, rows, models)
     for _ in range(STEPS_MOST):
-        p = _chance(beta, rows, models)
-        gradient = _pull(rows, rows.many * (p - rows.won), models) + PRIOR * beta
-        hessian = _information(rows, rows.many * p * (1 - p), models) + PRIOR * np.eye(len(beta))
+        score, tie = _chances(_margin(beta, rows, models), beta[-1])
+        pull = _pull(rows, rows.many * (score - rows.won), rows.many * (tie - rows.tied), models)
+        gradient = pull + PRIOR * beta
+        hessian = _information(rows, score, tie, models) + PRIOR * np.eye(len(beta))
         step = np.linalg.solve(hessian, gradient)
         size = 1.0
         for _ in range(HALVINGS_MOST):
@@ -153,52 +165,63 @@ def _newton(rows: _Rows, models: int, start: Floats) -> Floats:
 
 
 def _margin(beta: Floats, rows: _Rows, models: int) -> Floats:
-    return np.asarray(beta[rows.first] - beta[rows.second] + rows.styles @ beta[models:], float)
+    return np.asarray(beta[rows.first] - beta[rows.second] + rows.styles @ beta[models:-1], float)
 
 
-def _chance(beta: Floats, rows: _Rows, models: int) -> Floats:
-    return 1 / (1 + np.exp(-np.clip(_margin(beta, rows, models), -40, 40)))
+def _chances(margin: Floats, log_v: float) -> tuple[Floats, Floats]:
+    """The share that the first may expect, a tie half, and the probability of a tie."""
+    half = np.clip(margin, -80, 80) / 2
+    wins, loses, ties = np.exp(half), np.exp(-half), np.exp(min(log_v, 40.0))
+    total = wins + loses + ties
+    return (wins + ties / 2) / total, ties / total
 
 
 def _loss(beta: Floats, rows: _Rows, models: int) -> float:
+    """Less the log likelihood, and the prior's part."""
     margin = _margin(beta, rows, models)
-    return float(rows.many @ (np.logaddexp(0, margin) - rows.won * margin) + 0.5 * PRIOR * beta @ beta)
+    total = np.logaddexp(np.logaddexp(margin / 2, -margin / 2), beta[-1])
+    said = (rows.won - 0.5) * margin + rows.tied * beta[-1]
+    return float(rows.many @ (total - said) + 0.5 * PRIOR * beta @ beta)
 
 
-def _pull(rows: _Rows, values: Floats, models: int) -> Floats:
-    """(M + D,): each row's value for its first, against its second, and along its styles."""
+def _pull(rows: _Rows, values: Floats, ties: Floats, models: int) -> Floats:
+    """(M + D + 1,): each row's value for its first, against its second, and along its styles; and of its ties."""
     first, second = (np.bincount(index, values, minlength=models) for index in (rows.first, rows.second))
-    return np.concatenate([first - second, values @ rows.styles])
+    return np.concatenate([first - second, values @ rows.styles, [ties.sum()]])
 
 
 def _with_errors(rows: _Rows, place: Ints, people: int, models: int, beta: Floats) -> Fit:
     """``place``: whose row each is."""
-    p = _chance(beta, rows, models)
-    pull = rows.many * (rows.won - p)
+    score, tie = _chances(_margin(beta, rows, models), beta[-1])
+    pull = rows.many * (rows.won - score)
     scores = np.zeros((people, len(beta)))  # one row per person: that is the cluster
     for index, sign in ((rows.first, 1.0), (rows.second, -1.0)):
         flat = np.bincount(place * models + index, pull, minlength=people * models)
         scores[:, :models] += sign * flat.reshape(people, models)
     for style in range(rows.styles.shape[1]):
         scores[:, models + style] = np.bincount(place, pull * rows.styles[:, style], minlength=people)
+    scores[:, -1] = np.bincount(place, rows.many * (rows.tied - tie), minlength=people)
     return _sandwich(rows, scores, models, beta)
 
 
 def _sandwich(rows: _Rows, scores: Floats, models: int, beta: Floats) -> Fit:
-    """``scores`` (J, M + D): each person's pull at the strengths, which add up to nothing at the fit."""
+    """``scores`` (J, M + D + 1): each person's pull at the strengths, which add up to nothing at the fit."""
     people = len(scores)
-    p = _chance(beta, rows, models)
-    inverse = np.linalg.inv(_information(rows, rows.many * p * (1 - p), models) + PRIOR * np.eye(len(beta)))
+    score, tie = _chances(_margin(beta, rows, models), beta[-1])
+    inverse = np.linalg.inv(_information(rows, score, tie, models) + PRIOR * np.eye(len(beta)))
     few = people / max(people - 1, 1)
     covariance = few * inverse @ (scores.T @ scores) @ inverse
     centre = np.eye(models) - 1 / models
     strengths = centre @ beta[:models]
     n = int(rows.many.sum())
-    return Fit(strengths, centre @ covariance[:models, :models] @ centre.T, beta[models:], n, people)
+    v = float(np.exp(min(beta[-1], 40.0)))
+    return Fit(strengths, centre @ covariance[:models, :models] @ centre.T, beta[models:-1], v / (2 + v), n, people)
 
 
-def _information(rows: _Rows, weight: Floats, models: int) -> Floats:
-    """(M + D, M + D)"""
+def _information(rows: _Rows, score: Floats, tie: Floats, models: int) -> Floats:
+    """(M + D + 1, M + D + 1): second derivatives of the loss, at what each row may expect."""
+    lean = 2 * score - 1  # P(first wins) - P(second wins)
+    weight = rows.many * (1 - tie - lean**2) / 4
     pairs = np.bincount(rows.first * models + rows.second, weight, minlength=models**2).reshape(models, models)
     among = -(pairs + pairs.T)
     np.fill_diagonal(among, 0)
@@ -209,7 +232,11 @@ def _information(rows: _Rows, weight: Floats, models: int) -> Floats:
         for style in rows.styles.T
     ]
     beside = np.stack(cross, 1) if cross else np.zeros((models, 0))
-    return np.asarray(np.block([[among, beside], [beside.T, (rows.styles * weight[:, None]).T @ rows.styles]]), float)
+    strengths = np.block([[among, beside], [beside.T, (rows.styles * weight[:, None]).T @ rows.styles]])
+    with_ties = _pull(
+        rows, -rows.many * lean * tie / 2, rows.many * tie * (1 - tie), models
+    )  # what log v has with each
+    return np.asarray(np.block([[strengths, with_ties[:-1, None]], [with_ties[None, :]]]), float)
 
 
 # ---- may we stop?

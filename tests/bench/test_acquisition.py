@@ -1,10 +1,13 @@
 """Judgements needed: read off the curve as written, and the same annotator for every strategy."""
 
+from dataclasses import replace
+
 import torch
 
 from backend.training import probe
+from backend.training.data import Answer, ComparisonRow
 from backend.training.probe import Pairs
-from bench import acquisition
+from bench import acquisition, acquisition_lora
 from bench.acquisition import House, Plan
 
 
@@ -48,3 +51,20 @@ def test_every_strategy_starts_alike_and_asks_each_pair_once(monkeypatch) -> Non
     for strategy in acquisition.STRATEGIES:
         chosen = acquisition.choose(strategy, house.pool, house.pool.take(range(40)), left, fitted, 20, 0)
         assert len(set(chosen)) == 20 and set(chosen) <= set(left)
+
+
+def test_a_reward_model_is_trained_on_what_each_rule_had_asked_by_then(monkeypatch) -> None:
+    said = []
+    monkeypatch.setattr(acquisition_lora, "trained", lambda base, rows, seed: said.append(list(rows)) or 0.5)
+    row = ComparisonRow(1, "train", [], [Answer(None, "a", True), Answer(None, "b", True)], [1, 1])
+    pool, held_out = pairs(200, 0), pairs(20, 1)
+    house = House(
+        pool, held_out, {True: [replace(row, case=i) for i in range(200)], False: [replace(row, split="val")]}
+    )
+    plan = acquisition_lora.Plan(noise=0.0, start=40, looks=(60, 100), asked=Plan(batch=20))
+    found = acquisition_lora.accuracies(None, house, plan, "uncertainty", 3)  # type: ignore[arg-type]
+    assert found == [0.5, 0.5] and [len(rows) for rows in said] == [61, 101]
+    assert [one.case for one in said[0][:40]] == [one.case for one in said[1][:40]]
+    assert all(one.ranks == ([1, 2] if pool.shares[one.case] == 1 else [2, 1]) for one in said[1][:-1])
+    told = acquisition_lora.compared("uncertainty", 60, [0.6, 0.7], [0.5, 0.5], plan)
+    assert told.difference == 15.0 and told.ok and acquisition.ranks_of(0.5) == [1, 1]

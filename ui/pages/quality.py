@@ -147,14 +147,18 @@ def _names(text: str | None) -> list[str]:
 
 def _drawn(ui: Ui, found: Quality) -> dict[str, Any]:
     say = ui.guard.say
-    alpha, raw, fleiss = found.agreement
+    (alpha, raw, fleiss), cohen = found.agreement, found.cohen
     return drawing(
         cards(
             [
                 (say("quality.alpha"), _number(alpha.value), _rests(ui, alpha)),
                 (say("quality.raw"), share(raw.value) if raw.n else "–", _rests(ui, raw)),
-                (say("quality.fleiss"), _number(fleiss), say("quality.every_unit_alike")),
-                (say("quality.cohen"), _number(found.cohen.value), say("quality.of_two", n=found.cohen.n)),
+                (
+                    say("quality.fleiss"),
+                    _number(fleiss.value),
+                    _rests(ui, fleiss) if fleiss.n else say("quality.every_unit_alike"),
+                ),
+                (say("quality.cohen"), _number(cohen.value), _rests(ui, cohen) if cohen.n else say("quality.of_two")),
             ]
         ),
         heading(say("quality.people")),

@@ -45,7 +45,9 @@ def _drawn(ui: Ui, found: dict[What, Leaderboard | None]) -> dict[str, Any]:
         parts += [heading(ui.guard.say(f"board.{what}")), _table(ui, what, board)]
         if board is not None:
             slopes = {style: figure(slope) for style, slope in board.slopes.items()}
-            rests = ui.guard.say("board.rests", n=board.n, people=board.people, ties=share(board.ties))
+            rests = ui.guard.say(
+                "board.rests", n=board.n, people=board.people, ties=share(board.ties), even=share(board.even)
+            )
             parts += [note(f"{rests} {ui.guard.say('board.slopes', n=board.held_n, **slopes)}")]
     return drawing(*parts)
 

@@ -4,10 +4,10 @@ STRINGS = {
     "board.tab": ("Leaderboards", "排行榜"),
     "board.about": (
         (
-            "Bradley-Terry strengths from blind pairs of the random arm; intervals are clustered by person. Models are compared under "
+            "Bradley-Terry strengths with ties by Davidson's model, from blind pairs of the random arm; intervals are clustered by person. Models are compared under "
             "one template, templates with one model."
         ),
-        "根据随机组盲评对的 Bradley-Terry 强度,区间按人员聚类。模型在同一模板下比较,模板以同一模型比较。",
+        "根据随机组盲评对的 Bradley-Terry 强度,平局按 Davidson 模型,区间按人员聚类。模型在同一模板下比较,模板以同一模型比较。",
     ),
     "board.models": ("Models", "模型"),
     "board.templates": ("Templates", "模板"),
@@ -24,8 +24,8 @@ STRINGS = {
         "须有一个模型在两个模板下回答过相同用例并被评判。",
     ),
     "board.rests": (
-        "{n} judgements of {people} people; {ties} named neither, which counts half for either.",
-        "{people} 人的 {n} 个评判;其中 {ties} 不分高下,各计一半。",
+        "{n} judgements of {people} people; {ties} named neither. Two of equal strength would tie in {even}.",
+        "{people} 人的 {n} 个评判;其中 {ties} 不分高下。强度相同的两者预计有 {even} 平局。",
     ),
     "board.slopes": (
         "On {n} of them, an answer e times as long gains {length}, one with headings {headings}, with lists {lists}, with bold {bold}.",

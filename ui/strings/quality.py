@@ -7,7 +7,7 @@ STRINGS = {
     "quality.raw": ("Equal judgements", "相同的评判"),
     "quality.fleiss": ("Fleiss' kappa", "Fleiss κ"),
     "quality.cohen": ("Cohen's kappa", "Cohen κ"),
-    "quality.of_two": ("only where the same two people judge, n = {n}", "仅当始终由同样两人评判时,n = {n}"),
+    "quality.of_two": ("only where the same two people judge", "仅当始终由同样两人评判时"),
     "quality.rests": ("{low} to {high}, n = {n}", "{low} 到 {high},n = {n}"),
     "quality.every_unit_alike": ("only where every pair has equally many judgements", "仅当每对的评判数相同时"),
     "quality.people": ("People", "人员"),

@@ -1,15 +1,17 @@
-"""Our statistics give the numbers of well-kept libraries. They are test tools alone: the app does without them."""
+"""Our statistics give the numbers of well-kept libraries; of these the app itself needs krippendorff alone."""
 
 from __future__ import annotations
 
+import krippendorff
 import numpy as np
 import pytest
 
 from backend.stats import agreement, ranking, reliability
 from backend.stats.reliability import Said
+from tests.backend.stats.test_ranking import tying
 from tests.backend.stats.test_reliability import planted
 
-krippendorff = pytest.importorskip("krippendorff", reason="make test installs it")
+evalica = pytest.importorskip("evalica", reason="make test installs it")
 choix = pytest.importorskip("choix", reason="make test installs it")
 inter_rater = pytest.importorskip("statsmodels.stats.inter_rater", reason="make test installs it")
 proportion = pytest.importorskip("statsmodels.stats.proportion", reason="make test installs it")
@@ -18,29 +20,32 @@ pd = pytest.importorskip("pandas", reason="make test installs it")
 
 
 @pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("ordered", [False, True])
-def test_alpha_is_that_of_krippendorff(seed: int, ordered: bool) -> None:
+@pytest.mark.parametrize("values", [None, [0, 1, 2]])
+def test_a_draw_of_alpha_is_that_of_krippendorff(seed: int, values: list[float] | None) -> None:
     (units, people, said), _ = planted(80, [0.9, 0.7, 0.6, 0.5], 3, seed=seed, ties=0.2)
     table = np.full((4, 80), np.nan)
     table[people, units] = said
-    level, distance = ("interval", agreement.interval([0, 1, 2])) if ordered else ("nominal", agreement.nominal(3))
+    level = "nominal" if values is None else "interval"
     theirs = krippendorff.alpha(reliability_data=table, level_of_measurement=level, value_domain=[0, 1, 2])
-    ours = agreement.measure(agreement.count(units, said, 3), distance).alpha.value
-    assert ours == pytest.approx(theirs, abs=1e-12)
+    counts = agreement.count(units, said, 3)
+    patterns, times = np.unique(counts, axis=0, return_counts=True)
+    together = np.tensordot(times[None, :].astype(float), agreement._coincidences(patterns), 1)
+    assert agreement._alphas(together, agreement._distances(3, values))[0] == pytest.approx(theirs, abs=1e-12)
+    assert agreement.measure(counts, values).alpha.value == pytest.approx(theirs, abs=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_fleiss_is_that_of_statsmodels(seed: int) -> None:
     (units, _, said), _ = planted(60, [0.9, 0.7, 0.6, 0.5], 3, seed=seed, ties=0.2)
     counts = agreement.count(units, said, 3)
-    assert agreement.fleiss(counts) == pytest.approx(inter_rater.fleiss_kappa(counts), abs=1e-12)
+    assert agreement.measure(counts).fleiss.value == pytest.approx(inter_rater.fleiss_kappa(counts), abs=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_cohen_is_that_of_scikit_learn(seed: int) -> None:
     (_, people, said), _ = planted(60, [0.9, 0.6], 2, seed=seed, ties=0.2)
     first, second = (np.array(said)[np.array(people) == person] for person in (0, 1))
-    assert agreement.cohen(first, second, 3) == pytest.approx(metrics.cohen_kappa_score(first, second), abs=1e-12)
+    assert agreement.cohen(first, second, 3).value == pytest.approx(metrics.cohen_kappa_score(first, second), abs=1e-12)
 
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 10), (3, 7), (50, 120), (9, 9)])
@@ -58,6 +63,18 @@ def test_strengths_are_those_of_choix(seed: int) -> None:
     ours = ranking.fit(ranking.Votes(first, second, won, np.zeros(800, int)), 6)
     pairs = [(a, b) if w else (b, a) for a, b, w in zip(first.tolist(), second.tolist(), won, strict=True)]
     assert ours.strengths == pytest.approx(choix.opt_pairwise(6, pairs, alpha=ranking.PRIOR), abs=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_strengths_and_ties_are_those_of_evalica(seed: int) -> None:
+    votes = tying(np.random.default_rng(seed), 3000, np.array([0.9, 0.2, -0.1, -1.0]), 0.8)
+    said = {1.0: evalica.Winner.X, 0.5: evalica.Winner.Draw, 0.0: evalica.Winner.Y}
+    theirs = evalica.newman(
+        votes.first.tolist(), votes.second.tolist(), [said[one] for one in votes.outcome], tolerance=1e-12, limit=5000
+    )
+    ours = ranking.fit(votes, 4)
+    strengths = np.log(theirs.scores.sort_index().to_numpy())
+    assert ours.strengths == pytest.approx(strengths - strengths.mean(), abs=1e-3)
 
 
 @pytest.mark.filterwarnings("ignore:The (inplace|copy) keyword")  # the library's own, on pandas 3

@@ -84,6 +84,62 @@ def test_the_strength_of_a_longer_winner_falls_when_lengths_are_held_equal():
     assert abs(held.difference(0, 1)[0]) < 0.2 and held.slopes[0] == pytest.approx(1.0, abs=0.15)
 
 
+def tying(draw: np.random.Generator, n: int, strengths: np.ndarray, v: float, people: int = 40) -> Votes:
+    """Judgements as Davidson's model makes them."""
+    first = draw.integers(0, len(strengths), n)
+    second = (first + draw.integers(1, len(strengths), n)) % len(strengths)
+    half = (strengths[first] - strengths[second]) / 2
+    parts = np.stack([np.exp(half), np.full(n, v), np.exp(-half)], 1)
+    upto = np.cumsum(parts / parts.sum(1, keepdims=True), 1)
+    outcome = np.array([1.0, 0.5, 0.0])[(draw.random(n)[:, None] > upto[:, :2]).sum(1)]
+    return Votes(first, second, outcome, draw.integers(0, people, n))
+
+
+def less_likely(beta: np.ndarray, votes: Votes, models: int) -> float:
+    """Less the log likelihood, row by row and straight from the definition, with the prior on strengths and log v."""
+    power, v, total = np.exp(beta[:models]), np.exp(beta[-1]), 0.0
+    for i, j, outcome in zip(votes.first, votes.second, votes.outcome, strict=True):
+        tie = v * np.sqrt(power[i] * power[j])
+        chance = {1.0: power[i], 0.5: tie, 0.0: power[j]}[outcome] / (power[i] + power[j] + tie)
+        total -= np.log(chance)
+    return float(total + ranking.PRIOR / 2 * beta @ beta)
+
+
+def test_no_strength_and_no_share_of_ties_is_likelier_than_the_fitted_ones():
+    """The slope of the plain likelihood is nothing at the fit, whichever way one goes from it."""
+    votes = tying(np.random.default_rng(8), 500, np.array([0.8, 0.1, -0.9]), 0.7)
+    found = ranking.refit(ranking.board(votes, 3))[0].beta
+    best = less_likely(found, votes, 3)
+    for way in np.eye(4):
+        ahead, back = (less_likely(found + step * way, votes, 3) for step in (1e-3, -1e-3))
+        assert ahead > best < back and abs(ahead - back) / 2e-3 < 1e-3
+
+
+def test_planted_strengths_and_ties_are_found_with_styles_and_without():
+    draw, strengths = np.random.default_rng(9), np.array([1.0, 0.0, -1.0])
+    votes = tying(draw, 40_000, strengths, 1.0)
+    plain = ranking.fit(votes, 3)
+    held = ranking.fit(votes._replace(styles=draw.normal(size=(40_000, 2))), 3)
+    for found in (plain, held):
+        assert found.strengths == pytest.approx(strengths, abs=0.05) and found.tie == pytest.approx(1 / 3, abs=0.01)
+    assert held.slopes == pytest.approx([0, 0], abs=0.05)
+    assert plain.errors == pytest.approx(held.errors, rel=0.05)
+
+
+def test_without_ties_the_strengths_are_bradley_and_terrys():
+    votes = tying(np.random.default_rng(10), 2000, np.array([0.5, 0.0, -0.5]), 1.0)
+    sided = Votes(*(part[votes.outcome != 0.5] for part in votes[:4]))
+    without, having = ranking.fit(sided, 3), ranking.fit(votes, 3)
+    assert without.tie < 1e-5 and np.abs(having.strengths - without.strengths).max() < 0.2
+
+
+def test_a_clear_difference_that_often_ties_is_wider_than_half_a_win_for_each_would_make_it():
+    """Half of all pairs tie, of the rest the first wins nine in ten: e^d is 9, whatever the ties are."""
+    outcome = np.repeat([1.0, 0.5, 0.0], [450, 500, 50])
+    found = ranking.fit(Votes(np.zeros(1000, int), np.ones(1000, int), outcome, np.arange(1000)), 2)
+    assert found.difference(0, 1)[0] == pytest.approx(np.log(9), abs=1e-3)
+
+
 def test_a_million_judgements_of_fifty_models_take_less_than_a_second():
     votes = simulated(np.random.default_rng(5), 1_000_000, np.linspace(-1, 1, 50), 200, 0.3, ties=0.12)
     began = time.process_time()
@@ -134,7 +190,9 @@ def test_a_board_that_votes_were_added_to_one_by_one_is_the_board_of_all():
     for place in range(40, 400):
         found = ranking.with_vote(found, *(column[place] for column in every[:4]))
     whole = ranking.board(every, 5)
-    assert all(np.array_equal(getattr(found, name), getattr(whole, name)) for name in ("people", "keys", "many", "won"))
+    assert all(
+        np.array_equal(getattr(found, name), getattr(whole, name)) for name in ("people", "keys", "many", "won", "tied")
+    )
     told, plain = ranking.refit(found)[1], ranking.fit(every, 5)
     assert np.allclose(told.strengths, plain.strengths, atol=1e-9) and np.allclose(
         told.covariance, plain.covariance, atol=1e-12
@@ -144,11 +202,12 @@ def test_a_board_that_votes_were_added_to_one_by_one_is_the_board_of_all():
 
 def test_adding_a_vote_leaves_the_board_before_it_as_it_was():
     before = ranking.board(drawn(50, 4, 3), 4)
-    copies = [part.copy() for part in (before.people, before.keys, before.many, before.won)]
+    copies = [part.copy() for part in (before.people, before.keys, before.many, before.won, before.tied)]
     ranking.with_vote(before, 0, 1, 1.0, 0)
     ranking.with_vote(before, 2, 1, 0.5, 1)
     assert all(
-        np.array_equal(a, b) for a, b in zip(copies, (before.people, before.keys, before.many, before.won), strict=True)
+        np.array_equal(a, b)
+        for a, b in zip(copies, (before.people, before.keys, before.many, before.won, before.tied), strict=True)
     )
 
 
