@@ -5,6 +5,8 @@ formed; x, x A^T and the small matrices are all that is kept for the backward. P
 tensor of its own, scales it, and adds it: three more passes over an output, and as many backward, which on a processor cost
 as much as the products.
 
+Where no gradient is wanted a new adapter, whose B is zero, is not multiplied at all: DPO's and KTO's references are read so.
+
 On a base in bfloat16 the adapter's weights stay float32 and are rounded for the products alone, as torch's autocast does.
 """
 
@@ -59,7 +61,14 @@ def _forward(self: Any, x: Tensor) -> Tensor:
         return plain
     (name,) = names
     base = self.base_layer
+    if not torch.is_grad_enabled() and _is_zero(self.lora_B[name].weight):
+        return base(x)
     weight = base.weight.t() if self.fan_in_fan_out else base.weight  # GPT-2 keeps (I, O)
     a, b = self.lora_A[name].weight, self.lora_B[name].weight
     out: Tensor = _Linear.apply(x, weight, base.bias, a, b, self.scaling[name])
     return out
+
+
+def _is_zero(b: Tensor) -> bool:
+    """Asked of processors only: a GPU would have to be waited for, which costs more than the products."""
+    return b.device.type == "cpu" and not bool(b.any())

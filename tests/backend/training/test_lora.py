@@ -7,6 +7,7 @@ import torch
 from peft import PeftModel
 from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from backend.training.shared_base import Shape, SharedBase
 from tests.backend.training import tiny
@@ -90,3 +91,27 @@ def test_merged_into_the_base_by_peft_a_saved_adapter_gives_the_same_logits(fami
         plain = tiny.causal(family).eval()(tokens).logits
         torch.testing.assert_close(merged(tokens).logits, ours, rtol=1e-4, atol=1e-5)
     assert (ours - plain).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_a_new_adapter_is_not_multiplied_where_no_gradient_is_wanted_and_one_that_learnt_is(family: str) -> None:
+    base = SharedBase(tiny.causal(family), tiny.tokenizer())
+    base.add("policy", Shape(4, 6), seed=1)
+    tokens = torch.tensor([[2, 9, 10, 3, 7]])
+
+    def read() -> tuple[Tensor, int]:
+        with base.scope("policy"), FlopCounterMode(display=False) as counted:
+            states = base.backbone(tokens, use_cache=False).last_hidden_state
+        return states.detach(), counted.get_total_flops()
+
+    with torch.no_grad(), base.scope(None), FlopCounterMode(display=False) as bare:
+        states = base.backbone(tokens, use_cache=False).last_hidden_state
+    with torch.no_grad():
+        new, work = read()
+    assert torch.equal(new, states) and work == bare.get_total_flops()
+    assert read()[1] > work, "its gradient is wanted"
+    layer = layers(base)[-1]
+    with torch.no_grad():
+        layer.lora_B["policy"].weight[-1, -1] = 0.5
+        learnt, more = read()
+    assert not torch.equal(learnt, states) and more > work
