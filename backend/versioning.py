@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 from backend import access
 from backend.problem import Problem
 from backend.prompts.fewshot import FewShot
-from backend.prompts.rows import rows_of, written
+from backend.prompts.rows import rows_told, written
 from backend.stats.paired import Flips, mcnemar
 from feedback_db import Store, audit, behaviour, people, prompts
 from feedback_db.behaviour import Outcome
-from feedback_db.types import Case, Comment, Completion, Model, Person, Row, Suite, Template
+from feedback_db.types import Case, Comment, Completion, Model, Person, Suite, Template
 
 ALIAS = re.compile(r"[a-z0-9][a-z0-9._-]{0,39}")
 LONGEST_COMMENT = 4_000  # characters
@@ -191,7 +191,7 @@ def _fields(template: Template, as_rows: bool) -> Mapping[str, str]:
         few_shot = {f"few_shot.{name}": value for name, value in set_to.as_row().items()}
     said = {"system_text": template.system_text, "body": template.body}
     if as_rows:
-        said = {"rows": written(_told_rows(template))}
+        said = {"rows": written(rows_told(template))}
     shown = {
         **said, "mode": template.mode,
         "labels": ", ".join(template.labels or ()), "scenario": template.scenario or "",
@@ -200,8 +200,3 @@ def _fields(template: Template, as_rows: bool) -> Mapping[str, str]:
     return {
         name: ", ".join(map(str, value)) if isinstance(value, list) else str(value) for name, value in shown.items()
     }
-
-
-def _told_rows(template: Template) -> list[Row]:
-    """Places stand where the author put them; those that are there by themselves are left out, as are rows without text."""
-    return [row for row in rows_of(template) if template.rows or row.get("text")]

@@ -128,6 +128,11 @@ def system_of(template: Template) -> str:
     return next((one["text"] for one in rows_of(template) if one["role"] == SYSTEM), "")
 
 
+def rows_told(template: Template) -> tuple[Row, ...]:
+    """The rows that an author wrote: without places that are there by themselves, and texts that are empty."""
+    return tuple(one for one in rows_of(template) if template.rows or one.get("text"))
+
+
 def written(rows: Iterable[Row]) -> str:
     """The rows as one text, as versions are compared and read."""
     return "\n\n".join(f"[{one['role']}]" + (f"\n{one['text']}" if "text" in one else "") for one in rows)
