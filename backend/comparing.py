@@ -13,7 +13,7 @@ from backend.engines.kept import SamplingSettings, engine_name, keep_answer, kee
 from backend.labels.making import add_comparison
 from backend.labels.turns import CannotGoOn, follows, keep_turn, next_case
 from backend.problem import Problem
-from backend.prompts.chat import build_messages
+from backend.prompts.chat import build_messages, refuse_given_away
 from backend.prompts.digest import case_digest, demonstration_digest
 from feedback_db import Store, audit, cases, comparisons, models, prompts
 from feedback_db.types import (
@@ -269,6 +269,7 @@ def _least_asked(
 def _fits(template: Template, case: Case) -> bool:
     """Whether the template can be filled from the case: one that cannot must not keep all others from being asked."""
     try:
+        refuse_given_away(template, case)
         build_messages(template, case.values or {}, (), "turns", conversation=case.conversation or ())
     except Problem:
         return False

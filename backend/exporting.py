@@ -14,7 +14,7 @@ from backend.exchange.out import html, jsonl, promptfoo, text
 from backend.exchange.out.sheet import Answered, Exported, Sheet, Shown
 from backend.exchange.plan import Notes
 from backend.problem import Problem
-from backend.prompts.chat import build_messages
+from backend.prompts.chat import build_messages, refuse_given_away
 from backend.prompts.fewshot import FewShot, choose
 from backend.suites.checks import parse
 from feedback_db import Store, prompts, suites
@@ -159,6 +159,7 @@ def _written(
         try:
             if chosen is None:
                 chosen = tuple(choose(pools[one.label], _asked(case), few_shot))
+            refuse_given_away(one.template, case)
             found[one.label] = build_messages(
                 one.template, case.values or {}, chosen, few_shot.shape, conversation=case.conversation or ()
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple, Protocol
 
 from backend import access
@@ -11,12 +11,13 @@ from backend.engines.client import EngineClient, TokenCount
 from backend.problem import Problem
 from backend.prompts import digest
 from backend.prompts.assemble import assemble
+from backend.prompts.chat import variables_of
 from backend.prompts.fewshot import FewShot
+from backend.prompts.rows import TURNS, check_rows
 from backend.prompts.segments import Segment, segments
-from backend.prompts.template import compile_template
 from feedback_db import Store, audit, people, prompts
 from feedback_db.cases import conversation
-from feedback_db.types import Case, Message, Person, Project, Template
+from feedback_db.types import Case, Message, Person, Project, Row, Template
 
 ANSWER_TOKENS = 96  # room a preview leaves for the answer
 
@@ -35,7 +36,8 @@ class Draft:
 
     name: str
     system_text: str = ""
-    body: str
+    body: str = ""
+    rows: tuple[Row, ...] = ()  # of a chat template, which has no system text and no body
     mode: str = "plain"
     few_shot: Mapping[str, Any] = field(default_factory=dict)
     labels: tuple[str, ...] | None = None
@@ -88,8 +90,7 @@ def versions(store: Store, person: Person, project_id: int, name: str) -> list[V
 def variables(person: Person, draft: Draft) -> tuple[str, ...]:
     """What a draft asks a case for, in order of first use. Raises TemplateProblem."""
     access.require(person, "build")
-    system = compile_template(draft.system_text, draft.mode).variables  # type: ignore[arg-type]
-    return tuple(dict.fromkeys([*system, *compile_template(draft.body, draft.mode).variables]))  # type: ignore[arg-type]
+    return variables_of(_filled_in(draft))
 
 
 def cases(
@@ -154,6 +155,11 @@ def preview(
     )
 
 
+def draft_of(template: Template) -> Draft:
+    """A version as it would stand in the editor."""
+    return Draft(**{one.name: getattr(template, one.name) for one in fields(Draft)})
+
+
 def save_template(store: Store, person: Person, project_id: int, draft: Draft) -> Template:
     """Keep a draft as the next version of its name; a draft equal to the newest version is that version."""
     access.require(person, "build")
@@ -172,10 +178,7 @@ def revert(store: Store, person: Person, template_id: int) -> Template:
     access.require(person, "build")
     with store.write():
         old = store.get(Template, template_id)
-        draft = Draft(
-            name=old.name, system_text=old.system_text, body=old.body, mode=old.mode, few_shot=old.few_shot,
-            labels=old.labels, scenario=old.scenario, language=old.language, note=f"= v{old.version}",
-        )  # fmt: skip
+        draft = replace(draft_of(old), note=f"= v{old.version}")
         return save_template(store, person, old.project_id, draft)
 
 
@@ -244,7 +247,7 @@ def _says_the_same(one: Template, other: Template) -> bool:
         few_shot = FewShot.parse(template.few_shot)
         shown = few_shot if few_shot.k else FewShot()
         scope = (template.scenario, template.language, template.labels)
-        return template.mode, template.system_text, template.body, shown, *scope
+        return template.mode, template.system_text, template.body, template.rows, shown, *scope
 
     return said(one) == said(other)
 
@@ -256,29 +259,31 @@ def _template(store: Store, person: Person, project_id: int, draft: Draft) -> Te
         raise BadInput("A template needs a name.", "no_template_name")
     if draft.mode not in ("plain", "logic"):
         raise BadInput(f"The mode is {draft.mode!r}; it must be plain or logic.")
-    asked = variables(person, draft)
-    FewShot.parse(draft.few_shot)
+    few_shot = FewShot.parse(draft.few_shot)
+    filled = _filled_in(draft)
+    if few_shot.k and few_shot.shape == "text" and filled.rows and filled.rows[-1]["role"] == TURNS:
+        raise BadInput(
+            "Demonstrations that are written in the last row need a user row at the end. Add one, or write them as turns.",
+            "rows_as_text",
+        )
     newest = prompts.newest_template(store, project_id, name)
-    return Template(
+    return replace(
+        filled,
         project_id=project_id,
         name=name,
         version=newest.version + 1 if newest else 1,
         parent_id=newest.id if newest else None,
-        mode=draft.mode,  # type: ignore[arg-type]
-        system_text=draft.system_text,
-        body=draft.body,
-        variables=asked,
-        few_shot=dict(draft.few_shot),
-        labels=draft.labels,
-        scenario=draft.scenario,
-        language=draft.language,
-        note=draft.note,
-        digest=digest.template_digest(
-            mode=draft.mode,
-            system_text=draft.system_text,
-            body=draft.body,
-            few_shot=draft.few_shot,
-            labels=draft.labels,
-        ),
+        variables=variables_of(filled),
         person_id=person.id,
     )
+
+
+def _filled_in(draft: Draft) -> Template:
+    """A draft as a template of no project: what it says, and its digest. Raises TemplateProblem."""
+    rows = check_rows(draft.rows, draft.mode) if draft.rows else ()  # type: ignore[arg-type]
+    said: dict[str, Any] = {"mode": draft.mode, "rows": rows, "few_shot": dict(draft.few_shot), "labels": draft.labels}
+    said |= {"system_text": "" if rows else draft.system_text, "body": "" if rows else draft.body}
+    return Template(
+        project_id=0, name="", scenario=draft.scenario, language=draft.language, note=draft.note,
+        digest=digest.template_digest(**said), **said,
+    )  # fmt: skip

@@ -14,7 +14,7 @@ from backend import access
 from backend.engines.client import Answer, Client
 from backend.engines.kept import SamplingSettings, engine_name, keep_answer, keep_prompt, keep_sampling
 from backend.problem import Problem
-from backend.prompts.assemble import assemble
+from backend.prompts.assemble import SERVED, assemble
 from backend.prompts.digest import case_digest, split_of
 from feedback_db import Store, audit, models, prompts, tokens
 from feedback_db.types import ApiToken, Case, Message, Model, Person, Template
@@ -183,7 +183,7 @@ def _case(token: ApiToken, person: Person, template: Template, asked: Asked) -> 
     key = case_digest(values=values, conversation=turns)
     return Case(
         project_id=token.project_id, values=values, conversation=turns, scenario=template.scenario,
-        tags=(f"lang:{template.language}",) if template.language else (), split=split_of(key), digest=key, source="served",
+        tags=(f"lang:{template.language}",) if template.language else (), split=split_of(key), digest=key, source=SERVED,
         person_id=person.id,
     )  # fmt: skip
 

@@ -12,8 +12,10 @@ from backend.engines.kept import engine_name
 from backend.measuring import findings, plans, running
 from backend.measuring.findings import Calibrated, Curve, Orders
 from backend.measuring.plans import COUNTS, SEARCHED, SEEDS, CannotMeasure, Plan
+from backend.prompts.chat import text_of
 from backend.prompts.fewshot import FewShot, choose, normalised
-from backend.prompts.labelwords import asked, saying, score, text_of, truth_of
+from backend.prompts.labelwords import asked, saying, score, truth_of
+from backend.prompts.rows import given_away
 from backend.prompts.votek import MOST_TEXTS, vote_k
 from feedback_db import Store, audit, measurements, prompts
 from feedback_db.types import Case, Demonstration, Measurement, MeasurementKind, Model, Person, Template
@@ -99,6 +101,7 @@ def _plan(
 ) -> Plan:
     labels = plans.labels_of(template)
     found = prompts.cases(store, template.project_id, scenario=template.scenario, language=template.language)
+    found = [case for case in found if given_away(template, text_of(case)) is None]  # a row answers these already
     cases = plans.cases_for(found, labels, most, seed, need_truth=kind == "count")
     bank = _bank(store, template)
     safe = plans.without_leaks(bank, cases)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from backend import access
 from backend.problem import Problem
 from backend.prompts.fewshot import FewShot
+from backend.prompts.rows import rows_told, written
 from backend.stats.paired import Flips, mcnemar
 from feedback_db import Store, audit, behaviour, people, prompts
 from feedback_db.behaviour import Outcome
@@ -26,7 +27,7 @@ class CannotVersion(Problem):
 class Change(NamedTuple):
     """One field of a template whose content differs."""
 
-    field: str  # system_text, body, mode, labels, scenario, language, or few_shot.k ...
+    field: str  # system_text, body, rows, mode, labels, scenario, language, or few_shot.k ...
     before: str
     after: str
 
@@ -143,7 +144,9 @@ def take_back(store: Store, person: Person, comment_id: int) -> None:
 def changes(store: Store, person: Person, before_id: int, after_id: int) -> list[Change]:
     """Field by field, from one version to another; fields that are equal are left out."""
     access.require(person, "build")
-    before, after = (_fields(store.get(Template, id)) for id in (before_id, after_id))
+    both = [store.get(Template, id) for id in (before_id, after_id)]
+    as_rows = any(one.rows for one in both)
+    before, after = (_fields(one, as_rows) for one in both)
     names = dict.fromkeys([*before, *after])
     return [
         Change(name, before.get(name, ""), after.get(name, ""))
@@ -180,13 +183,17 @@ def _flipped(store: Store, old: Outcome, new: Outcome) -> Flipped:
     return Flipped(store.get(Case, new.case_id), new.passed, before, after)
 
 
-def _fields(template: Template) -> Mapping[str, str]:
+def _fields(template: Template, as_rows: bool) -> Mapping[str, str]:
+    """``as_rows``: a text template beside a chat template is told as rows too."""
     set_to = FewShot.parse(template.few_shot)
     few_shot: dict[str, Any] = {"few_shot.k": set_to.k}
     if set_to.k:  # without examples the other settings say nothing
         few_shot = {f"few_shot.{name}": value for name, value in set_to.as_row().items()}
+    said = {"system_text": template.system_text, "body": template.body}
+    if as_rows:
+        said = {"rows": written(rows_told(template))}
     shown = {
-        "system_text": template.system_text, "body": template.body, "mode": template.mode,
+        **said, "mode": template.mode,
         "labels": ", ".join(template.labels or ()), "scenario": template.scenario or "",
         "language": template.language or "", **few_shot,
     }  # fmt: skip

@@ -10,10 +10,13 @@ from .types import Message
 
 
 def conversation(values: Mapping[str, str] | None, messages: Sequence[Message] | None) -> list[Message]:
-    """A case as annotators and reward models see it: its turns, or its values as one user message.
+    """A case as annotators and reward models see it: its turns, or its values as one user message; both, where the turns end with an
+    answer and the values ask what comes next.
 
     The value named ``input`` stands alone; other names are shown before their texts.
     """
+    if messages and messages[-1]["role"] == "assistant" and values:
+        return [*messages, *conversation(values, None)]
     if messages is not None:
         return list(messages)
     named = values or {}

@@ -20,6 +20,9 @@ Basis = Literal["prompt", "demonstrations", "template"]
 MeasurementKind = Literal["order", "count", "calibration"]
 BakeState = Literal["asking", "training", "testing", "done", "failed", "stopped"]
 Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
+Row = dict[
+    str, str
+]  # {"role": as a message's, "text": of a template}, or a place: {"role": "demonstrations" | "turns"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +70,8 @@ class Guideline:
 
 @dataclass(frozen=True, kw_only=True)
 class Template:
-    """How a case becomes a prompt. A version is a row and never changes."""
+    """How a case becomes a prompt: a text template has a system text and a body, a chat template rows instead. A version never
+    changes."""
 
     id: int | None = None
     project_id: int
@@ -77,6 +81,7 @@ class Template:
     mode: Literal["plain", "logic"] = "plain"
     system_text: str = ""
     body: str
+    rows: tuple[Row, ...] = ()
     variables: tuple[str, ...] = ()
     few_shot: dict[str, Any] = field(default_factory=dict)  # {"k", "choose", "ids", "seed", "order", "shape"}
     labels: tuple[str, ...] | None = None

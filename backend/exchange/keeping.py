@@ -95,12 +95,18 @@ def _template(
         mode=one.mode,
         system_text=one.system_text,
         body=one.body,
+        rows=one.rows,
         few_shot=few_shot,
         labels=one.labels,
         scenario=None if elsewhere else plan.name,
         note=one.note,
         digest=template_digest(
-            mode=one.mode, system_text=one.system_text, body=one.body, few_shot=few_shot, labels=one.labels
+            mode=one.mode,
+            system_text=one.system_text,
+            body=one.body,
+            rows=one.rows,
+            few_shot=few_shot,
+            labels=one.labels,
         ),
         person_id=person_id,
     )

@@ -1,21 +1,38 @@
 """OpenAI's chat lines: one JSON table a line with ``messages``, as fine-tuning and batches have them, or with a preferred answer.
 
 ``{"messages": [...]}`` becomes a case: its turns, and the last assistant turn as the expected answer. With ``input``,
-``preferred_output`` and ``non_preferred_output`` it becomes a comparison that is judged already.
+``preferred_output`` and ``non_preferred_output`` it becomes a comparison that is judged already. A line that our own export wrote of a
+template is that template again; in any other line, what looks like a variable is text.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any
 
 from backend.exchange.chats import chat_of
-from backend.exchange.plan import MOST_CASES, BadFile, NewCase, NewPair, Notes, Plan, storable
-from backend.exchange.tree import decoded, json_value, table_in, texts, typed
+from backend.exchange.plan import (
+    MOST_CASES,
+    MOST_TEMPLATES,
+    BadFile,
+    NewCase,
+    NewPair,
+    NewTemplate,
+    Notes,
+    Plan,
+    storable,
+    variables_in,
+)
+from backend.exchange.tree import decoded, json_value, number, table_in, texts, typed
 from backend.exchange.upload import Upload
-from feedback_db.types import Message
+from backend.prompts.problem import TemplateProblem
+from backend.prompts.rows import PLACES, SYSTEM, USER, check_rows
+from backend.prompts.template import Mode
+from feedback_db.types import Message, Row
 
 FORMAT = "openai-chat"
+TEMPLATE = "whetstone_template"  # in the metadata of a line that is a template: text or chat
 KNOWN = {
     "messages",
     "input",
@@ -34,21 +51,27 @@ def parse(upload: Upload) -> Plan:
     notes = Notes(upload.main)
     cases: list[NewCase] = []
     pairs: list[NewPair] = []
-    for number, line in enumerate(decoded(upload.data, upload.main).split("\n"), 1):
+    templates: list[NewTemplate] = []
+    for at, line in enumerate(decoded(upload.data, upload.main).split("\n"), 1):
         if not line.strip():
             continue
-        row = json_value(line, upload.main, number)
+        row = json_value(line, upload.main, at)
         if not isinstance(row, dict):
-            raise BadFile("line_no_table", file=upload.main, line=number)
+            raise BadFile("line_no_table", file=upload.main, line=at)
         if len(cases) + len(pairs) >= MOST_CASES:
             raise BadFile("file_cases", file=upload.main, most=f"{MOST_CASES:,}")
-        if "preferred_output" in row or "non_preferred_output" in row:
-            pair = _pair(row, notes, number)
+        if len(templates) > MOST_TEMPLATES:
+            raise BadFile("many_templates", file=upload.main, most=f"{MOST_TEMPLATES:,}")
+        if TEMPLATE in table_in(row, "metadata"):
+            made = _template(row, table_in(row, "metadata"), notes, at)
+            templates += [made] if made else []
+        elif "preferred_output" in row or "non_preferred_output" in row:
+            pair = _pair(row, notes, at)
             pairs += [pair] if pair else []
         else:
-            case = _case(row, notes, number)
+            case = _case(row, notes, at)
             cases += [case] if case else []
-    if not cases and not pairs and not notes.kept:
+    if not cases and not pairs and not templates and not notes.kept:
         raise BadFile("file_empty", file=upload.main)
     name = PurePosixPath(upload.main).stem
     if cases:
@@ -56,8 +79,39 @@ def parse(upload: Upload) -> Plan:
     if pairs:
         notes.taken(0, "preferred_output", "pairs_taken", n=len(pairs))
     return Plan(
-        format=FORMAT, source=upload.main, name=name, cases=tuple(cases), pairs=tuple(pairs), notes=tuple(notes.kept)
+        format=FORMAT,
+        source=upload.main,
+        name=name,
+        templates=tuple(templates),
+        cases=tuple(cases),
+        pairs=tuple(pairs),
+        notes=tuple(notes.kept),
     )
+
+
+def _template(row: dict[str, Any], told: dict[str, Any], notes: Notes, line: int) -> NewTemplate | None:
+    turns = _turns(row.get("messages"), notes, line, "messages") if row.get("messages") else ()
+    if turns is None:
+        return None
+    rows: list[Row] = [{"role": turn["role"], "text": turn["content"]} for turn in turns]
+    for at, place in sorted((number(told.get(place)) or 0, place) for place in PLACES if place in told):
+        rows.insert(int(at), {"role": place})
+    mode: Mode = "logic" if told.get("mode") == "logic" else "plain"
+    name = storable(texts(told.get("template") or "").strip()[:120] or "prompt", notes.file, line, "metadata")
+    try:
+        if told[TEMPLATE] == "chat":
+            made = NewTemplate(name=name, rows=check_rows(rows, mode), mode=mode)
+        else:
+            system, body = ("".join(row["text"] for row in rows if row["role"] == role) for role in (SYSTEM, USER))
+            made = NewTemplate(name=name, body=body, system_text=system, mode=mode)
+        labels = json_value(texts(told["labels"]), notes.file, line) if "labels" in told else None
+        made = replace(made, labels=tuple(map(texts, labels)) if isinstance(labels, list) and labels else None)
+        variables_in(made)
+    except TemplateProblem as problem:
+        notes.refused(line, "messages", "template_problem", texts(row.get("messages")), problem=str(problem))
+        return None
+    notes.taken(line, "messages", "template_taken", name=name)
+    return made
 
 
 def _case(row: dict[str, Any], notes: Notes, line: int) -> NewCase | None:

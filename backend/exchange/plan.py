@@ -9,7 +9,8 @@ from typing import Any, Literal, NamedTuple
 from backend.exchange.reading import FileProblem
 from backend.exchange.reasons import said
 from backend.prompts.problem import MAX_OUTPUT
-from feedback_db.types import Message
+from backend.prompts.template import variables
+from feedback_db.types import Message, Row
 
 Fate = Literal["taken", "mapped", "refused"]
 
@@ -79,10 +80,11 @@ class NewDemonstration:
 
 @dataclass(frozen=True, kw_only=True)
 class NewTemplate:
-    """``shown`` are demonstrations that the template always shows, in this order."""
+    """Of a chat template there are ``rows`` and no body. ``shown`` are demonstrations that the template always shows, in this order."""
 
     name: str
-    body: str
+    body: str = ""
+    rows: tuple[Row, ...] = ()
     mode: Literal["plain", "logic"] = "plain"
     system_text: str = ""
     labels: tuple[str, ...] | None = None
@@ -93,7 +95,7 @@ class NewTemplate:
 
 @dataclass(frozen=True, kw_only=True)
 class NewCase:
-    """Values or a conversation, with the expected answer where the file has one."""
+    """Values or a conversation, or earlier turns beside values; with the expected answer where the file has one."""
 
     values: Mapping[str, str] | None = None
     conversation: tuple[Message, ...] | None = None
@@ -143,6 +145,12 @@ class Plan:
 
     def count(self, fate: Fate) -> int:
         return sum(note.fate == fate for note in self.notes)
+
+
+def variables_in(template: NewTemplate) -> set[str]:
+    """What a template asks a case for. Raises TemplateProblem."""
+    said = [template.system_text, template.body, *(row.get("text", "") for row in template.rows)]
+    return {name for text in said for name in variables(text, template.mode)}
 
 
 def storable(text: str, file: str, line: int, field: str) -> str:

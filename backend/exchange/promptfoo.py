@@ -11,14 +11,23 @@ from typing import Any
 
 from backend.exchange import asserts, promptfoo_csv
 from backend.exchange.chats import chat_of
-from backend.exchange.plan import MOST_CASES, BadFile, NewCase, NewSuite, NewTemplate, Notes, Plan, storable
+from backend.exchange.plan import (
+    MOST_CASES,
+    BadFile,
+    NewCase,
+    NewSuite,
+    NewTemplate,
+    Notes,
+    Plan,
+    storable,
+    variables_in,
+)
 from backend.exchange.promptfoo_parts import read_any, shown
 from backend.exchange.promptfoo_prompts import affixes_of, prompts_of
 from backend.exchange.promptfoo_tests import Test, cases_of, tests_of
 from backend.exchange.tree import Read, list_in, number, table_in, texts
 from backend.exchange.tree import given as given_in
 from backend.exchange.upload import Upload
-from backend.prompts.template import variables
 from backend.suites.own import row_of
 
 FORMAT = "promptfoo"
@@ -49,10 +58,10 @@ def parse(upload: Upload) -> Plan:
         raise BadFile("not_promptfoo", file=upload.main)
     _tell_settings(read, notes)
     defaults = _default_test(read, upload, notes)
-    templates = prompts_of(read, upload, notes, affixes_of(read, defaults, notes))
+    templates = prompts_of(read, upload, notes, affixes_of(read, defaults, notes), _our_templates(read))
     tests = tests_of(read, upload, notes, defaults)
     name = texts(top["description"]).strip()[:80] if top.get("description") else PurePosixPath(upload.main).stem
-    asked = [_variables(one) for one in templates]
+    asked = [variables_in(one) for one in templates]
     wanted = set.intersection(*asked) if asked else set()
     cases, placed, thresholds = cases_of(tests, upload, notes, wanted)
     cases = _expected_variable(cases, set().union(*asked), notes)
@@ -190,6 +199,12 @@ def _with_labels(templates: list[NewTemplate], read: Read) -> list[NewTemplate]:
     ]
 
 
+def _our_templates(read: Read) -> dict[str, Any]:
+    ours = table_in(read.value, "metadata").get(OURS)
+    held = ours.get("templates") if isinstance(ours, dict) else None
+    return held if isinstance(held, dict) else {}
+
+
 def _ours(
     given: dict[str, Any], read: Read, cases: list[NewCase], checks: list[asserts.Row], notes: Notes
 ) -> tuple[list[NewCase], list[asserts.Row]]:
@@ -219,7 +234,3 @@ def _ours(
 def _at(one: dict[str, Any]) -> int:
     """The place that a part had in our own list."""
     return int(min(max(number(one.get("at")) or 0, 0), MOST_CASES))
-
-
-def _variables(template: NewTemplate) -> set[str]:
-    return {*variables(template.system_text, template.mode), *variables(template.body, template.mode)}

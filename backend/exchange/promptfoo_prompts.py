@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any
 
-from backend.exchange import promptfoo_csv
+from backend.exchange import our_templates, promptfoo_csv
 from backend.exchange.chats import as_template
 from backend.exchange.plan import NewTemplate, Notes
 from backend.exchange.promptfoo_parts import CODE, ELSEWHERE, PROGRAM, shown
@@ -18,7 +19,10 @@ from backend.exchange.upload import Upload
 WRITTEN = "whetstone_"  # how the variables begin that hold a prompt written out case by case
 
 
-def prompts_of(read: Read, upload: Upload, notes: Notes, around: tuple[str, str]) -> list[NewTemplate]:
+def prompts_of(
+    read: Read, upload: Upload, notes: Notes, around: tuple[str, str], ours: Mapping[str, Any]
+) -> list[NewTemplate]:
+    """``ours`` has by label what our own export keeps beside a prompt."""
     given = given_in(read.value, "prompts")
     if given is None:
         return []
@@ -35,7 +39,9 @@ def prompts_of(read: Read, upload: Upload, notes: Notes, around: tuple[str, str]
             if one.get("config"):
                 notes.refused(line, f"{place}.config", "run_setting", shown(one["config"]), name="config")
             label = texts(one.get("label") or "") or f"{_stem(upload)} {i + 1}"
-            found += _prompt(str(one.get("raw", one.get("id"))), label, line, place, upload, notes, around)
+            raw = str(one.get("raw", one.get("id")))
+            own = our_templates.restored(ours.get(label), raw, label, notes, line, place)
+            found += [own] if own else _prompt(raw, label, line, place, upload, notes, around)
         else:
             notes.refused(line, place, "prompt_form", shown(one))
     return _named_apart(found)

@@ -6,17 +6,20 @@ import re
 from pathlib import PurePosixPath
 from typing import Any
 
-from backend.exchange.chats import ROLES, template_of
+from backend.exchange.chats import ROLES, history_of, template_of, with_turns
 from backend.exchange.plan import BadFile, NewCase, Notes, Plan, storable
 from backend.exchange.tree import Read, decoded, read_json, read_yaml, texts
 from backend.exchange.upload import Upload
+from backend.prompts.rows import TURNS
 from feedback_db.types import Message
 
 FORMAT = "prompty"
 _FRONT = re.compile(r"\A---[ \t]*\r?\n(.*?)^---[ \t]*\r?$\n?", re.DOTALL | re.MULTILINE)
 _TURN = re.compile(
-    r"(?m)^[ \t]*#?[ \t]*(system|developer|user|assistant)[ \t]*(?:\[[^\]\n]*\])?[ \t]*:[ \t]*\r?$\n?", re.IGNORECASE
+    r"(?m)^[ \t]*#?[ \t]*(system|developer|user|assistant|\0turns)[ \t]*(?:\[[^\]\n]*\])?[ \t]*:[ \t]*\r?$\n?",
+    re.IGNORECASE,
 )
+MARK = "\n\0turns:\n"  # no file holds a zero byte
 KNOWN = {"name", "description", "sample", "inputs", "tags", "authors", "version", "$schema"}
 
 
@@ -52,11 +55,11 @@ def parse(upload: Upload) -> Plan:
 
 def _turns(body: str, notes: Notes, line: int) -> list[Message]:
     storable(body, notes.file, line, "prompt")
-    before, *rest = _TURN.split(body)
+    before, *rest = _TURN.split(with_turns(body, MARK))
     if not rest:
         return [{"role": "user", "content": body.strip("\n")}]
     turns = [
-        {"role": ROLES[role.lower()], "content": content.strip()}
+        {"role": ROLES.get(role.lower(), TURNS), "content": content.strip()}
         for role, content in zip(rest[::2], rest[1::2], strict=True)
     ]
     return [*([{"role": "system", "content": before.strip()}] if before.strip() else []), *turns]
@@ -81,11 +84,22 @@ def _sample(settings: dict[str, Any], read: Read, upload: Upload, notes: Notes) 
         return ()
     if isinstance(sample.get("inputs"), dict):
         sample = sample["inputs"]
-    values = {str(key): storable(texts(value), upload.main, line, str(key)) for key, value in sample.items()}
+    past = [(key, turns) for key, turns in ((key, history_of(value)) for key, value in sample.items()) if turns]
+    histories = dict(past) if len(past) == 1 else {}  # a case has one past
+    values = {
+        str(key): storable(texts(value), upload.main, line, str(key))
+        for key, value in sample.items()
+        if key not in histories
+    }
+    for turn in (turn for turns in histories.values() for turn in turns):
+        storable(turn["content"], upload.main, line, "sample")
+    if histories:
+        notes.mapped(line, "sample", "history_taken")
+    earlier = next(iter(histories.values()), None)
     if not any(value.strip() for value in values.values()):
         return ()
     notes.taken(line, "sample", "case_taken", n=1)
-    return (NewCase(values=values),)
+    return (NewCase(values=values, conversation=earlier),)
 
 
 def _line(read: Read, key: str) -> int:

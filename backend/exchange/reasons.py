@@ -71,7 +71,9 @@ PARTS = {  # what became of a part of a file
     "template_problem": "this template cannot be filled here: {problem}",
     "logic": "it has conditions, loops or filters, and became a template in logic mode",
     "chat_form": "a chat must end with a user turn, and have its system turns at the beginning",
-    "chat_turns": "earlier turns can only be taken as demonstrations: pairs of user and assistant that ask in the words of the last turn, whose variable is {{input}}",
+    "turns_rows": "{n} earlier turns became rows of a chat template",
+    "turns_place": "earlier turns are those of the case; they are written at this place",
+    "history_taken": "the history became the earlier turns of the case",
     "turns_shown": "{n} earlier turns became demonstrations that the template always shows",
     "affixes": "prefix and suffix became part of every template",
     "metadata_left": "the description of metrics and languages has no place here",
@@ -151,6 +153,7 @@ REMARKS = {  # what an export does not say, or says in another way
     "case_shape": "the turns of {name} differ from those of other cases; this one is empty in the file",
     "case_unbuilt": "{name} cannot be filled: {problem}",
     "formula": "a spreadsheet would calculate a cell of this row; import the file there as text",
+    "shown_left": "demonstrations are not in the file; they are those of the project it is read into",
     "no_table": "there are no cases, so there is no table",
 }  # fmt: skip
 

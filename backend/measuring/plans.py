@@ -13,8 +13,9 @@ from typing import Any, Literal, NamedTuple
 
 from backend.problem import Problem
 from backend.prompts import calibrate
+from backend.prompts.chat import text_of
 from backend.prompts.fewshot import CASE_WISE, MOST_DEMONSTRATIONS, FewShot, choose, leaks
-from backend.prompts.labelwords import text_of, truth_of
+from backend.prompts.labelwords import truth_of
 from feedback_db.types import Case, Demonstration, MeasurementKind, Template
 
 On = Literal["search", "test", "content_free", "domain", "stub"]

@@ -11,8 +11,9 @@ from backend.engines.answers import Client
 from backend.engines.kept import engine_name
 from backend.problem import Problem
 from backend.prompts import calibrate
+from backend.prompts.chat import text_of
 from backend.prompts.fewshot import FewShot, choose
-from backend.prompts.labelwords import Scorer, asked, saying, score, stub_of, text_of, truth_of
+from backend.prompts.labelwords import Scorer, asked, saying, score, stub_of, truth_of
 from feedback_db import NotFound, Store, measurements, prompts
 from feedback_db.types import Case, Demonstration, MeasuredPart, Measurement, Message, Model, Template
 

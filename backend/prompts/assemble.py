@@ -5,13 +5,14 @@ from typing import NamedTuple
 
 from backend.engines.client import TokenCount
 from feedback_db import Store, prompts
-from feedback_db.cases import conversation
 from feedback_db.types import Case, Demonstration, Message, Template
 
 from .budget import fit
-from .chat import build_messages
+from .chat import build_messages, refuse_given_away, text_of
 from .digest import messages_digest
 from .fewshot import FewShot, choose
+
+SERVED = "served"  # the source of cases that programs ask
 
 
 class Assembled(NamedTuple):
@@ -38,12 +39,14 @@ def assemble(
     ``tokenize`` counts these messages, and says how many the context can take. Raises the problems of template, fewshot,
     chat and budget.
     """
+    if case.source != SERVED:  # a program's own users may well ask what a row asks
+        refuse_given_away(template, case)
     few_shot = FewShot.parse(template.few_shot)
     named = few_shot.ids if few_shot.choose == "fixed" else ()
     pool = prompts.demonstrations(
         store, template.project_id, scenario=template.scenario, language=template.language, named=named
     )
-    chosen = choose(pool, conversation(case.values, case.conversation)[-1]["content"], few_shot)
+    chosen = choose(pool, text_of(case), few_shot)
 
     def build(kept: Sequence[Demonstration]) -> tuple[Message, ...]:
         return build_messages(template, case.values or {}, kept, few_shot.shape, conversation=case.conversation or ())

@@ -1,8 +1,9 @@
 """From a template, values and demonstrations to the exact messages a model sees.
 
-Demonstrations come in two shapes. As ``turns``, each is a user message (the body filled with the demonstration's input)
-and an assistant message (its output). As ``text``, all of them stand inside the one user message, at the body's
-``{{demonstrations}}`` line or, where there is none, before the body: each is the form of the case (the part of the body
+A text template is a system text and a body, a chat template a list of rows (see rows.py). Demonstrations come in two shapes. As
+``turns``, each is a user message (the body, or the last row, filled with the demonstration's input) and an assistant message (its
+output), at the place that the rows have for them, or before the case's own turns. As ``text``, all of them stand inside the last user
+message, at the ``{{demonstrations}}`` line or, where there is none, before the rest: each is the form of the case (the part
 after that line) filled with the demonstration's input, then its output, then an empty line. The body
 
     Perform the following {{task}}:
@@ -15,17 +16,30 @@ gives exactly the bytes of ``build_prompt`` below.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from backend.problem import Problem
-from feedback_db.types import Demonstration, Message, Template
+from feedback_db.cases import conversation as asked_in
+from feedback_db.types import Case, Demonstration, Message, Template
 
 from .fewshot import Shape
-from .template import Compiled, compile_template, render, render_around, render_tail
+from .logic import own_budget, with_one_budget
+from .problem import MAX_OUTPUT, TemplateProblem
+from .rows import (
+    ASSISTANT,
+    DEMONSTRATIONS,
+    SPEAKERS,
+    TURNS,
+    USER,
+    Compilation,
+    CompiledRow,
+    compile_rows,
+    given_away,
+)
+from .template import checked_values, render_tail
 
 INPUT = "input"  # the variable that a demonstration's input takes the place of
-ROLES = ("system", "user", "assistant")
 
 
 class PromptProblem(Problem, ValueError):
@@ -57,36 +71,57 @@ def build_messages(
     conversation: Sequence[Message] = (),
     special_tokens: Sequence[str] = (),
 ) -> tuple[Message, ...]:
-    """System text, demonstrations, the case's own turns, then the body; parts without text are left out.
+    """The rows of a template in their order, with demonstrations and the case's own turns at their places; rows that come out
+    without text are left out.
 
     ``special_tokens`` are those of the model that will read the prompt: a value that holds one could end a turn or
     begin another, so it is refused by name.
     """
     if special_tokens:
         refuse_special_tokens(values, demonstrations, conversation, special_tokens)
-    body = compile_template(template.body, template.mode)
+    rows, checked = compile_rows(template), checked_values(values)
+    checked = with_one_budget(checked) if template.rows else checked
     messages: list[Message] = []
-    system_text = render(compile_template(template.system_text, template.mode), values)
-    if system_text:
-        messages.append(_message("system", system_text))
-    if shape == "turns":
-        for one in demonstrations:
-            messages.append(_message("user", _asked(template, body, values, one)))
-            messages.append(_message("assistant", one.output))
-    messages += [_turn(turn) for turn in conversation]
-    shown = demonstrations if shape == "text" else ()
-    text = render_around(body, values, "".join(_written(template, body, values, one) for one in shown))
-    if text:
-        messages.append(_message("user", text))
-    if not any(message["role"] == "user" for message in messages):
-        raise PromptProblem("The prompt asks nothing. Give the template a body, or the case a conversation.")
+    filled = 0  # characters of all rows
+    for row in rows.rows:
+        if row.role == DEMONSTRATIONS:
+            messages += _as_turns(rows, checked, demonstrations) if shape == "turns" else ()
+        elif row.role == TURNS:
+            messages += [_turn(turn) for turn in conversation]
+        else:
+            shown = demonstrations if shape == "text" and row is rows.ask else ()
+            text = row.fill(checked, "".join(_written(row, checked, one) for one in shown))
+            messages += [_message(row.role, text)] if text else []
+            filled += len(text)
+            if row.number and filled > MAX_OUTPUT:
+                raise TemplateProblem(
+                    f"The rows come to more than {MAX_OUTPUT:,} characters. Shorten them or the values."
+                )
+    _refuse_unasked(template, rows, messages, demonstrations if shape == "text" else ())
     return tuple(messages)
 
 
 def variables_of(template: Template) -> tuple[str, ...]:
-    """All that a template asks for: the variables of its system text and of its body."""
-    system = compile_template(template.system_text, template.mode).variables
-    return tuple(dict.fromkeys([*system, *compile_template(template.body, template.mode).variables]))
+    """All that a template asks a case for, in the order of its rows."""
+    return compile_rows(template).variables
+
+
+def refuse_given_away(template: Template, case: Case) -> None:
+    """Raises PromptProblem where a row asks (nearly) what the case asks and the next row answers it: what a model says then
+    tells nothing of what it can."""
+    number = given_away(template, text_of(case))
+    if number is not None:
+        raise PromptProblem(
+            f"Row {number} asks what this case asks, and the row after it answers. Take them out of the template, or test it with "
+            "other cases.",
+            "row_gives_away",
+            row=number,
+        )
+
+
+def text_of(case: Case) -> str:
+    """What a case asks, as demonstrations and rows are compared with it."""
+    return asked_in(case.values, case.conversation)[-1]["content"]
 
 
 def refuse_special_tokens(
@@ -116,16 +151,41 @@ def _holds(value: Any, token: str) -> bool:
     return isinstance(value, list | tuple) and any(_holds(part, token) for part in value)
 
 
-def _asked(template: Template, body: Compiled, values: Mapping[str, Any], one: Demonstration) -> str:
-    """The body as it would ask the demonstration's input; a template without a body asks the input itself."""
-    if not template.body:
-        return one.input
-    return render(body, _with_input(body, values, one))
+def _as_turns(
+    rows: Compilation, values: Mapping[str, Any], demonstrations: Sequence[Demonstration]
+) -> Iterator[Message]:
+    """Each as the row that asks would ask its input, and its output; where no row asks, the input asks by itself."""
+    ask = rows.ask
+    for one in demonstrations:
+        asked = one.input if ask is None or _is_empty(ask) else ask.fill(_with_input(ask, values, one))
+        yield _message(USER, asked)
+        yield _message(ASSISTANT, one.output)
 
 
-def _written(template: Template, body: Compiled, values: Mapping[str, Any], one: Demonstration) -> str:
-    stub = render_tail(body, _with_input(body, values, one)) if template.body else one.input + "\n"
+def _written(ask: CompiledRow, values: Mapping[str, Any], one: Demonstration) -> str:
+    stub = one.input + "\n" if _is_empty(ask) else render_tail(ask.text, _with_input(ask, values, one))  # type: ignore[arg-type]
     return stub + gap(stub) + one.output + "\n\n"
+
+
+def _is_empty(row: CompiledRow) -> bool:
+    return row.text is None or not row.text.body
+
+
+def _refuse_unasked(
+    template: Template, rows: Compilation, messages: Sequence[Message], as_text: Sequence[Demonstration]
+) -> None:
+    if not any(message["role"] == USER for message in messages):
+        raise PromptProblem("The prompt asks nothing. Give the template a body, or the case a conversation.")
+    if template.rows and messages[-1]["role"] != USER:
+        raise PromptProblem(
+            "The last row came out empty, so there is nothing to answer. Give the case a value for it, or a conversation.",
+            "rows_unasked",
+        )
+    if as_text and rows.ask is None:
+        raise PromptProblem(
+            "Demonstrations that are written in the last row need a user row at the end. Add one, or write them as turns.",
+            "rows_as_text",
+        )
 
 
 def gap(stub: str) -> str:
@@ -133,17 +193,17 @@ def gap(stub: str) -> str:
     return " " if re.search(r"[!-~]\Z", stub) else ""
 
 
-def _with_input(body: Compiled, values: Mapping[str, Any], one: Demonstration) -> dict[str, Any]:
-    if INPUT not in body.variables:
+def _with_input(ask: CompiledRow, values: Mapping[str, Any], one: Demonstration) -> dict[str, Any]:
+    if ask.text is None or INPUT not in ask.text.variables:
         raise PromptProblem(
             "Demonstrations take the place of {{input}}, and the template does not use it. "
             "Name the variable of the case {{input}}, or set k to 0."
         )
-    return {**values, INPUT: one.input}
+    return {**own_budget(values), INPUT: one.input}
 
 
 def _turn(turn: Message) -> Message:
-    if turn["role"] not in ROLES:
+    if turn["role"] not in SPEAKERS:
         raise PromptProblem(f'A turn has the role "{turn["role"]}". Use system, user or assistant.')
     return _message(turn["role"], turn["content"])
 

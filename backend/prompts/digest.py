@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from feedback_db.store import as_json
-from feedback_db.types import Message, Split
+from feedback_db.types import Message, Row, Split
 
 
 def digest_of(value: Any) -> bytes:
@@ -27,12 +27,14 @@ def template_digest(
     mode: str,
     system_text: str,
     body: str,
+    rows: Sequence[Row] = (),
     few_shot: Mapping[str, Any] | None = None,
     labels: Sequence[str] | None = None,
 ) -> bytes:
     """Covers all that changes the bytes of a prompt, and the closed set of answers; not the name, version or note."""
     return digest_of(
         {
+            **({"rows": [dict(row) for row in rows]} if rows else {}),  # text templates keep the digest they always had
             "mode": mode,
             "system_text": system_text,
             "body": body,

@@ -12,11 +12,11 @@ from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 from backend.engines.answers import Likelihood, Messages
-from feedback_db.cases import conversation
 from feedback_db.types import Case, Demonstration, Message, Template
 
 from .chat import INPUT, build_messages
 from .fewshot import FewShot, normalised
+from .rows import ask_of
 
 AT_ONCE = 64  # conversations of one request; our choice
 
@@ -49,11 +49,6 @@ def asked(template: Template, case: Case, demonstrations: Sequence[Demonstration
     return build_messages(template, case.values or {}, demonstrations, shape, conversation=case.conversation or ())
 
 
-def text_of(case: Case) -> str:
-    """What a case asks, as demonstrations are compared with it."""
-    return conversation(case.values, case.conversation)[-1]["content"]
-
-
 def saying(case: Case, text: str) -> Case:
     """The case with another text in the place of its own: the variable ``input``, or all of them where it has none; the last
     turn of a conversation."""
@@ -67,7 +62,7 @@ def saying(case: Case, text: str) -> Case:
 
 def stub_of(template: Template) -> str:
     """What stands between the case and the answer, such as "Output:"."""
-    return re.split(r"[}%]}", template.body)[-1].strip()
+    return re.split(r"[}%]}", ask_of(template))[-1].strip()
 
 
 def truth_of(case: Case, labels: Sequence[str]) -> int | None:

@@ -50,7 +50,9 @@ class LogicPart:
     variables: dict[str, int]  # name -> line of its first use
 
     def render(self, values: Mapping[str, Any]) -> str:
-        context = self.template.new_context({**values, _BUDGET: _Budget()})
+        shared = values.get(_BUDGET)
+        budget = shared if isinstance(shared, _Budget) else _Budget()
+        context = self.template.new_context({**values, _BUDGET: budget})
         pieces, size = [], 0
         try:
             for piece in self.template.root_render_func(context):
@@ -81,6 +83,16 @@ class LogicPart:
                 line = self.template.get_corresponding_lineno(step.tb_lineno)
             step = step.tb_next
         return line + self.first_line - 1
+
+
+def with_one_budget(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values that let several texts be filled within the work of one."""
+    return {**values, _BUDGET: _Budget()}
+
+
+def own_budget(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values with which a text is filled within its own work."""
+    return {name: value for name, value in values.items() if name != _BUDGET}
 
 
 def compile_logic(source: str, first_line: int = 1) -> LogicPart:

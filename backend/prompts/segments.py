@@ -1,7 +1,6 @@
 """What each part of a prompt costs in tokens, so that it is seen before anything runs."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 from feedback_db.types import Demonstration, Message, Template
@@ -9,6 +8,7 @@ from feedback_db.types import Demonstration, Message, Template
 from .chat import PromptProblem, build_messages
 from .fewshot import Shape
 from .problem import TemplateProblem
+from .rows import system_of, without_system
 
 Kind = Literal["system", "instruction", "demonstration", "case", "dropped"]
 
@@ -32,7 +32,7 @@ def segments(
 ) -> list[Segment]:
     """Each part as the difference of counts of growing prompts, so that the parts but ``dropped`` add up to the whole.
 
-    The instruction is the body with every value empty; what the values and the turns of the case add is the case. A
+    The instruction is the body, or every row but the system's, with all values empty; what the values and the turns of the case add is the case. A
     dropped demonstration is what it would add on its own.
     """
 
@@ -40,9 +40,9 @@ def segments(
         return count(build_messages(template, values, shown, shape, conversation=turns))
 
     bare = tokens(template, values, conversation)
-    system = bare - tokens(replace(template, system_text=""), values, conversation) if template.system_text else 0
+    system = bare - tokens(without_system(template), values, conversation) if system_of(template) else 0
     try:
-        instruction = tokens(template, dict.fromkeys(values, ""), ()) - system
+        instruction = tokens(without_system(template), dict.fromkeys(values, ""), ())
     except (PromptProblem, TemplateProblem):  # nothing stands there without the values
         instruction = 0
     instruction = max(0, min(instruction, bare - system))

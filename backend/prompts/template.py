@@ -13,6 +13,7 @@ Values go in once: a brace inside a value is text and is never looked at again.
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 from .logic import LogicPart, compile_logic
@@ -32,7 +33,7 @@ class PlainPart:
     source: str
     first_line: int
 
-    @property
+    @cached_property
     def variables(self) -> dict[str, int]:
         """Name -> line of its first use."""
         found: dict[str, int] = {}
@@ -41,6 +42,8 @@ class PlainPart:
         return found
 
     def render(self, values: Mapping[str, Any]) -> str:
+        if not self.variables:
+            return self.source
         missing = next((name for name in self.variables if name not in values), None)
         if missing is not None:
             raise TemplateProblem.undefined(missing, self.variables[missing])
@@ -92,7 +95,11 @@ def render(compiled: Compiled, values: Mapping[str, Any]) -> str:
 
 def render_around(compiled: Compiled, values: Mapping[str, Any], demonstrations: str) -> str:
     """The body filled with values, and a text at the place of the demonstrations (before the body if none is marked)."""
-    checked = checked_values(values)
+    return fill(compiled, checked_values(values), demonstrations)
+
+
+def fill(compiled: Compiled, checked: Mapping[str, Any], demonstrations: str = "") -> str:
+    """As ``render_around``, of values that were checked already: once for all texts of a prompt."""
     head = compiled.head.render(checked) if compiled.head else ""
     text = head + demonstrations + compiled.tail.render(checked)
     if len(text) > MAX_OUTPUT:

@@ -182,6 +182,16 @@ def suite(store, engineer, project) -> Suite:
     )
 
 
+CHAT = (
+    {"role": "system", "text": "Braces {{{ {% stay"},
+    {"role": "demonstrations"},
+    {"role": "user", "text": "Ready? {# no"},
+    {"role": "assistant", "text": "Yes {{"},
+    {"role": "turns"},
+    {"role": "user", "text": "Say {{input}}\n"},
+)
+
+
 def plain_and_few_shot(store, engineer, project) -> list[int]:
     for i in range(6):
         curating.add_demonstration(
@@ -200,6 +210,7 @@ def plain_and_few_shot(store, engineer, project) -> list[int]:
             name="nearest", body="Q {{input}}", scenario="w", few_shot={"k": 3, "choose": "nearest", "shape": "turns"}
         ),
         prompting.Draft(name="logic", body="{% if input %}I: {{ input }}{% endif %}", mode="logic"),
+        prompting.Draft(name="chat", rows=CHAT, scenario="w", few_shot={"k": 2}),
     ]
     return [prompting.save_template(store, engineer, project.id, draft).id or 0 for draft in drafts]
 

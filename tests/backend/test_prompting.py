@@ -9,7 +9,7 @@ from backend.access import Denied
 from backend.curating import BadDemonstration
 from backend.engines.scripted import ScriptedEngine
 from backend.prompting import BadInput, Draft
-from backend.prompts import build_prompt
+from backend.prompts import PromptProblem, build_prompt
 from backend.prompts.template import TemplateProblem
 from feedback_db import Store
 from feedback_db.types import Person, Project
@@ -53,6 +53,47 @@ def test_demonstrations_that_do_not_fit_are_dropped_whole(store: Store, engineer
     assert tuple(part.demonstration_id for part in dropped) == shown.dropped_ids and all(p.tokens > 0 for p in dropped)
     assert sum(part.tokens for part in shown.segments if part.kind != "dropped") == shown.tokens
     assert len(shown.messages) == 1 + 2 * len(shown.demonstration_ids)
+
+
+CHAT = (
+    {"role": "system", "text": "Be kind."},
+    {"role": "user", "text": "Where is my parcel?"},
+    {"role": "assistant", "text": "On its way."},
+    {"role": "demonstrations"},
+    {"role": "user", "text": "{{input}}"},
+)
+
+
+def test_of_a_chat_only_demonstrations_are_dropped_and_its_rows_stay(
+    store: Store, engineer: Person, project: Project
+) -> None:
+    small = ScriptedEngine(lambda *_: "", max_model_len=prompting.ANSWER_TOKENS + 30)
+    few_shot = {"k": 8, "choose": "seeded"}
+    draft = Draft(name="mine", rows=CHAT, few_shot=few_shot, scenario="customer service", language="en")
+    shown = prompting.preview(store, small, engineer, project.id or 0, draft, {"input": "I want my money back."})
+    assert shown.dropped_ids and shown.tokens <= 30
+    assert [part.kind for part in shown.segments][:2] == ["system", "instruction"]
+    assert sum(part.tokens for part in shown.segments if part.kind != "dropped") == shown.tokens
+    texts = [message["content"] for message in shown.messages]
+    assert texts[:3] == ["Be kind.", "Where is my parcel?", "On its way."] and texts[-1] == "I want my money back."
+    assert len(texts) == 4 + 2 * len(shown.demonstration_ids)
+
+
+def test_a_row_that_answers_the_case_is_told_before_anything_is_asked(
+    store: Store, engine: ScriptedEngine, engineer: Person, project: Project
+) -> None:
+    draft = Draft(name="mine", rows=CHAT)
+    with pytest.raises(PromptProblem, match="Row 2 asks what this case asks"):
+        prompting.preview(store, engine, engineer, project.id or 0, draft, {"input": "where is my  parcel?"})
+
+
+def test_a_bad_row_is_refused_by_its_number(store: Store, engineer: Person, project: Project) -> None:
+    with pytest.raises(TemplateProblem, match="Row 4: the model answers"):
+        prompting.save_template(store, engineer, project.id or 0, Draft(name="t", rows=CHAT[:4]))
+    as_text = {"k": 1, "shape": "text"}
+    with pytest.raises(BadInput, match="user row at the end"):
+        rows = (*CHAT[:3], {"role": "turns"})
+        prompting.save_template(store, engineer, project.id or 0, Draft(name="t", rows=rows, few_shot=as_text))
 
 
 def test_saving_makes_the_next_version_and_an_equal_draft_makes_none(

@@ -58,6 +58,25 @@ def test_what_is_served_is_what_is_previewed(
     assert not store.find(Prompt) and not store.find(Completion) and store.find(Case, "source = 'served'") == []
 
 
+def test_the_turns_of_a_program_stand_at_their_place_and_it_may_ask_what_a_row_asks(
+    store: Store, engineer: Person, project: Project
+) -> None:
+    rows = (
+        {"role": "user", "text": "Hello?"},
+        {"role": "assistant", "text": "Hello."},
+        {"role": "turns"},
+        {"role": "user", "text": "{{input}}"},
+    )
+    prompting.save_template(store, engineer, project.id or 0, Draft(name="chat", rows=rows))
+    seen: list[list[str]] = []
+    listening = ScriptedEngine(lambda messages, *_: seen.append([m["content"] for m in messages]) or "yes")
+    turns = ({"role": "user", "content": "One"}, {"role": "assistant", "content": "Two"})
+    for input in ("Three", "hello?"):
+        request = Asked("chat", "latest", {"input": input}, turns if input == "Three" else ())
+        serving.answer(store, listening, token(store, engineer, project), request)
+    assert seen == [["Hello?", "Hello.", "One", "Two", "Three"], ["Hello?", "Hello.", "hello?"]]
+
+
 def test_a_version_is_a_number_an_alias_or_the_latest(
     store: Store, engineer: Person, project: Project, engine: ScriptedEngine, template: Template
 ) -> None:

@@ -20,8 +20,8 @@ from backend.measuring import running
 from backend.measuring.findings import Calibrated, Curve, Orders
 from backend.measuring.plans import CannotMeasure, Plan
 from backend.prompting import Draft
+from backend.prompts.chat import text_of
 from backend.prompts.fewshot import leaks
-from backend.prompts.labelwords import text_of
 from feedback_db import Store, measurements, prompts
 from feedback_db.types import Case, Measurement, Model, Person, Project, Template
 

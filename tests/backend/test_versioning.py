@@ -63,6 +63,31 @@ def test_what_changed_is_told_field_by_field(store: Store, engineer: Person, pro
     assert versioning.changes(store, engineer, first.id or 0, first.id or 0) == []
 
 
+ROWS = (
+    {"role": "system", "text": "Kind."},
+    {"role": "user", "text": "Ready?"},
+    {"role": "assistant", "text": "Yes."},
+    {"role": "user", "text": "Answer {{a}}"},
+)
+
+
+def test_a_chat_template_is_a_version_like_any_other(store: Store, engineer: Person, project: Project) -> None:
+    first = saved(store, engineer, project, "Answer {{a}}", system_text="Kind.")
+    second = saved(store, engineer, project, "left over", rows=ROWS)
+    assert (second.version, second.body, second.system_text, second.variables) == (2, "", "", ("a",))
+    assert saved(store, engineer, project, "", rows=ROWS).id == second.id
+    assert second.digest != first.digest
+    (told,) = versioning.changes(store, engineer, first.id or 0, second.id or 0)
+    assert (told.field, told.before) == ("rows", "[system]\nKind.\n\n[user]\nAnswer {{a}}")
+    assert told.after == "[system]\nKind.\n\n[user]\nReady?\n\n[assistant]\nYes.\n\n[user]\nAnswer {{a}}"
+    moved = saved(store, engineer, project, "", rows=(*ROWS[:3], {"role": "demonstrations"}, ROWS[3]))
+    (told,) = versioning.changes(store, engineer, second.id or 0, moved.id or 0)
+    assert told.after.replace("[demonstrations]\n\n", "") == told.before
+    assert prompting.revert(store, engineer, second.id or 0).rows == second.rows
+    versioning.point(store, engineer, second.id or 0, "production")
+    assert prompts.version_called(store, project.id or 0, "t", "production") == second
+
+
 def test_behaviour_is_told_by_the_cases_that_flipped(store: Store, engineer: Person, project: Project) -> None:
     def say(messages: object, model: str, seed: int) -> str:
         text = messages[-1]["content"]  # type: ignore[index]

@@ -27,6 +27,7 @@ from feedback_db.types import (
     Snapshot,
     Suite,
     SuiteRun,
+    Template,
 )
 
 
@@ -378,5 +379,28 @@ def test_a_file_from_before_measurements_takes_them_and_keeps_each_part_once(tmp
     assert measurements.set_state(store, one.id or 0, "running").state == "done"
     with pytest.raises(sqlite3.IntegrityError, match="CHECK"):
         store.add(Measurement(kind="taste", model_digest=None, **given))  # type: ignore[arg-type]
+    assert store.rows("pragma foreign_key_check") == []
+    store.close()
+
+
+def test_templates_from_before_rows_stay_as_they_were_and_rows_never_change(tmp_path: Path) -> None:
+    path = tmp_path / "feedback.db"
+    file_before(path, "m017_rows", 16)
+    conn = sqlite3.connect(path, isolation_level=None)
+    conn.execute(
+        "insert into templates(id, project_id, name, version, system_text, body, variables, few_shot, mode, digest, created_at)"
+        " values (1, 1, 't', 1, 's', 'b', '[]', '{}', 'plain', zeroblob(32), 1)"
+    )
+    conn.close()
+    store = Store(path)
+    old = store.get(Template, 1)
+    assert (old.system_text, old.body, old.rows) == ("s", "b", ())
+    rows = ({"role": "system", "text": "你好"}, {"role": "demonstrations"}, {"role": "user", "text": "{{input}}"})
+    made = store.add(replace(old, id=None, version=2, system_text="", body="", rows=rows))
+    assert store.get(Template, made.id or 0).rows == rows
+    with pytest.raises(sqlite3.IntegrityError, match="immutable"):
+        store.db.conn.execute("update templates set rows = '[]'")
+    with pytest.raises(sqlite3.IntegrityError, match="CHECK"):
+        store.add(replace(old, id=None, version=3, rows=rows))
     assert store.rows("pragma foreign_key_check") == []
     store.close()

@@ -13,6 +13,7 @@ from feedback_db.types import Template
 from ui.context import Ui
 from ui.pages.build_bank import Bank, bank_events, bank_shown, bank_tab, winners_shown
 from ui.pages.build_form import Form, draft_of, editor, values_of
+from ui.pages.build_rows import CHAT, TEXT, kind_events, shown_as
 from ui.pages.build_serve import Serving, serving_events, serving_tab
 from ui.pages.build_versions import Versions, versions_events, versions_shown, versions_tab
 from ui.pages.build_view import prompt_shown
@@ -177,6 +178,11 @@ def _events(ui: Ui, form: Form, save: Any, side: Side) -> None:
             show_progress="hidden",
         )
 
+    def then_variables(event: Any, name: str) -> None:
+        shown = event.then(None, None, None, js=AFTER_PAINT, api_name=f"{name}_shown")
+        read = [names, *form, *side.boxes], [names, *side.boxes]
+        then_prompt(shown.then(read_variables, *read, api_name=f"{name}_variables", **quiet), f"{name}_prompt")
+
     then_prompt(
         gr.on(None, open_page, None, [side.project, *opened], api_name="build_open", **quiet), "build_open_prompt"
     )
@@ -195,11 +201,12 @@ def _events(ui: Ui, form: Form, save: Any, side: Side) -> None:
     then_prompt(side.new.click(start_new, side.project, opened, api_name="build_new", **quiet), "build_new_prompt")
 
     texts = gr.on(
-        [form.body.input, form.system_text.input, form.mode.input],
+        [form.body.input, form.system_text.input, form.mode.input, form.rows.select],
         read_variables, [names, *form, *side.boxes], [names, *side.boxes],
         api_name="build_variables", trigger_mode="always_last", **quiet,
     )  # fmt: skip
     then_prompt(texts, "build_text_prompt")
+    kind_events(ui, form, then_variables, quiet)
     fields = [form.name.input, form.labels.input, form.k.input, form.order.input, form.shape.input, form.seed.input]
     gr.on(
         [*fields, *(box.input for box in side.boxes)],
@@ -233,9 +240,13 @@ def _opened(ui: Ui, project_id: int | None, template_id: int | None) -> list[Any
     if template is None and template_id != 0:
         template = first_in_language(ui, found)
     fields = values_of(template)
-    draft = draft_of([*fields, {"picked": template.few_shot.get("ids", []) if template else []}])
+    rows = list(template.rows) if template else []
+    draft = draft_of([*fields, {"rows": rows}, {"picked": template.few_shot.get("ids", []) if template else []}])
     scenarios = sorted({one.scenario for one in found if one.scenario})
     fields[Form._fields.index("scenario")] = gr.update(choices=scenarios, value=draft.scenario)
+    place = Form._fields.index("system_text")
+    system_text, body, editor = shown_as(ui, CHAT if rows else TEXT, draft.system_text, draft.body, rows)
+    fields[place : place + 2] = [system_text, body]
     cases = case_choices(ui, project, template)
     case_id = cases[0][1] if cases else None
     asked = list(prompting.variables(person, draft))
@@ -244,6 +255,7 @@ def _opened(ui: Ui, project_id: int | None, template_id: int | None) -> list[Any
     return [
         gr.update(choices=template_choices(found), value=template.id if template else None),
         *fields,
+        editor,
         bank_shown(ui, project, draft, template.few_shot.get("ids", []) if template else []),
         asked,
         *boxes,

@@ -9,10 +9,13 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from backend.prompting import Draft
+from backend.prompts.rows import USER, row
 from feedback_db.types import Template
 from ui.context import Ui
+from ui.pages.build_rows import rows_editor, rows_in
 from ui.views.drawn import drawn
 
+KINDS = ("text", "chat")
 MODES = ("plain", "logic")
 CHOOSE = ("fixed", "seeded", "nearest", "bm25", "varied", "balanced")
 ORDERS = ("listed", "nearest_last", "seeded")
@@ -24,6 +27,7 @@ class Form(NamedTuple):
     """The fields of a draft, in the order in which handlers get their values."""
 
     name: Any
+    kind: Any  # text or chat
     system_text: Any
     body: Any
     mode: Any
@@ -36,6 +40,7 @@ class Form(NamedTuple):
     order: Any
     shape: Any
     seed: Any
+    rows: Any  # {"rows": [...]} of a chat template
     bank: Any  # {"picked": [ids]}: the demonstrations of choose = fixed, in order
 
 
@@ -48,6 +53,9 @@ def editor(ui: Ui) -> tuple[Form, Any]:
 
     with gr.Row(elem_classes="wh-tight"):
         name = gr.Textbox(label=label("build.name"), elem_id="name", scale=3, min_width=160, max_lines=1)
+        kind = gr.Dropdown(
+            choices("kind", KINDS), value="text", label=label("build.kind"), elem_id="kind", min_width=110
+        )
         mode = gr.Dropdown(
             choices("mode", MODES), value="plain", label=label("build.mode"), elem_id="mode", min_width=110
         )
@@ -70,6 +78,7 @@ def editor(ui: Ui) -> tuple[Form, Any]:
         elem_id="body",
         elem_classes="wh-code",
     )
+    rows = rows_editor()
     with gr.Row(elem_classes="wh-tight"):
         k = gr.Number(value=0, precision=0, step=1, label=label("build.k"), elem_id="k", min_width=70)
         choose = gr.Dropdown(
@@ -102,7 +111,7 @@ def editor(ui: Ui) -> tuple[Form, Any]:
         save = gr.Button(label("build.save"), variant="primary", size="sm", elem_id="save", min_width=130)
     bank = drawn("bank", "bank", render=False)
     return Form(
-        name, system_text, body, mode, scenario, language, labels, note, k, choose, order, shape, seed, bank
+        name, kind, system_text, body, mode, scenario, language, labels, note, k, choose, order, shape, seed, rows, bank
     ), save
 
 
@@ -120,6 +129,7 @@ def draft_of(values: Sequence[Any]) -> Draft:
         name=typed.name or "",
         system_text=typed.system_text or "",
         body=typed.body or "",
+        rows=(rows_in(typed.rows) or (row(USER),)) if typed.kind == "chat" else (),
         mode=typed.mode,
         few_shot=few_shot,
         labels=labels or None,
@@ -130,12 +140,13 @@ def draft_of(values: Sequence[Any]) -> Draft:
 
 
 def values_of(template: Template | None) -> list[Any]:
-    """What the fields before the bank show for a version; empty fields for a new template."""
+    """What the fields before the rows show for a version; empty fields for a new template."""
     if template is None:
-        return ["", "", "", "plain", None, "", "", "", 0, "fixed", "listed", "turns", 0]
+        return ["", "text", "", "", "plain", None, "", "", "", 0, "fixed", "listed", "turns", 0]
     few_shot = {"k": 0, "choose": "fixed", "order": "listed", "shape": "turns", "seed": 0} | template.few_shot
     return [
         template.name,
+        "chat" if template.rows else "text",
         template.system_text,
         template.body,
         template.mode,

@@ -215,7 +215,7 @@ def _words(ui: Ui, changed: Iterable[Change]) -> Iterable[Any]:
         yield drawn.facts(settings)
 
 
-TEXTS = ("system_text", "body")
+TEXTS = ("system_text", "body", "rows")
 WORDED = ("mode", "choose", "order", "shape")
 FIELDS = {"system_text": "system", "ids": "bank_ids"}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple, get_args
 
 import gradio as gr
@@ -376,7 +377,4 @@ def _choices(ui: Ui, measurement_id: int | None) -> Any:
 def _in_order(template: Template, ids: tuple[int, ...]) -> prompting.Draft:
     """The template with these demonstrations, in this order."""
     few_shot = {**template.few_shot, "choose": "fixed", "ids": list(ids), "k": len(ids), "order": "listed"}
-    return prompting.Draft(
-        name=template.name, system_text=template.system_text, body=template.body, mode=template.mode, few_shot=few_shot,
-        labels=template.labels, scenario=template.scenario, language=template.language, note=template.note,
-    )  # fmt: skip
+    return replace(prompting.draft_of(template), few_shot=few_shot)

@@ -8,7 +8,7 @@ from typing import Any
 
 from backend import prompting
 from backend.measuring.findings import Calibrated, Claim, Curve, Method, Order, Orders
-from backend.prompts.labelwords import text_of
+from backend.prompts.chat import text_of
 from backend.stats.agreement import Estimate
 from backend.tuning import Bars, NextCases, Progress, Told
 from feedback_db.types import Case

@@ -16,6 +16,7 @@ from ui.strings import (
     quality,
     review,
     rounds,
+    rows,
     serve,
     shell,
     suites,
@@ -26,7 +27,7 @@ from ui.strings import (
 )
 
 FILES = (
-    shell, problems, work, views, label, build, serve, gallery, tune, suites, compare, quality, boards, order, review, train, rounds,
+    shell, problems, work, views, label, build, rows, serve, gallery, tune, suites, compare, quality, boards, order, review, train, rounds,
     bake, models, engines, people, exchange,
 )  # fmt: skip
 

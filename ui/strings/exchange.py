@@ -63,7 +63,9 @@ ZH = {
     "template_problem": "此模板无法在这里填充:{problem}",
     "logic": "含有条件、循环或过滤器,成为逻辑模式的模板",
     "chat_form": "对话须以用户轮次结尾,系统轮次须在开头",
-    "chat_turns": "之前的轮次只能作为示例:成对的用户与助手轮次,其提问措辞与最后一轮相同,且变量为 {{input}}",
+    "turns_rows": "之前的 {n} 轮成为对话模板的行",
+    "turns_place": "先前的轮次取自用例,写在此位置",
+    "history_taken": "历史记录成为用例中先前的轮次",
     "turns_shown": "之前的 {n} 轮成为模板总会展示的示例",
     "affixes": "前缀和后缀成为每个模板的一部分",
     "metadata_left": "指标和语言的描述在这里没有对应项",
@@ -139,6 +141,7 @@ ZH = {
     "case_shape": "{name} 的轮次与其他用例不同;文件中此项为空",
     "case_unbuilt": "{name} 无法填充:{problem}",
     "formula": "电子表格会计算此行的某个单元格;请以文本方式导入",
+    "shown_left": "示例不在文件中,读入后使用所在项目的示例",
     "no_table": "没有用例,因此没有表",
 }  # fmt: skip
 

@@ -62,5 +62,45 @@ STRINGS = {
         "评论需有 1 到 {most} 个字符,当前为 {n} 个。",
     ),
     "problem.foreign_comment": ("This comment is somebody else's.", "这是他人的评论。"),
+    "problem.rows_many": (
+        "Row {row}: a template has at most {most} rows. Delete some.",
+        "第 {row} 行:一个模板最多 {most} 行,请删除一些。",
+    ),
+    "problem.rows_last": (
+        "Row {row}: the model answers the last row, so that must be a user row or the place of the case's turns. Add one.",
+        "第 {row} 行:模型回答的是最后一行,因此最后一行必须是用户行或用例对话的位置,请添加。",
+    ),
+    "problem.rows_role": (
+        'Row {row}: there is no role "{role}". Use {known}.',
+        "第 {row} 行:没有角色“{role}”,请使用 {known}。",
+    ),
+    "problem.rows_place": (
+        "Row {row}: row {first} is this place already. Delete one of the two.",
+        "第 {row} 行:第 {first} 行已是此位置,请删除其中一行。",
+    ),
+    "problem.rows_system": (
+        "Row {row}: a template has one system row at most, and it stands first. Move it, or join its text with the first.",
+        "第 {row} 行:一个模板最多有一个系统行,且必须在最前。请移动此行,或将其文本并入第一行。",
+    ),
+    "problem.rows_empty": (
+        "Row {row}: the {role} row is empty. Write its text, or delete the row.",
+        "第 {row} 行:此行({role})为空,请填写文本或删除此行。",
+    ),
+    "problem.rows_marker": (
+        "Row {row}: {{demonstrations}} may stand in the last row only. Add a row for the demonstrations instead.",
+        "第 {row} 行:{{demonstrations}} 只能出现在最后一行,请改为添加“示例”行。",
+    ),
+    "problem.rows_unasked": (
+        "The last row came out empty, so there is nothing to answer. Give the case a value for it, or a conversation.",
+        "最后一行填充后为空,没有可回答的内容。请为用例填写相应的值或对话。",
+    ),
+    "problem.rows_as_text": (
+        "Demonstrations that are written in the last row need a user row at the end. Add one, or write them as turns.",
+        "写在最后一行中的示例需要以用户行结尾。请添加用户行,或将示例写为对话轮次。",
+    ),
+    "problem.row_gives_away": (
+        "Row {row} asks what this case asks, and the row after it answers. Take them out of the template, or test it with other cases.",
+        "第 {row} 行与此用例的问题相同,且下一行给出了答案。请从模板中删除这两行,或使用其他用例。",
+    ),
     "problem.token_name": ("A token needs a name of 1 to {most} characters.", "令牌名称需有 1 到 {most} 个字符。"),
 }

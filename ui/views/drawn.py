@@ -13,12 +13,12 @@ Part = dict[str, Any]
 Cell = str | dict[str, Any]
 
 
-def drawn(elem_id: str, kind: str = "parts", **options: Any) -> gr.HTML:
-    """An empty place for parts; the template is constant, and no value ever reaches it as HTML."""
+def drawn(elem_id: str, kind: str = "parts", *, module: str = "views", **options: Any) -> gr.HTML:
+    """An empty place for parts, drawn by a function of a module in ui/static; the template is constant, and no value ever reaches it as HTML."""
     return gr.HTML(
         html_template='<div class="view"></div>',
         js_on_load=(
-            f"import('/static/{static_version()}/views.js')"
+            f"import('/static/{static_version()}/{module}.js')"
             f".then(m => m.{kind}(element.querySelector('.view'), props, watch, trigger)) // 'select'"
         ),
         apply_default_css=False,

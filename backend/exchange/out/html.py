@@ -8,6 +8,7 @@ from html import escape
 
 from backend.exchange.out.sheet import Answered, Exported, Sheet
 from backend.exchange.plan import Notes
+from backend.prompts.rows import rows_told
 from feedback_db.cases import conversation
 from feedback_db.types import Message
 
@@ -29,14 +30,7 @@ def page(sheet: Sheet, notes: Notes) -> Exported:
     for one in sheet.templates:
         version = f"v{one.template.version}, {one.template.mode}"
         parts.append(f"<section><h2>{escape(one.label)} <small>({escape(version)})</small></h2><dl>")
-        parts.append(
-            _turns(
-                (
-                    {"role": "system", "content": one.template.system_text},
-                    {"role": "user", "content": one.template.body},
-                )
-            )
-        )
+        parts.append(_turns({"role": row["role"], "content": row.get("text", "…")} for row in rows_told(one.template)))
         for i, shown in enumerate(one.demonstrations or (), 1):
             parts.append(_term(f"demonstration {i}", f"{shown.input}\n→ {shown.output}"))
         parts.append("</dl></section>")

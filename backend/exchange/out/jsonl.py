@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from backend.exchange.out.sheet import Exported, Sheet
+from backend.exchange.openai_chat import TEMPLATE
+from backend.exchange.out.sheet import Exported, Sheet, Shown
 from backend.exchange.plan import Notes
+from backend.prompts.rows import rows_told
 from feedback_db.cases import conversation
 from feedback_db.types import Message
 
@@ -27,9 +29,7 @@ def lines(sheet: Sheet, notes: Notes) -> Exported:
     elif sheet.cases:
         rows = list(_cases(sheet))
     else:
-        rows = [
-            _row(_source(one.template.system_text, one.template.body), template=one.label) for one in sheet.templates
-        ]
+        rows = [_template(one, notes) for one in sheet.templates]
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     return Exported("chats.jsonl", "application/jsonl", text.encode("utf-8"), tuple(notes.kept))
 
@@ -49,6 +49,13 @@ def _row(messages: tuple[Message, ...], **metadata: str) -> Row:
     return {"messages": [dict(turn) for turn in messages], **({"metadata": metadata} if metadata else {})}
 
 
-def _source(system_text: str, body: str) -> tuple[Message, ...]:
-    turns: tuple[Message, ...] = ({"role": "system", "content": system_text}, {"role": "user", "content": body})
-    return tuple(turn for turn in turns if turn["content"])
+def _template(one: Shown, notes: Notes) -> Row:
+    """A template with its variables; an import here reads it back as one by what stands in its metadata."""
+    rows = rows_told(one.template)
+    said: tuple[Message, ...] = tuple({"role": row["role"], "content": row["text"]} for row in rows if "text" in row)
+    places = {row["role"]: str(at) for at, row in enumerate(rows) if "text" not in row}
+    kind = "chat" if one.template.rows else "text"
+    labels = {"labels": json.dumps(list(one.template.labels), ensure_ascii=False)} if one.template.labels else {}
+    if one.demonstrations or one.demonstrations is None:
+        notes.refused(0, one.label, "shown_left")
+    return _row(said, template=one.label, **{TEMPLATE: kind}, mode=one.template.mode, **places, **labels)

@@ -11,10 +11,10 @@ import csv
 import io
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from backend.exchange import asserts, promptfoo_csv
+from backend.exchange import asserts, our_templates, promptfoo_csv
 from backend.exchange.braces import literal, pieces_of, to_nunjucks
 from backend.exchange.out.sheet import Exported, Sheet, Shown
 from backend.exchange.out.yaml_text import as_yaml
@@ -23,9 +23,10 @@ from backend.exchange.promptfoo import EXPECTED, OURS
 from backend.exchange.promptfoo_prompts import WRITTEN
 from backend.exchange.tree import MOST_YAML_BYTES, json_value
 from backend.prompts.chat import INPUT, gap
-from backend.prompts.template import PlainPart, compile_template
+from backend.prompts.rows import DEMONSTRATIONS, CompiledRow, compile_rows
+from backend.prompts.template import Compiled, PlainPart
 from backend.suites.checks import NOT
-from feedback_db.types import Case
+from feedback_db.types import Case, Demonstration
 
 HEAD = "# Written by Whetstone. The provider echo only repeats each prompt: name your own.\n"
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what spreadsheets take for a formula
@@ -62,6 +63,13 @@ def configuration(sheet: Sheet, notes: Notes) -> Exported:
     ours: Row = {"checks": left} if left else {}
     if kept:
         ours["cases"] = kept
+    entries = {
+        one.label: entry
+        for one, prompt in zip(sheet.templates, top["prompts"], strict=False)
+        if (entry := our_templates.entry(one, prompt["raw"])) is not None
+    }
+    if entries:
+        ours["templates"] = entries
     labels = {one.label: list(one.template.labels) for one in sheet.templates if one.template.labels}
     if labels:
         ours["labels"] = labels
@@ -123,31 +131,42 @@ def _raw(one: Shown, shape: tuple[str, ...] | None, notes: Notes) -> str:
 
 
 def _turns(one: Shown) -> list[dict[str, str]]:
+    """The rows with their variables, and the demonstrations that are always shown; the case's turns are no part of a prompt there."""
     template, shown = one.template, one.demonstrations or ()
-    turns = [{"role": "system", "content": to_nunjucks(template.system_text, template.mode)}]
-    shape = template.few_shot.get("shape", "turns")
-    if template.mode == "logic":
-        turns.append({"role": "user", "content": to_nunjucks(template.body, "logic")})
-        return [turn for turn in turns if turn["content"]]
-    body = compile_template(template.body)
-    head = body.head.source if isinstance(body.head, PlainPart) else ""
-    tail = body.tail.source if isinstance(body.tail, PlainPart) else ""
-    if shape == "turns":
-        for demonstration in shown:
-            turns.append(
-                {
-                    "role": "user",
-                    "content": _with_input(head + tail, demonstration.input)
-                    if template.body
-                    else literal(demonstration.input),
-                }
-            )
-            turns.append({"role": "assistant", "content": literal(demonstration.output)})
-        inside = ""
-    else:
-        inside = "".join(_example(tail, bool(template.body), one.input, one.output) for one in shown)
-    turns.append({"role": "user", "content": to_nunjucks(head) + inside + to_nunjucks(tail)})
+    shape, rows = template.few_shot.get("shape", "turns"), compile_rows(template)
+    turns: list[dict[str, str]] = []
+    for row in rows.rows:
+        if row.role == DEMONSTRATIONS:
+            turns += _pairs(rows.ask, shown) if shape == "turns" else []
+        elif row.text is not None:
+            inside = shown if row is rows.ask and shape == "text" else ()
+            turns.append({"role": row.role, "content": _content(row.text, inside, row is rows.ask)})
     return [turn for turn in turns if turn["content"]]
+
+
+def _pairs(ask: CompiledRow | None, shown: Sequence[Demonstration]) -> list[dict[str, str]]:
+    head, tail = _parts(ask.text) if ask is not None and ask.text is not None else ("", "")
+    found = []
+    for one in shown:
+        asked = _with_input(head + tail, one.input) if head + tail else literal(one.input)
+        found += [{"role": "user", "content": asked}, {"role": "assistant", "content": literal(one.output)}]
+    return found
+
+
+def _content(text: Compiled, shown: Sequence[Demonstration], asks: bool) -> str:
+    if text.mode == "logic" or not asks:
+        return to_nunjucks(text.body, text.mode)
+    head, tail = _parts(text)
+    return (
+        to_nunjucks(head)
+        + "".join(_example(tail, bool(text.body), one.input, one.output) for one in shown)
+        + to_nunjucks(tail)
+    )
+
+
+def _parts(text: Compiled) -> tuple[str, str]:
+    """What stands before and after the place of demonstrations in a plain text."""
+    return tuple(part.source if isinstance(part, PlainPart) else "" for part in (text.head, text.tail))  # type: ignore[return-value]
 
 
 def _example(tail: str, has_body: bool, given: str, output: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from backend.exchange.out.sheet import Answered, Exported, Sheet
 from backend.exchange.plan import Notes
+from backend.prompts.rows import rows_told
 from feedback_db.cases import conversation
 from feedback_db.types import Message
 
@@ -15,9 +16,7 @@ def text(sheet: Sheet, notes: Notes) -> Exported:
     parts = [sheet.title, "=" * max(3, min(len(sheet.title), 80)), ""]
     for one in sheet.templates:
         parts += [f"# Template {one.label} (version {one.template.version}, {one.template.mode})", ""]
-        parts += _turns(
-            ({"role": "system", "content": one.template.system_text}, {"role": "user", "content": one.template.body})
-        )
+        parts += _turns({"role": row["role"], "content": row.get("text", "...")} for row in rows_told(one.template))
         for i, demonstration in enumerate(one.demonstrations or (), 1):
             parts += [f"[demonstration {i}]", demonstration.input, "->", demonstration.output, ""]
     if sheet.checks:

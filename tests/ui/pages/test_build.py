@@ -18,8 +18,8 @@ NO_VALUES = [""] * MOST_VARIABLES
 
 def form(**typed: Any) -> list[Any]:
     empty = {
-        "name": "mine", "system_text": "", "body": "{{input}}", "mode": "plain", "scenario": None, "language": "", "labels": "",
-        "note": "", "k": 0, "choose": "fixed", "order": "listed", "shape": "turns", "seed": 0, "bank": {"picked": []},
+        "name": "mine", "kind": "text", "system_text": "", "body": "{{input}}", "mode": "plain", "scenario": None, "language": "", "labels": "",
+        "note": "", "k": 0, "choose": "fixed", "order": "listed", "shape": "turns", "seed": 0, "rows": {"rows": []}, "bank": {"picked": []},
     }  # fmt: skip
     return list(Form(**{**empty, **typed}))
 
@@ -77,7 +77,7 @@ def test_a_template_of_the_sample_that_is_saved_unchanged_stays_its_version(tab:
     sample = studio.store.find(Template, "name = 'movie sentiment'")[0]
     opened = tab.call("build_template", studio.project.id, sample.id)
     fields = [
-        field["value"] if isinstance(field, dict) and "choices" in field else field
+        field["value"] if isinstance(field, dict) and "value" in field else field
         for field in opened[1 : 1 + len(Form._fields)]
     ]
     assert tab.call("save_template", studio.project.id, *fields)[0]["value"] == sample.id
