@@ -11,7 +11,7 @@ from feedback_db.types import Case, Demonstration, Message, Template
 from .budget import fit
 from .chat import build_messages
 from .digest import messages_digest
-from .fewshot import FewShot, choose
+from .fewshot import Embed, FewShot, choose
 
 
 class Assembled(NamedTuple):
@@ -32,18 +32,19 @@ def assemble(
     *,
     tokenize: Callable[[Sequence[Message]], TokenCount],
     answer_tokens: int = 0,
+    embed: Embed | None = None,
 ) -> Assembled:
     """Build the prompt of a case so that it and an answer fit the model's context.
 
-    ``tokenize`` counts these messages, and says how many the context can take. Raises the problems of template, fewshot,
-    chat and budget.
+    ``tokenize`` counts these messages, and says how many the context can take; ``embed`` is asked where embeddings choose the
+    demonstrations. Raises the problems of template, fewshot, chat and budget.
     """
     few_shot = FewShot.parse(template.few_shot)
     named = few_shot.ids if few_shot.choose == "fixed" else ()
     pool = prompts.demonstrations(
         store, template.project_id, scenario=template.scenario, language=template.language, named=named
     )
-    chosen = choose(pool, conversation(case.values, case.conversation)[-1]["content"], few_shot)
+    chosen = choose(pool, conversation(case.values, case.conversation)[-1]["content"], few_shot, embed)
 
     def build(kept: Sequence[Demonstration]) -> tuple[Message, ...]:
         return build_messages(template, case.values or {}, kept, few_shot.shape, conversation=case.conversation or ())

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from sqlite_utils import Database
 
-from feedback_db import Store, jobs, judgements, measurements, migrations, queue, rounds, suites
+from feedback_db import Store, features, jobs, judgements, measurements, migrations, queue, rounds, suites
 from feedback_db.types import (
     Case,
     Cell,
@@ -378,5 +378,18 @@ def test_a_file_from_before_measurements_takes_them_and_keeps_each_part_once(tmp
     assert measurements.set_state(store, one.id or 0, "running").state == "done"
     with pytest.raises(sqlite3.IntegrityError, match="CHECK"):
         store.add(Measurement(kind="taste", model_digest=None, **given))  # type: ignore[arg-type]
+    assert store.rows("pragma foreign_key_check") == []
+    store.close()
+
+
+def test_a_file_from_before_embeddings_keeps_them(tmp_path: Path) -> None:
+    path = tmp_path / "feedback.db"
+    file_before(path, "m018_features", 16)
+    store = Store(path)
+    key = features.key_of(bytes(32), "text")
+    features.keep(store, {key: b"1234"})
+    assert features.known(store, [key]) == {key: b"1234"}
+    with pytest.raises(sqlite3.IntegrityError, match="CHECK"):
+        features.keep(store, {b"short": b"1234"})
     assert store.rows("pragma foreign_key_check") == []
     store.close()
