@@ -30,6 +30,6 @@ def keep(store: Store, vectors: Mapping[bytes, bytes]) -> None:
     now = store.now()
     with store.write() as db:
         db.conn.executemany(
-            "insert or ignore into features (digest, vector, created_at) values (?, ?, ?)",
+            "insert into features (digest, vector, created_at) values (?, ?, ?) on conflict (digest) do nothing",
             [(digest, vector, now) for digest, vector in vectors.items()],
         )
