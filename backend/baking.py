@@ -164,7 +164,7 @@ def _learn(store: Store, engine: Engine, bake: Bake) -> None:
     sampling = store.get(Sampling, bake.settings["sampling"])
     client, most = engine.client_for(model), int(sampling.settings["max_tokens"])
     pairs = [
-        (keep_prompt(store, client, short, store.get(Case, case_id), most, person.id).id or 0, completion_id)
+        (keep_prompt(store, engine, client, short, store.get(Case, case_id), most, person.id).id or 0, completion_id)
         for case_id, completion_id in bakes.answered(store, bake.run_id, passed=bake.settings["passed"])
     ]
     settings = training.make(training.SFTSettings, bake.settings["sft"])
@@ -210,7 +210,7 @@ def _facts(store: Store, engine: Engine, bake: Bake) -> dict[str, Any]:
     if len(train) < len(labels) or not test:
         return {}
     texts = [conversation(case.values, case.conversation)[-1]["content"] for case in [*train, *test]]
-    features = np.asarray(engine.client().embeddings(texts), dtype=np.float64)
+    features = np.asarray(engine.client().embeddings(texts).vectors, dtype=np.float64)
     truths = [labels.index(case.expected or "") for case in [*train, *test]]
     n = len(train)
     said = classify(features[:n], truths[:n], features[n:], len(labels))

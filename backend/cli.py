@@ -289,7 +289,9 @@ def _say_plan(plan: importing.Plan) -> None:
 def _export(args: argparse.Namespace, settings: Settings) -> int:
     with opening.opened(settings) as house:
         person = _operator(house.store)
-        made = exporting.export(house.store, person, args.what, args.id, args.format, template_ids=args.templates)
+        made = exporting.export(
+            house.store, person, args.what, args.id, args.format, template_ids=args.templates, engine=house.engine
+        )
     path = getattr(args, "out", None) or Path(made.name)
     path.write_bytes(made.data)
     for remark in made.remarks:

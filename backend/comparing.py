@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from backend import access
 from backend.engines.client import Answer, Client
@@ -38,6 +38,8 @@ class CannotCompare(Problem):
 
 
 class Engine(Protocol):
+    def client(self) -> Any: ...
+
     def client_for(self, model: Model) -> Client: ...
 
 
@@ -291,7 +293,7 @@ def _make(
     model = store.get(Model, model_id)
     client = engine.client_for(model)
     kept_sampling = keep_sampling(store, sampling)
-    asked = _asked(store, client, requests, model_id, sampling.max_tokens, person_id)
+    asked = _asked(store, engine, client, requests, model_id, sampling.max_tokens, person_id)
 
     def answered(one: tuple[Prompt, int]) -> list[Answer]:
         prompt, seed = one
@@ -321,6 +323,7 @@ def _make(
 
 def _asked(
     store: Store,
+    engine: Engine,
     client: Client,
     requests: list[tuple[int, int]],
     model_id: int,
@@ -335,7 +338,7 @@ def _asked(
     for request in requests:
         if request not in known:
             template, case = store.get(Template, request[0]), store.get(Case, request[1])
-            known[request] = keep_prompt(store, client, template, case, answer_tokens, person_id)
+            known[request] = keep_prompt(store, engine, client, template, case, answer_tokens, person_id)
         prompt = known[request]
         assert prompt.id is not None
         if prompt.id not in newest:

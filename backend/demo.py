@@ -223,7 +223,9 @@ def _rule_scores(house: opening.House, cases: list[tuple[Template, Case]], model
     """Per held-out case the rule's mean score of fresh answers of this model, between 0 and 2."""
     client = house.engine.client()
     most = kept.SamplingSettings().max_tokens
-    asked = [kept.keep_prompt(house.store, client, template, case, most, None) for template, case in cases]
+    asked = [
+        kept.keep_prompt(house.store, house.engine, client, template, case, most, None) for template, case in cases
+    ]
 
     def score(prompt: Prompt, case: Case) -> float:
         answers = client.complete(

@@ -10,12 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from backend import access
+from backend.engines.features import Engine, embedder
 from backend.exchange.out import html, jsonl, promptfoo, text
 from backend.exchange.out.sheet import Answered, Exported, Sheet, Shown
 from backend.exchange.plan import Notes
 from backend.problem import Problem
 from backend.prompts.chat import build_messages, refuse_given_away
-from backend.prompts.fewshot import FewShot, choose
+from backend.prompts.fewshot import Embed, FewShot, choose
 from backend.suites.checks import parse
 from feedback_db import Store, prompts, suites
 from feedback_db.cases import conversation
@@ -60,9 +61,19 @@ def choices(store: Store, person: Person, project_id: int, what: What) -> list[C
 
 
 def export(
-    store: Store, person: Person, what: What, id: int, format: str, *, template_ids: Sequence[int] = ()
+    store: Store,
+    person: Person,
+    what: What,
+    id: int,
+    format: str,
+    *,
+    template_ids: Sequence[int] = (),
+    engine: Engine | None = None,
 ) -> Exported:
-    """``template_ids`` are the templates that a suite is written in. Raises CannotExport, NotFound."""
+    """``template_ids`` are the templates that a suite is written in; ``engine`` reads texts for templates that choose by embeddings.
+
+    Raises CannotExport, NotFound, EngineError.
+    """
     access.require(person, "build")
     if format not in WRITERS:
         raise CannotExport(
@@ -71,27 +82,27 @@ def export(
             format=format,
             formats=", ".join(FORMATS),
         )
-    notes = Notes(what)
+    notes, embed = Notes(what), embedder(store, engine)
     if what == "template":
         sheet = Sheet(title=store.get(Template, id).name, templates=_shown(store, [store.get(Template, id)], ()))
     elif what == "suite":
-        sheet = _of_suite(store, store.get(Suite, id), template_ids, notes)
+        sheet = _of_suite(store, embed, store.get(Suite, id), template_ids, notes)
     else:
-        sheet = _of_run(store, store.get(SuiteRun, id), notes)
+        sheet = _of_run(store, embed, store.get(SuiteRun, id), notes)
     if format == "promptfoo-csv" and not sheet.cases:
         raise CannotExport("A template has no cases, so there is no table. Export a suite or a run.", "no_table")
     made = WRITERS[format](sheet, notes)
     return made._replace(name=f"{_file_name(sheet.title)}.{made.name}")
 
 
-def _of_suite(store: Store, suite: Suite, template_ids: Sequence[int], notes: Notes) -> Sheet:
+def _of_suite(store: Store, embed: Embed, suite: Suite, template_ids: Sequence[int], notes: Notes) -> Sheet:
     cases = tuple(store.get(Case, case_id) for case_id in suite.case_ids)
     templates = [store.get(Template, one) for one in dict.fromkeys(template_ids)]
     if any(one.project_id != suite.project_id for one in templates):
         raise CannotExport("A template belongs to another project. Choose one of this project.", "foreign_template")
     shown = _shown(store, templates, cases)
     pools = {one.label: _pool(store, one.template) for one in shown if one.demonstrations is None}
-    written = tuple(_written(shown, pools, case, f"case {i}", notes) for i, case in enumerate(cases, 1))
+    written = tuple(_written(shown, pools, embed, case, f"case {i}", notes) for i, case in enumerate(cases, 1))
     return Sheet(
         title=suite.name,
         templates=shown,
@@ -103,9 +114,9 @@ def _of_suite(store: Store, suite: Suite, template_ids: Sequence[int], notes: No
     )
 
 
-def _of_run(store: Store, run: SuiteRun, notes: Notes) -> Sheet:
+def _of_run(store: Store, embed: Embed, run: SuiteRun, notes: Notes) -> Sheet:
     suite = store.get(Suite, run.suite_id)
-    sheet = _of_suite(store, suite, [arm["template"] for arm in run.arms], notes)
+    sheet = _of_suite(store, embed, suite, [arm["template"] for arm in run.arms], notes)
     labels = {one.template.id: one.label for one in sheet.templates}
     models = {arm["model"]: store.get(Model, arm["model"]).name for arm in run.arms}
     places = {case_id: place for place, case_id in enumerate(suite.case_ids)}
@@ -149,7 +160,12 @@ def _shown(store: Store, templates: Sequence[Template], cases: Sequence[Case]) -
 
 
 def _written(
-    shown: Sequence[Shown], pools: Mapping[str, list[Demonstration]], case: Case, place: str, notes: Notes
+    shown: Sequence[Shown],
+    pools: Mapping[str, list[Demonstration]],
+    embed: Embed,
+    case: Case,
+    place: str,
+    notes: Notes,
 ) -> Mapping[str, tuple[Message, ...]]:
     """The messages of a case in every template, whatever the context of a model; a remark where they cannot be built."""
     found: dict[str, tuple[Message, ...]] = {}
@@ -158,7 +174,7 @@ def _written(
         chosen = one.demonstrations
         try:
             if chosen is None:
-                chosen = tuple(choose(pools[one.label], _asked(case), few_shot))
+                chosen = tuple(choose(pools[one.label], _asked(case), few_shot, embed))
             refuse_given_away(one.template, case)
             found[one.label] = build_messages(
                 one.template, case.values or {}, chosen, few_shot.shape, conversation=case.conversation or ()

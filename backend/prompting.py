@@ -8,11 +8,12 @@ from typing import Any, NamedTuple, Protocol
 
 from backend import access
 from backend.engines.client import EngineClient, TokenCount
+from backend.engines.features import current_base, embedder
 from backend.problem import Problem
 from backend.prompts import digest
 from backend.prompts.assemble import assemble
 from backend.prompts.chat import variables_of
-from backend.prompts.fewshot import FewShot
+from backend.prompts.fewshot import EMBEDDED, FewShot
 from backend.prompts.rows import TURNS, check_rows
 from backend.prompts.segments import Segment, segments
 from feedback_db import Store, audit, people, prompts
@@ -145,7 +146,8 @@ def preview(
     def tokenize(messages: Sequence[Message]) -> TokenCount:
         return client.tokenize(messages, model="base")
 
-    found = assemble(store, template, case, tokenize=tokenize, answer_tokens=ANSWER_TOKENS)
+    embed = embedder(store, engine)
+    found = assemble(store, template, case, tokenize=tokenize, answer_tokens=ANSWER_TOKENS, embed=embed)
     parts = segments(
         template, case.values or {}, case.conversation or (), found.kept, found.dropped,
         FewShot.parse(template.few_shot).shape, lambda messages: tokenize(messages).count,
@@ -252,6 +254,19 @@ def _says_the_same(one: Template, other: Template) -> bool:
     return said(one) == said(other)
 
 
+def _naming_its_base(store: Store, few_shot: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings, with the base whose embeddings choose: the one that runs now, so that a version never means another."""
+    if FewShot.parse(few_shot).choose not in EMBEDDED:
+        return {name: value for name, value in few_shot.items() if name != "base"}
+    base = current_base(store)
+    if not base:
+        raise BadInput(
+            "There is no base whose embeddings could choose. Start the app once, so that it registers its base.",
+            "no_base",
+        )
+    return {**few_shot, "base": base}
+
+
 def _template(store: Store, person: Person, project_id: int, draft: Draft) -> Template:
     """The row a draft would become; checks its body and its few-shot settings."""
     name = draft.name.strip()
@@ -260,7 +275,7 @@ def _template(store: Store, person: Person, project_id: int, draft: Draft) -> Te
     if draft.mode not in ("plain", "logic"):
         raise BadInput(f"The mode is {draft.mode!r}; it must be plain or logic.")
     few_shot = FewShot.parse(draft.few_shot)
-    filled = _filled_in(draft)
+    filled = _filled_in(replace(draft, few_shot=_naming_its_base(store, draft.few_shot)))
     if few_shot.k and few_shot.shape == "text" and filled.rows and filled.rows[-1]["role"] == TURNS:
         raise BadInput(
             "Demonstrations that are written in the last row need a user row at the end. Add one, or write them as turns.",

@@ -8,10 +8,11 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from backend import access
 from backend.engines.client import Answer, Client
+from backend.engines.features import embedder
 from backend.engines.kept import SamplingSettings, engine_name, keep_answer, keep_prompt, keep_sampling
 from backend.problem import Problem
 from backend.prompts.assemble import SERVED, assemble
@@ -33,6 +34,8 @@ class CannotServe(Problem):
 
 
 class Engine(Protocol):
+    def client(self) -> Any: ...
+
     def client_for(self, model: Model) -> Client: ...
 
 
@@ -145,26 +148,40 @@ def answer(store: Store, engine: Engine, secret: str | None, asked: Asked) -> Se
         )
     case = _case(token, person, template, asked)
     client = engine.client_for(model)
-    return (_kept if token.keeps else _plain)(store, client, person, template, model, case, asked)
+    return (_kept if token.keeps else _plain)(store, engine, client, person, template, model, case, asked)
 
 
 def _plain(
-    store: Store, client: Client, person: Person, template: Template, model: Model, case: Case, asked: Asked
+    store: Store,
+    engine: Engine,
+    client: Client,
+    person: Person,
+    template: Template,
+    model: Model,
+    case: Case,
+    asked: Asked,
 ) -> Served:
     found = assemble(
         store, template, case, tokenize=lambda m: client.tokenize(m, model="base"),
-        answer_tokens=asked.sampling.max_tokens,
+        answer_tokens=asked.sampling.max_tokens, embed=embedder(store, engine),
     )  # fmt: skip
     said = _complete(client, found.messages, model, asked)
     return Served(said, template, model, found.demonstration_ids, found.dropped_ids, None)
 
 
 def _kept(
-    store: Store, client: Client, person: Person, template: Template, model: Model, case: Case, asked: Asked
+    store: Store,
+    engine: Engine,
+    client: Client,
+    person: Person,
+    template: Template,
+    model: Model,
+    case: Case,
+    asked: Asked,
 ) -> Served:
     with store.write():
         case = prompts.case_with(store, case.project_id, case.digest) or store.add(case)
-    prompt = keep_prompt(store, client, template, case, asked.sampling.max_tokens, person.id)
+    prompt = keep_prompt(store, engine, client, template, case, asked.sampling.max_tokens, person.id)
     said = _complete(client, prompt.messages, model, asked)
     kept = keep_answer(store, prompt, model, keep_sampling(store, asked.sampling), said, seed=asked.seed, repeat=0)
     shown = prompts.shown_in(store, prompt.id or 0)

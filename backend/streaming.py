@@ -25,6 +25,8 @@ RUNS_KEPT = 200  # runs that can still be judged; the oldest are forgotten first
 
 
 class Engine(Protocol):
+    def client(self) -> Any: ...
+
     def client_for(self, model: Model) -> Client: ...
 
 
@@ -214,7 +216,7 @@ class _Reader(threading.Thread):
             self.prompt = store.get(Prompt, column.prompt_id)
         else:
             template = store.get(Template, column.template_id)
-            self.prompt = keep_prompt(store, self.client, template, case, column.sampling.max_tokens, person.id)
+            self.prompt = keep_prompt(store, engine, self.client, template, case, column.sampling.max_tokens, person.id)
         self.stopped = threading.Event()
         self._pane_lock = threading.Lock()
         self.pane = Pane()

@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from backend import access
+from backend.engines.features import embedder
 from backend.engines.kept import engine_name
 from backend.measuring import findings, plans, running
 from backend.measuring.findings import Calibrated, Curve, Orders
@@ -222,7 +223,9 @@ def text_bars(store: Store, engine: running.Engine, person: Person, measurement_
     case = saying(store.get(Case, plan.search[0]), text)
     pool = running.pool_of(store, template, plan)
     ids = plan.asks[0].ids
-    shown = prompts.demonstrations_by_id(store, ids) if ids is not None else _chosen(template, pool, text)
+    shown = (
+        prompts.demonstrations_by_id(store, ids) if ids is not None else _chosen(store, engine, template, pool, text)
+    )
     found = score(running.scorer_for(engine, model), [asked(template, case, shown)], plan.labels, engine_name(model))
     return _bars(plan, running.logps_of(store, measurement_id), found.logps, text, None)
 
@@ -260,8 +263,10 @@ def _progress(one: Measurement, done_at: Sequence[int]) -> Progress:
     return Progress(one, len(done_at), statistics.median(gaps) * max(0, one.total - len(done_at)))
 
 
-def _chosen(template: Template, pool: Sequence[Demonstration], text: str) -> list[Demonstration]:
-    return choose(pool, text, FewShot.parse(template.few_shot))
+def _chosen(
+    store: Store, engine: running.Engine, template: Template, pool: Sequence[Demonstration], text: str
+) -> list[Demonstration]:
+    return choose(pool, text, FewShot.parse(template.few_shot), embedder(store, engine))
 
 
 def _bank(store: Store, template: Template) -> list[Demonstration]:

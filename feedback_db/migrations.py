@@ -6,7 +6,7 @@ from pathlib import Path
 from sqlite_utils import Database, Migrations
 from sqlite_utils.utils import sqlite3
 
-SCHEMA_VERSION = 17  # = number of steps below; written to user_version, so that older code refuses a newer file
+SCHEMA_VERSION = 18  # = number of steps below; written to user_version, so that older code refuses a newer file
 
 migrations = Migrations("whetstone")
 
@@ -109,6 +109,12 @@ def m016_bakes(db: Database) -> None:
 @migrations()
 def m017_rows(db: Database) -> None:
     for statement in _statements("017_rows.sql"):
+        db.conn.execute(statement)
+
+
+@migrations()
+def m018_features(db: Database) -> None:
+    for statement in _statements("018_features.sql"):
         db.conn.execute(statement)
 
 

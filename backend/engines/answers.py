@@ -50,6 +50,13 @@ class Likelihood(NamedTuple):
         return sum(self.logps) / len(self.logps)
 
 
+class Embedded(NamedTuple):
+    """Features of texts, and the fingerprint of the base whose they are, in hexadecimal (None: the engine does not say)."""
+
+    base: str | None
+    vectors: list[list[float]]  # (N, D), each of length 1
+
+
 @dataclass(frozen=True)
 class Piece:
     """New text of one answer of a stream; the last piece of each answer has no text and carries the whole Answer.

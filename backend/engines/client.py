@@ -12,6 +12,7 @@ import httpx
 from .answers import (
     Answer,
     Client,
+    Embedded,
     EngineError,
     Growing,
     Likelihood,
@@ -29,7 +30,17 @@ from .answers import (
 EMBEDDED_AT_ONCE = 64  # texts of one request
 PLACE = ": queue position "  # a comment of the stream, which other clients pass over
 
-__all__ = ["Answer", "Client", "EngineClient", "EngineError", "Likelihood", "Messages", "Piece", "TokenCount"]
+__all__ = [
+    "Answer",
+    "Client",
+    "Embedded",
+    "EngineClient",
+    "EngineError",
+    "Likelihood",
+    "Messages",
+    "Piece",
+    "TokenCount",
+]
 
 
 class EngineClient:
@@ -75,15 +86,16 @@ class EngineClient:
         except (KeyError, TypeError) as problem:
             raise EngineError("The engine sent scores that cannot be read.") from problem
 
-    def embeddings(self, texts: Sequence[str]) -> list[list[float]]:
+    def embeddings(self, texts: Sequence[str]) -> Embedded:
         """The base's features of each text, in their order."""
         try:
-            found: list[list[float]] = []
+            base, found = None, []
             for start in range(0, len(texts), EMBEDDED_AT_ONCE):
                 body = {"model": "base", "input": list(texts[start : start + EMBEDDED_AT_ONCE])}
-                data = self._ask("POST", "/v1/embeddings", body)["data"]
-                found += [list(one["embedding"]) for one in sorted(data, key=lambda one: one["index"])]
-            return found
+                said = self._ask("POST", "/v1/embeddings", body)
+                base = str(said["base_digest"])
+                found += [list(one["embedding"]) for one in sorted(said["data"], key=lambda one: one["index"])]
+            return Embedded(base, found)
         except (KeyError, TypeError) as problem:
             raise EngineError("The engine sent features that cannot be read.") from problem
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from backend.engines.answers import Answer, Client, TokenCount
+from backend.engines.features import Engine, embedder
 from backend.problem import Problem
 from backend.prompts.assemble import assemble
 from backend.prompts.digest import sampling_digest
@@ -44,9 +45,18 @@ def _check_range(name: str, value: float, low: float, high: float) -> None:
 
 
 def keep_prompt(
-    store: Store, client: Client, template: Template, case: Case, answer_tokens: int, person_id: int | None
+    store: Store,
+    engine: Engine,
+    client: Client,
+    template: Template,
+    case: Case,
+    answer_tokens: int,
+    person_id: int | None,
 ) -> Prompt:
-    """The stored prompt of a template and a case, with its demonstrations and, where it was counted, its length in tokens."""
+    """The stored prompt of a template and a case, with its demonstrations and, where it was counted, its length in tokens.
+
+    ``client`` answers it and counts its tokens; the engine's own base says what is near where embeddings choose.
+    """
     estimates: set[bool] = set()
 
     def tokenize(messages: Sequence[Message]) -> TokenCount:
@@ -54,7 +64,9 @@ def keep_prompt(
         estimates.add(counted.is_estimate)
         return counted
 
-    assembled = assemble(store, template, case, tokenize=tokenize, answer_tokens=answer_tokens)
+    assembled = assemble(
+        store, template, case, tokenize=tokenize, answer_tokens=answer_tokens, embed=embedder(store, engine)
+    )
     assert case.id is not None
     prompt = Prompt(
         project_id=case.project_id,

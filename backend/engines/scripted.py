@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from feedback_db.types import Model
 
-from .client import Answer, EngineError, Likelihood, Messages, Piece, TokenCount
+from .client import Answer, Embedded, EngineError, Likelihood, Messages, Piece, TokenCount
 
 Script = Callable[[Messages, str, int], str]  # conversation, model, seed of the sample -> answer
 
@@ -65,9 +66,10 @@ class ScriptedEngine:
         """A word is worth a point: tests know what to expect."""
         return [float(len(answer.split())) for answer in answers]
 
-    def embeddings(self, texts: Sequence[str]) -> list[list[float]]:
-        """How often each letter stands in a text."""
-        return [[float(text.lower().count(chr(97 + at))) for at in range(26)] for text in texts]
+    def embeddings(self, texts: Sequence[str]) -> Embedded:
+        """How often each letter stands in a text, scaled to length 1."""
+        counts = [[text.lower().count(chr(97 + at)) for at in range(26)] for text in texts]
+        return Embedded(None, [[one / (math.hypot(*own) or 1.0) for one in own] for own in counts])
 
     def likelihoods(
         self, conversations: Sequence[Messages], answers: Sequence[str], *, model: str

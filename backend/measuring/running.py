@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from backend.engines.answers import Client
+from backend.engines.features import embedder
 from backend.engines.kept import engine_name
 from backend.problem import Problem
 from backend.prompts import calibrate
@@ -24,6 +25,8 @@ AT_ONCE_SECONDS = 2.0  # of parts before somebody else's turn; our choice
 
 
 class Engine(Protocol):
+    def client(self) -> Any: ...
+
     def client_for(self, model: Model) -> Client: ...
 
 
@@ -77,7 +80,7 @@ def truths(store: Store, plan: Plan, case_ids: Sequence[int]) -> list[int | None
 def _do(store: Store, engine: Engine, measurement: Measurement, ask: Ask) -> None:
     plan, template = Plan.parse(measurement.settings), store.get(Template, measurement.template_id)
     model = store.get(Model, measurement.model_id)
-    conversations = conversations_of(store, template, plan, ask)
+    conversations = conversations_of(store, engine, template, plan, ask)
     found = score(scorer_for(engine, model), conversations, plan.labels, engine_name(model))
     part = MeasuredPart(
         measurement_id=measurement.id or 0, name=ask.name, logps=tuple(found.logps), straddling=tuple(found.straddling)
@@ -85,7 +88,9 @@ def _do(store: Store, engine: Engine, measurement: Measurement, ask: Ask) -> Non
     measurements.keep_part(store, part)
 
 
-def conversations_of(store: Store, template: Template, plan: Plan, ask: Ask) -> list[tuple[Message, ...]]:
+def conversations_of(
+    store: Store, engine: Engine, template: Template, plan: Plan, ask: Ask
+) -> list[tuple[Message, ...]]:
     """The prompts of one part, as they are sent."""
     if ask.on == "stub":
         return [({"role": "user", "content": stub_of(template)},)]
@@ -96,7 +101,8 @@ def conversations_of(store: Store, template: Template, plan: Plan, ask: Ask) -> 
         shown = prompts.demonstrations_by_id(store, ask.ids)
         return [asked(template, case, shown) for case in cases]
     few_shot, pool = FewShot.parse(template.few_shot), pool_of(store, template, plan)
-    return [asked(template, case, choose(pool, text_of(case), few_shot)) for case in cases]
+    embed = embedder(store, engine)
+    return [asked(template, case, choose(pool, text_of(case), few_shot, embed)) for case in cases]
 
 
 def bank_of(store: Store, template: Template) -> list[Demonstration]:

@@ -10,7 +10,7 @@ from feedback_db.types import Case, Demonstration, Message, Template
 from .budget import fit
 from .chat import build_messages, refuse_given_away, text_of
 from .digest import messages_digest
-from .fewshot import FewShot, choose
+from .fewshot import Embed, FewShot, choose
 
 SERVED = "served"  # the source of cases that programs ask
 
@@ -33,11 +33,12 @@ def assemble(
     *,
     tokenize: Callable[[Sequence[Message]], TokenCount],
     answer_tokens: int = 0,
+    embed: Embed | None = None,
 ) -> Assembled:
     """Build the prompt of a case so that it and an answer fit the model's context.
 
-    ``tokenize`` counts these messages, and says how many the context can take. Raises the problems of template, fewshot,
-    chat and budget.
+    ``tokenize`` counts these messages, and says how many the context can take; ``embed`` is asked where embeddings choose the
+    demonstrations. Raises the problems of template, fewshot, chat and budget.
     """
     if case.source != SERVED:  # a program's own users may well ask what a row asks
         refuse_given_away(template, case)
@@ -46,7 +47,7 @@ def assemble(
     pool = prompts.demonstrations(
         store, template.project_id, scenario=template.scenario, language=template.language, named=named
     )
-    chosen = choose(pool, text_of(case), few_shot)
+    chosen = choose(pool, text_of(case), few_shot, embed)
 
     def build(kept: Sequence[Demonstration]) -> tuple[Message, ...]:
         return build_messages(template, case.values or {}, kept, few_shot.shape, conversation=case.conversation or ())

@@ -1,20 +1,25 @@
 """Which demonstrations a prompt carries, and in which order."""
 
 import math
+import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from random import Random
 from types import MappingProxyType
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+import numpy.typing as npt
 
 from backend.problem import Problem
 from feedback_db.types import Demonstration
 
-Choose = Literal["fixed", "seeded", "nearest", "bm25", "varied", "balanced"]
-CASE_WISE: tuple[Choose, ...] = ("nearest", "bm25", "varied")  # what is chosen depends on the case
+Choose = Literal["fixed", "seeded", "nearest", "bm25", "varied", "embedded", "embedded_varied", "balanced"]
+EMBEDDED: tuple[Choose, ...] = ("embedded", "embedded_varied")  # near is what a base's embeddings say
+CASE_WISE: tuple[Choose, ...] = ("nearest", "bm25", "varied", *EMBEDDED)  # what is chosen depends on the case
 Order = Literal["listed", "nearest_last", "seeded"]
 Shape = Literal["turns", "text"]
 
@@ -22,6 +27,8 @@ MOST_DEMONSTRATIONS = 32
 LEAK_GRAM = 5
 LEAK_JACCARD = 0.8  # our choice
 BM25_K1, BM25_B = 1.2, 0.75  # the values in common use
+Matrix = npt.NDArray[np.float64]
+Embed = Callable[[Sequence[str], str], Matrix]  # texts, fingerprint of a base -> (N, D), each of length 1
 NEAR = 0.5  # how much nearness counts against difference from what was taken, for ``varied``; our choice
 
 
@@ -43,6 +50,9 @@ class FewShot:
     seed: int = 0
     order: Order = "listed"
     shape: Shape = "turns"
+    base: str = (
+        ""  # fingerprint of the base whose embeddings choose, in hexadecimal; a template gets it when it is saved
+    )
 
     def __post_init__(self) -> None:
         if type(self.k) is not int or not 0 <= self.k <= MOST_DEMONSTRATIONS:
@@ -51,6 +61,8 @@ class FewShot:
             raise FewShotProblem(f"seed is {self.seed!r}; it must be a whole number.")
         if any(type(id) is not int for id in self.ids) or len(set(self.ids)) != len(self.ids):
             raise FewShotProblem("ids must be whole numbers, each of them once.")
+        if not isinstance(self.base, str) or not re.fullmatch("([0-9a-f]{64})?", self.base):
+            raise FewShotProblem(f"base is {self.base!r}; it must be 64 hexadecimal digits, or empty.")
         for name, known in (("choose", Choose), ("order", Order), ("shape", Shape)):
             if getattr(self, name) not in get_args(known):
                 raise FewShotProblem(
@@ -75,30 +87,46 @@ class FewShot:
         return {field.name: getattr(self, field.name) for field in fields(self)} | {"ids": list(self.ids)}
 
 
-def choose(pool: Sequence[Demonstration], query: str, few_shot: FewShot) -> list[Demonstration]:
+class Near(NamedTuple):
+    """How near the demonstrations of a pool are to a case, and to each other."""
+
+    to_query: list[float]
+    to: Callable[[int], list[float]]
+
+
+def choose(
+    pool: Sequence[Demonstration], query: str, few_shot: FewShot, embed: Embed | None = None
+) -> list[Demonstration]:
     """At most k demonstrations for the case whose input is ``query``, in the order in which they are shown.
 
-    A demonstration that is (nearly) the case itself would give its answer away and is never taken.
+    A demonstration that is (nearly) the case itself would give its answer away and is never taken. ``embed`` is asked where
+    embeddings choose, and only there; it may raise what an engine raises.
     """
     if few_shot.k == 0:
         return []
     listed = _named(pool, few_shot.ids) if few_shot.choose == "fixed" and few_shot.ids else list(pool)
-    fit = [demonstration for demonstration in listed if not leaks(demonstration.input, query)]
+    fit = whole = [demonstration for demonstration in listed if not leaks(demonstration.input, query)]
+
+    def near(some: Sequence[Demonstration]) -> Near:
+        return (
+            _near_embedded(some, whole, query, few_shot, embed) if few_shot.choose in EMBEDDED else _near(some, query)
+        )
+
     if few_shot.choose == "seeded":
         fit = _drawn(fit, few_shot.seed)
     elif few_shot.choose == "balanced":
         fit = _in_rounds(fit, few_shot.seed)
-    elif few_shot.choose == "nearest":
-        fit = _by_similarity(fit, query)[::-1]
+    elif few_shot.choose in ("nearest", "embedded"):
+        fit = _by_similarity(fit, near(fit))[::-1]
     elif few_shot.choose == "bm25":
         fit = _by_bm25(fit, query)
-    elif few_shot.choose == "varied":
-        fit = _varied(fit, query, few_shot.k)
+    elif few_shot.choose in ("varied", "embedded_varied"):
+        fit = _varied(fit, near(fit), few_shot.k)
     taken = fit[: few_shot.k]
     if few_shot.order == "seeded":
         Random(f"order {few_shot.seed}").shuffle(taken)
     elif few_shot.order == "nearest_last":
-        taken = _by_similarity(taken, query)
+        taken = _by_similarity(taken, near(taken))
     elif few_shot.choose in CASE_WISE:
         taken.reverse()
     return taken
@@ -118,8 +146,34 @@ def leaks(input: str, asked: str) -> bool:
 
 def similarities(pool: Sequence[Demonstration], query: str) -> list[float]:
     """Cosine of TF-IDF over character 2- and 3-grams: needs no model and no word segmenter, so it serves Chinese too."""
+    return _near(pool, query).to_query
+
+
+def _near(pool: Sequence[Demonstration], query: str) -> Near:
     texts = [features(normalised(demonstration.input)) for demonstration in pool]
-    return _cosines(texts, features(normalised(query)), _rarity(texts))
+    rarity = _rarity(texts)
+    return Near(
+        _cosines(texts, features(normalised(query)), rarity), lambda place: _cosines(texts, texts[place], rarity)
+    )
+
+
+def _near_embedded(
+    some: Sequence[Demonstration], whole: Sequence[Demonstration], query: str, few_shot: FewShot, embed: Embed | None
+) -> Near:
+    """Cosine of embeddings, after the mean of the whole pool was taken off: the states of a language model lie in a narrow cone
+    (Mu & Viswanath 2018, arXiv:1702.01417, of which this is the first step)."""
+    if embed is None or not few_shot.base:
+        raise FewShotProblem(
+            "This template chooses by embeddings and names no base that makes them. Save it on the Build page, which names it.",
+            "no_base_named",
+        )
+    if not some:
+        return Near([], lambda place: [])
+    asked, *read = embed([query, *(one.input for one in whole)], few_shot.base)
+    by_id = {one.id: vector for one, vector in zip(whole, read, strict=True)}
+    own = np.stack([asked, *(by_id[one.id] for one in some)]) - np.mean(read, axis=0)
+    own /= np.maximum(np.linalg.norm(own, axis=1, keepdims=True), 1e-12)
+    return Near((own[1:] @ own[0]).tolist(), lambda place: (own[1:] @ own[1 + place]).tolist())
 
 
 def normalised(text: str) -> str:
@@ -138,19 +192,17 @@ def _cosines(texts: Sequence[Mapping[str, int]], one: Mapping[str, int], rarity:
     return [_cosine(text, weights, norm, rarity) for text in texts]
 
 
-def _varied(pool: Sequence[Demonstration], query: str, count: int) -> list[Demonstration]:
+def _varied(pool: Sequence[Demonstration], near: Near, count: int) -> list[Demonstration]:
     """Maximal marginal relevance (Carbonell & Goldstein 1998): each is near the case and unlike those taken before it. Between
     equals the smaller id comes first."""
-    texts = [features(normalised(demonstration.input)) for demonstration in pool]
-    rarity = _rarity(texts)
-    near = _cosines(texts, features(normalised(query)), rarity)
     alike, left = [0.0] * len(pool), set(range(len(pool)))
     taken: list[Demonstration] = []
     while left and len(taken) < count:
-        best = max(left, key=lambda i: (round(NEAR * near[i] - (1 - NEAR) * alike[i], 9), -_id(pool[i])))
+        best = max(left, key=lambda i: (round(NEAR * near.to_query[i] - (1 - NEAR) * alike[i], 9), -_id(pool[i])))
         taken.append(pool[best])
         left.remove(best)
-        alike = [max(old, new) for old, new in zip(alike, _cosines(texts, texts[best], rarity), strict=True)]
+        beside = near.to(best)
+        alike = beside if len(taken) == 1 else [max(old, new) for old, new in zip(alike, beside, strict=True)]
     return taken
 
 
@@ -161,9 +213,9 @@ def _cosine(text: Mapping[str, int], weights: Mapping[str, float], norm: float, 
     return sum(text[gram] * rarity[gram] * weight for gram, weight in weights.items() if gram in text) / (length * norm)
 
 
-def _by_similarity(pool: Sequence[Demonstration], query: str) -> list[Demonstration]:
+def _by_similarity(pool: Sequence[Demonstration], near: Near) -> list[Demonstration]:
     """Nearest last; between equals the one with the smaller id counts as nearer."""
-    scored = zip(similarities(pool, query), pool, strict=True)
+    scored = zip(near.to_query, pool, strict=True)
     return [demonstration for _, demonstration in sorted(scored, key=lambda pair: (round(pair[0], 9), -_id(pair[1])))]
 
 

@@ -152,7 +152,7 @@ def _asked(
     try:
         client = engine.client_for(arm.model)
         most = int(arm.sampling.settings["max_tokens"])
-        prompt = keep_prompt(store, client, arm.template, case, most, run.person_id)
+        prompt = keep_prompt(store, engine, client, arm.template, case, most, run.person_id)
     except EngineError as error:
         if is_of_the_engine(error):
             raise

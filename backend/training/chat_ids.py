@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 MARK = "\ue000{}\ue001"  # private signs that stand for a message while the template is read
 
@@ -30,11 +30,36 @@ def text_ids(tokenizer: Any, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False, **as_data)["input_ids"])
 
 
+class Part(NamedTuple):
+    """A stretch of a conversation as the template writes it."""
+
+    text: str
+    is_data: bool  # a message, of which nothing is a control token
+
+
 def chat_ids(tokenizer: Any, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool = True) -> list[int]:
+    """A conversation in the model's chat template: the ids of its parts. Raises ControlTokens."""
+    return part_ids(tokenizer, chat_parts(tokenizer, messages, add_generation_prompt=add_generation_prompt))
+
+
+def part_ids(tokenizer: Any, parts: Sequence[Part]) -> list[int]:
+    ids: list[int] = []
+    for part in parts:
+        ids += (
+            text_ids(tokenizer, part.text)
+            if part.is_data
+            else tokenizer(part.text, add_special_tokens=False)["input_ids"]
+        )
+    return ids
+
+
+def chat_parts(
+    tokenizer: Any, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool = True
+) -> list[Part]:
     """A conversation in the model's chat template.
 
-    Where no message spells a control token, the ids of the whole text; else the ids of what the template writes, and between
-    them those of the messages as data. Raises ControlTokens where the template writes a message otherwise than as it is.
+    Where no message spells a control token, the whole text as one part; else what the template writes, and between that the
+    messages as data. Raises ControlTokens where the template writes a message otherwise than as it is.
     """
 
     def written(contents: Sequence[str]) -> str:
@@ -45,15 +70,9 @@ def chat_ids(tokenizer: Any, messages: Sequence[Mapping[str, str]], *, add_gener
     text = written(contents)
     found = next((token for content in contents if (token := spelt(tokenizer, content))), None)
     if found is None:
-        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+        return [Part(text, False)]
     marks = {MARK.format(place): content for place, content in enumerate(contents)}
     pieces = re.split(f"({'|'.join(map(re.escape, marks))})", written(list(marks)))
     if "".join(marks.get(piece, piece) for piece in pieces) != text:
         raise ControlTokens(found)
-    ids: list[int] = []
-    for piece in pieces:
-        if piece in marks:
-            ids += text_ids(tokenizer, marks[piece])
-        elif piece:
-            ids += tokenizer(piece, add_special_tokens=False)["input_ids"]
-    return ids
+    return [Part(marks.get(piece, piece), piece in marks) for piece in pieces if piece]

@@ -62,7 +62,15 @@ def engineer(store: Store) -> Person:
 @pytest.fixture
 def model(store: Store) -> Model:
     return store.add(
-        Model(name="base", kind="policy", base="starter", source="shipped", digest=bytes(32), stage="live")
+        Model(
+            name="base",
+            kind="policy",
+            base="starter",
+            source="shipped",
+            digest=bytes(32),
+            base_fingerprint=bytes(32),
+            stage="live",
+        )
     )
 
 
@@ -293,10 +301,11 @@ def test_what_cannot_be_measured_says_what_is_missing(
     refused("no_search_cases", empty)
 
 
+@pytest.mark.parametrize("choose", ["nearest", "embedded"])
 def test_a_template_that_chooses_case_by_case_is_calibrated_as_it_is(
-    store: Store, engine: ScriptedEngine, engineer: Person, template: Template, model: Model
+    store: Store, engine: ScriptedEngine, engineer: Person, template: Template, model: Model, choose: str
 ) -> None:
-    nearest = version(store, engineer, template, choose="nearest", k=2)
+    nearest = version(store, engineer, template, choose=choose, k=2)
     one = tuning.start(store, engine, engineer, nearest.id or 0, model.id or 0, "calibration")
     told = finished(store, engine, engineer, one)
     assert told.plan.asks[0].ids is None and isinstance(told.found, Calibrated) and len(told.found.test) == 5

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from sqlite_utils import Database
 
-from feedback_db import Store, jobs, judgements, measurements, migrations, queue, rounds, suites
+from feedback_db import Store, features, jobs, judgements, measurements, migrations, queue, rounds, suites
 from feedback_db.types import (
     Case,
     Cell,
@@ -402,5 +402,18 @@ def test_templates_from_before_rows_stay_as_they_were_and_rows_never_change(tmp_
         store.db.conn.execute("update templates set rows = '[]'")
     with pytest.raises(sqlite3.IntegrityError, match="CHECK"):
         store.add(replace(old, id=None, version=3, rows=rows))
+    assert store.rows("pragma foreign_key_check") == []
+    store.close()
+
+
+def test_a_file_from_before_embeddings_keeps_them(tmp_path: Path) -> None:
+    path = tmp_path / "feedback.db"
+    file_before(path, "m018_features", 17)
+    store = Store(path)
+    key = features.key_of(bytes(32), "text")
+    features.keep(store, {key: b"1234"})
+    assert features.known(store, [key]) == {key: b"1234"}
+    with pytest.raises(sqlite3.IntegrityError, match="CHECK"):
+        features.keep(store, {b"short": b"1234"})
     assert store.rows("pragma foreign_key_check") == []
     store.close()

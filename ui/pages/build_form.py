@@ -17,7 +17,7 @@ from ui.views.drawn import drawn
 
 KINDS = ("text", "chat")
 MODES = ("plain", "logic")
-CHOOSE = ("fixed", "seeded", "nearest", "bm25", "varied", "balanced")
+CHOOSE = ("fixed", "seeded", "nearest", "bm25", "varied", "embedded", "embedded_varied", "balanced")
 ORDERS = ("listed", "nearest_last", "seeded")
 SHAPES = ("turns", "text")
 LANGUAGES = ("en", "zh")

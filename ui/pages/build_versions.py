@@ -209,10 +209,14 @@ def _words(ui: Ui, changed: Iterable[Change]) -> Iterable[Any]:
         if field in TEXTS:
             yield drawn.diff([(piece.kind, piece.text) for piece in difference(one.before, one.after)], name)
         else:
-            old, new = (say(f"build.{field}.{v}") if field in WORDED and v else v or "–" for v in one[1:])
+            old, new = (say(f"build.{field}.{v}") if field in WORDED and v else _brief(field, v) for v in one[1:])
             settings.append((name, f"{old} → {new}"))
     if settings:
         yield drawn.facts(settings)
+
+
+def _brief(field: str, value: str) -> str:
+    return (value[:8] if field == "base" else value) or "–"
 
 
 TEXTS = ("system_text", "body", "rows")

@@ -107,7 +107,9 @@ def page(ui: Ui) -> None:
     def write_it(chosen: str, id: int | None, template_ids: list[int] | None, name: str) -> list[Any]:
         if not id:
             return [drawing(note(ui.guard.say("exchange.choose_which"), "warn")), gr.update(interactive=False)]
-        made = exporting.export(ui.store, ui.guard.person(), _what(chosen), id, name, template_ids=template_ids or [])
+        made = exporting.export(
+            ui.store, ui.guard.person(), _what(chosen), id, name, template_ids=template_ids or [], engine=ui.engine
+        )
         path = save_bytes_to_cache(made.data, made.name, download.GRADIO_CACHE)
         said = ui.guard.say("exchange.written", name=made.name, size=f"{len(made.data) / 1000:.1f}")
         shown = _notes(ui, made.remarks) if made.remarks else None

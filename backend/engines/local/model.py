@@ -24,7 +24,7 @@ from transformers import Cache, GenerationConfig
 from backend.decoder.stack import Stack, can_stack
 from backend.registry import artifacts
 from backend.training import families
-from backend.training.chat_ids import ControlTokens, chat_ids
+from backend.training.chat_ids import ControlTokens, Part, chat_parts, part_ids
 from backend.training.data import Tokens
 
 from .placing import ModelProblem
@@ -100,24 +100,15 @@ class Base:
         """
         if not self.tokenizer.chat_template and self.is_encoder_decoder:  # hardly one of them brings any
             return Tokens(self.tokenizer, self.context).prefix([dict(message) for message in messages])
+        return part_ids(self.tokenizer, self.chat_parts(messages, add_generation_prompt=add_generation_prompt))
+
+    def chat_parts(self, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool = True) -> list[Part]:
+        """A conversation as the model's own chat template writes it, what is data kept apart. Raises ModelProblem."""
         self._must_have_a_template()
         try:
-            return chat_ids(self.tokenizer, messages, add_generation_prompt=add_generation_prompt)
+            return chat_parts(self.tokenizer, messages, add_generation_prompt=add_generation_prompt)
         except ControlTokens as problem:
             raise ModelProblem(f"{problem} Remove it or write it differently.") from problem
-        except Exception as problem:  # a template is a program of the model's author and may raise anything
-            raise ModelProblem(f"The model's chat template refuses this conversation: {problem}") from problem
-
-    def chat_text(self, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool = True) -> str:
-        """A conversation as the model's own chat template writes it. Raises ModelProblem."""
-        self._must_have_a_template()
-        self.refuse_control_tokens(messages)
-        try:
-            return str(
-                self.tokenizer.apply_chat_template(
-                    list(messages), tokenize=False, add_generation_prompt=add_generation_prompt
-                )
-            )
         except Exception as problem:  # a template is a program of the model's author and may raise anything
             raise ModelProblem(f"The model's chat template refuses this conversation: {problem}") from problem
 
@@ -158,16 +149,6 @@ class Base:
     @property
     def longest_prompt(self) -> int:
         return self.context - len(self.opening) - 1 if self.is_encoder_decoder else self.context
-
-    def refuse_control_tokens(self, messages: Sequence[Mapping[str, str]]) -> None:
-        """Raise ModelProblem where a text holds one: it could end a turn, or begin another."""
-        for message in messages:
-            found = next((token for token in self.tokenizer.all_special_tokens if token in message["content"]), None)
-            if found is not None:
-                raise ModelProblem(
-                    f"A message contains {found!r}, which this model reads as a control token. "
-                    "Remove it or write it differently."
-                )
 
     # forward passes
 

@@ -11,6 +11,8 @@ from typing import Any
 from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
+from backend.training.chat_ids import part_ids, spelt, text_ids
+
 from . import asking as work
 from . import wire
 from .likelihoods import Text, log_probabilities, shared_by, turns
@@ -138,23 +140,29 @@ class Service:
 
     def _answered(self, body: wire.LikelihoodBody) -> tuple[list[Text], list[list[bool]]]:
         """The tokens of every conversation and of the answers behind it, and of each answer whether it straddles the border."""
+        tokenizer = self._base.tokenizer
         try:
-            self._base.refuse_control_tokens([{"content": answer} for answer in body.answers])
-            begun = [self._base.chat_text([one.plain() for one in messages]) for messages in body.conversations]
+            begun = [self._base.chat_parts([one.plain() for one in messages]) for messages in body.conversations]
         except ModelProblem as problem:
             raise ApiProblem(400, str(problem), "invalid_messages", param="conversations") from problem
-        written = [text + answer for text in begun for answer in body.answers]
-        every = self._base.tokenizer([*begun, *body.answers, *written], add_special_tokens=False)["input_ids"]
-        contexts, alone, whole = every[: len(begun)], every[len(begun) :][: len(body.answers)], every[-len(written) :]
+        ends = ["" if pieces[-1].is_data else pieces[-1].text for pieces in begun]  # what an answer may join with
+        written = [end + answer for end in ends for answer in body.answers]
+        every = tokenizer([*ends, *written], add_special_tokens=False)["input_ids"]
+        border, whole = every[: len(ends)], every[len(ends) :]
+        alone = [text_ids(tokenizer, answer) for answer in body.answers]
+        is_data = [spelt(tokenizer, answer) is not None for answer in body.answers]  # stands apart, as a message would
         texts, straddles = [], []
-        for at, context in enumerate(contexts):
+        for at, (pieces, end) in enumerate(zip(begun, border, strict=True)):
             own = whole[at * len(alone) :][: len(alone)]
-            joins = [one[: len(context)] != context or len(one) == len(context) for one in own]
-            after = [
-                one if joined else together[len(context) :]
-                for one, together, joined in zip(alone, own, joins, strict=True)
+            joins = [
+                not apart and (one[: len(end)] != end or len(one) == len(end))
+                for one, apart in zip(own, is_data, strict=True)
             ]
-            texts.append(Text(context, after))
+            after = [
+                one if joined or apart else together[len(end) :]
+                for one, together, joined, apart in zip(alone, own, joins, is_data, strict=True)
+            ]
+            texts.append(Text([*part_ids(tokenizer, pieces if pieces[-1].is_data else pieces[:-1]), *end], after))
             straddles.append(joins)
         return texts, straddles
 

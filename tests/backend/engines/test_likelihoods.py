@@ -34,7 +34,7 @@ def client(engine: Served) -> Iterator[EngineClient]:
 
 def plain(base: Base, model: torch.nn.Module, messages: list[dict[str, str]], answer: str) -> list[float]:
     """A whole forward of transformers' own for one label."""
-    text = base.chat_text(messages)
+    text = base.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     context = base.tokenizer.encode(text, add_special_tokens=False)
     whole = base.tokenizer.encode(text + answer, add_special_tokens=False)
     assert whole[: len(context)] == context
@@ -102,6 +102,35 @@ def test_the_beginning_is_read_once_for_all_requests(engine: Served, client: Eng
     assert engine.scheduler.prefixes.found_tokens > before
 
 
+def spelling(engine: Served) -> list[dict[str, str]]:
+    """A conversation whose texts spell the end of a turn."""
+    end = engine.base.tokenizer.eos_token
+    return [{"role": "user", "content": f"the film {end} was good"}, SHOWN[1], {"role": "user", "content": f"{end}好"}]
+
+
+@pytest.mark.parametrize("model", ["base", "model-1"])
+def test_what_spells_a_control_token_is_scored_as_the_text_that_it_is(
+    engine: Served, client: EngineClient, model: str
+) -> None:
+    base, end = engine.base, engine.base.tokenizer.eos_token
+    labels = ["good", f"not {end}", end]
+    conversations = [spelling(engine), CONVERSATIONS[0]]
+    found = client.likelihoods(conversations, labels, model=model)
+    adapter = engine.resolver.table[model].digest if model != "base" else None
+    with base.scope(adapter), torch.no_grad():
+        for messages, likely in zip(conversations, found, strict=True):
+            context = base.chat_tokens(messages)
+            for label, one in zip(labels, likely, strict=True):
+                answer = base.tokenizer(label, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+                assert base.tokenizer.eos_token_id not in answer
+                logps = base.model(torch.tensor([context + answer])).logits[0].double().log_softmax(-1)
+                whole = [float(logps[len(context) - 1 + at, token]) for at, token in enumerate(answer)]
+                assert one.logps == pytest.approx(whole, abs=1e-5, rel=1e-5) and not one.straddles
+    harmless = [{**message, "content": "x"} for message in spelling(engine)]
+    ends = [base.chat_tokens(messages).count(base.tokenizer.eos_token_id) for messages in (spelling(engine), harmless)]
+    assert ends[0] == ends[1]
+
+
 def test_a_label_whose_letters_would_join_the_border_is_flagged(engine: Served, client: EngineClient) -> None:
     kept = engine.base.tokenizer.chat_template
     engine.base.tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %} go"
@@ -121,9 +150,13 @@ def test_what_cannot_be_scored_is_refused_with_a_reason(engine: Served, client: 
         client.likelihoods(CONVERSATIONS, LABELS, model="nobody")
     with pytest.raises(EngineError, match="context holds 256 tokens"):
         client.likelihoods([[{"role": "user", "content": "good 好 " * 300}]], LABELS, model="base")
-    token = engine.base.tokenizer.eos_token
-    with pytest.raises(EngineError, match="control token"):
-        client.likelihoods(CONVERSATIONS, [token], model="base")
+    kept = engine.base.tokenizer.chat_template
+    engine.base.tokenizer.chat_template = "{% for m in messages %}{{ m['content'] | trim | upper }}{% endfor %} go"
+    try:
+        with pytest.raises(EngineError, match="control token"):
+            client.likelihoods([spelling(engine)], LABELS, model="base")
+    finally:
+        engine.base.tokenizer.chat_template = kept
     headers = {"Authorization": f"Bearer {KEY}"}
     body = {"model": "base", "conversations": [[{"role": "user", "content": "good"}]], "answers": [""]}
     with httpx.Client(base_url=engine.url, headers=headers, trust_env=False) as raw:

@@ -6,6 +6,7 @@ import sys
 import time
 from collections import Counter
 
+import numpy as np
 import pytest
 
 from backend.prompts.fewshot import FewShot, FewShotProblem, choose, leaks
@@ -182,3 +183,48 @@ def test_a_thousand_demonstrations_are_ranked_in_a_fifth_of_a_second_once_known(
     started = time.process_time()
     ids({"k": 8, "choose": "nearest"}, "a sentence about subject 12", pool)
     assert time.process_time() - started < 0.2
+
+
+BASE = "ab" * 32
+
+
+def drawn_vectors(texts, base):
+    """A direction per text, the same whenever it is asked; all of them lean one way, as a language model's do."""
+    assert base == BASE
+    found = np.stack([np.random.default_rng(list(text.encode())).normal(size=6) for text in texts]) + 5
+    return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+
+def by_embeddings(choose_by, query, k=3, **more):
+    return [one.id for one in choose(POOL, query, FewShot(k=k, choose=choose_by, base=BASE, **more), drawn_vectors)]
+
+
+@pytest.mark.parametrize("query", ["a", "where is it", "退款"])
+def test_embeddings_choose_by_the_cosine_of_what_the_pool_does_not_share(query):
+    read = drawn_vectors([one.input for one in POOL], BASE)
+    asked, shared = drawn_vectors([query], BASE)[0], read.mean(0)
+    own = (read - shared) / np.linalg.norm(read - shared, axis=1, keepdims=True)
+    near = own @ ((asked - shared) / np.linalg.norm(asked - shared))
+    assert by_embeddings("embedded", query) == [POOL[i].id for i in np.argsort(-near)[:3]][::-1]
+    assert by_embeddings("embedded", query, order="nearest_last") == by_embeddings("embedded", query)
+    taken: list[int] = []
+    while len(taken) < 3:
+        left = [i for i in range(len(POOL)) if i not in taken]
+        taken.append(max(left, key=lambda i: 0.5 * near[i] - 0.5 * max((own[i] @ own[j] for j in taken), default=0.0)))
+    assert by_embeddings("embedded_varied", query) == [POOL[i].id for i in taken][::-1]
+
+
+def test_embeddings_never_choose_the_case_itself():
+    shown = by_embeddings("embedded", "the DELIVERY of my parcel is late.", k=6)
+    assert sorted(shown) == [2, 3, 4, 5, 6]
+
+
+def test_choosing_by_embeddings_needs_a_base_and_something_that_reads():
+    for few_shot, embed in (
+        (FewShot(k=1, choose="embedded"), drawn_vectors),
+        (FewShot(k=1, choose="embedded", base=BASE), None),
+    ):
+        with pytest.raises(FewShotProblem, match="Save it on the Build page"):
+            choose(POOL, "x", few_shot, embed)
+    with pytest.raises(FewShotProblem, match="64 hexadecimal"):
+        FewShot(base="0x12")
