@@ -6,7 +6,7 @@ from pathlib import Path
 from sqlite_utils import Database, Migrations
 from sqlite_utils.utils import sqlite3
 
-SCHEMA_VERSION = 16  # = number of steps below; written to user_version, so that older code refuses a newer file
+SCHEMA_VERSION = 17  # = number of steps below; written to user_version, so that older code refuses a newer file
 
 migrations = Migrations("whetstone")
 
@@ -103,6 +103,12 @@ def m015_measurements(db: Database) -> None:
 @migrations()
 def m016_bakes(db: Database) -> None:
     for statement in _statements("016_bakes.sql"):
+        db.conn.execute(statement)
+
+
+@migrations()
+def m020_cleared(db: Database) -> None:
+    for statement in _statements("020_cleared.sql"):
         db.conn.execute(statement)
 
 
