@@ -1,16 +1,19 @@
-"""What a reviewer decides: pairs on which people are divided, pairs they agree on, and what everybody said of one."""
+"""What a reviewer decides: what divides people, what they flagged or reported, pairs they agree on, and what everybody said of one."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from typing import Any
 
 from .store import Store
 
-SIDES = (  # of pairs that count, by whoever
+COUNTED = (  # judgements that count, by whoever
     " from assignments a join judgements j on j.id = a.head_judgement_id join comparisons k on k.id = a.comparison_id"
     " where a.project_id = :project and a.state = 'submitted' and a.purpose in ('label', 'surplus') and j.after_reveal = 0"
-    " and k.kind = 'pair' and k.gold is null and k.void_reason is null"
+    " and k.gold is null and k.void_reason is null"
 )
+SIDES = f"{COUNTED} and k.kind = 'pair'"
 NOT_REVIEWED = (
     " and not exists (select 1 from assignments r where r.project_id = :project and r.comparison_id = a.comparison_id"
     " and r.purpose = 'review' and r.state = 'submitted')"
@@ -34,6 +37,59 @@ def divided(store: Store, project_id: int, person_id: int, most: int) -> list[tu
     return [tuple(row) for row in found.fetchall()]
 
 
+def ranked(store: Store, project_id: int, person_id: int, most: int) -> list[tuple[int, int, list[int], list[int]]]:
+    """(comparison, person, ranks, shown) of rankings that several people gave, nobody has reviewed and this person has not
+    judged; of ``most`` judgements, the newest ones."""
+    found = store.db.conn.execute(
+        f"select a.comparison_id, a.person_id, j.ranks, j.shown{COUNTED} and k.kind in ('rank', 'rate') and k.size > 1 and k.judged > 1"
+        f"{NOT_REVIEWED}{NOT_MINE} order by j.id desc limit :most",
+        {"project": project_id, "person": person_id, "most": most},
+    )
+    return [(id, by, json.loads(ranks), json.loads(shown)) for id, by, ranks, shown in found.fetchall()]
+
+
+def flagged(store: Store, project_id: int, person_id: int, most: int) -> list[tuple[int, str]]:
+    """(comparison, flag without its place) of what was flagged since a reviewer last left it as it is, that nobody has reviewed and
+    this person has not judged; the newest ``most`` judgements."""
+    rows = store.rows(
+        f"select a.comparison_id as id, j.flags{COUNTED} and j.flags is not null and j.created_at > coalesce(k.cleared_at, 0)"
+        f"{NOT_REVIEWED}{NOT_MINE} order by j.id desc limit :most",
+        {"project": project_id, "person": person_id, "most": most},
+    )
+    return [(row["id"], flag.partition(":")[0]) for row in rows for flag in json.loads(row["flags"])]
+
+
+def reported(store: Store, project_id: int, person_id: int, reasons: Sequence[str], most: int) -> list[tuple[int, str]]:
+    """(comparison, reason) of what was skipped for one of these reasons, as ``flagged``. A reason stands with the act of skipping."""
+    found = store.db.conn.execute(
+        f"select a.comparison_id, {WHY}{SKIPPED} and a.project_id = :project and k.void_reason is null and k.gold is null"
+        f" and e.at > coalesce(k.cleared_at, 0){NOT_REVIEWED}{NOT_MINE} order by e.id desc limit :most",
+        {"project": project_id, "person": person_id, "most": most, "reasons": json.dumps(list(reasons))},
+    )
+    return [tuple(row) for row in found.fetchall()]
+
+
+WHY = "json_extract(e.facts, '$.reason')"
+SKIPPED = (
+    " from assignments a join comparisons k on k.id = a.comparison_id"
+    " join audit_events e on e.object = 'assignment' and e.object_id = a.id and e.action = 'skip'"
+    f" where a.state = 'skipped' and {WHY} in (select value from json_each(:reasons))"
+)
+
+
+def reports_of(store: Store, comparison_id: int, reasons: Sequence[str]) -> list[dict[str, Any]]:
+    """Who skipped it for one of these reasons, oldest first: {"person_id", "reason"}."""
+    return store.rows(
+        f"select a.person_id, {WHY} as reason{SKIPPED} and a.comparison_id = :id order by e.id",
+        {"id": comparison_id, "reasons": json.dumps(list(reasons))},
+    )
+
+
+def clear(store: Store, comparison_id: int) -> None:
+    """What was flagged or reported until now waits for nobody any more."""
+    store.db.conn.execute("update comparisons set cleared_at = ? where id = ?", [store.now(), comparison_id])
+
+
 def unanimous(store: Store, project_id: int, least: int, most: int) -> list[dict[str, Any]]:
     """Pairs that at least so many judged and all for one side, and that no gold was made of: {"id", "side", "n"}."""
     return store.rows(
@@ -47,9 +103,10 @@ def unanimous(store: Store, project_id: int, least: int, most: int) -> list[dict
 
 
 def said_of(store: Store, comparison_id: int) -> list[dict[str, Any]]:
-    """Every judgement that counts, oldest first: {"person_id", "purpose", "side", "both_bad", "strength", "rationale", "at"}."""
+    """Every judgement that counts, oldest first: {"person_id", "purpose", "ranks", "shown", "both_bad", "both_good", "strength", "flags",
+    "rationale"}; ranks, shown and flags are JSON texts."""
     return store.rows(
-        f"select a.person_id, a.purpose, {SIDE} as side, j.both_bad, j.strength, j.rationale, j.created_at as at"
+        "select a.person_id, a.purpose, j.ranks, j.shown, j.both_bad, j.both_good, j.strength, coalesce(j.flags, '[]') as flags, j.rationale"
         " from assignments a join judgements j on j.id = a.head_judgement_id where a.comparison_id = ? and a.state = 'submitted'"
         " order by j.id",
         [comparison_id],

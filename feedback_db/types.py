@@ -254,6 +254,7 @@ class Comparison:
     done_at: int | None = None
     void_reason: str | None = None  # why it cannot be judged; what was said of it counts nowhere
     basis: Basis = "prompt"  # what the answers' prompts differ in at most
+    cleared_at: int | None = None  # a reviewer left what was flagged or reported until then as it is
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from sqlite_utils import Database
 
-from feedback_db import Store, features, jobs, judgements, measurements, migrations, queue, rounds, suites
+from feedback_db import Store, features, jobs, judgements, measurements, migrations, queue, reviews, rounds, suites
 from feedback_db.types import (
     Case,
     Cell,
@@ -415,5 +415,25 @@ def test_a_file_from_before_embeddings_keeps_them(tmp_path: Path) -> None:
     assert features.known(store, [key]) == {key: b"1234"}
     with pytest.raises(sqlite3.IntegrityError, match="CHECK"):
         features.keep(store, {b"short": b"1234"})
+    assert store.rows("pragma foreign_key_check") == []
+    store.close()
+
+
+def test_a_file_from_before_flags_were_reviewed_has_nothing_cleared(tmp_path: Path) -> None:
+    path = tmp_path / "feedback.db"
+    file_before(path, "m019_cleared", 18)
+    conn = sqlite3.connect(path, isolation_level=None)
+    conn.executescript(
+        "insert into cases(id, project_id, conversation, split, digest, created_at) values (1, 1, '[]', 'train', zeroblob(32), 1);"
+        "insert into comparisons(id, project_id, case_id, kind, size, overlap, slots_left, created_at)"
+        " values (1, 1, 1, 'pair', 2, 1, 1, 1);"
+    )
+    conn.close()
+    store = Store(path)
+    assert (
+        store.get(Comparison, 1).cleared_at is None and store.value("pragma user_version") == migrations.SCHEMA_VERSION
+    )
+    reviews.clear(store, 1)
+    assert store.get(Comparison, 1).cleared_at
     assert store.rows("pragma foreign_key_check") == []
     store.close()

@@ -67,8 +67,8 @@ def add_comparisons(
     first: int = 0,
     texts: tuple[str, ...] = (f"{LONG}\n", f"{HOSTILE} "),
 ) -> list[Comparison]:
-    """Pairs of these texts, each with the number of its case at the end."""
-    made = []
+    """Pairs, or rankings of more, of these texts, each with the number of its case at the end."""
+    made, size = [], len(texts)
     with store.write() as db:
         found = store.find(Model, "name = ?", [SECRET_MODEL])
         model = found[0] if found else store.add(Model(name=SECRET_MODEL, kind="external", base="x", source="test"))
@@ -87,7 +87,7 @@ def add_comparisons(
             comparison = store.add(
                 Comparison(
                     project_id=project.id, case_id=case.id, overlap=overlap, slots_left=overlap,
-                    queue_key=0 if n % 2 else n, arm="random",
+                    queue_key=0 if n % 2 else n, arm="random", kind="pair" if size == 2 else "rank", size=size,
                 )
             )  # fmt: skip
             for position, text in enumerate(f"{one}{n}" for one in texts):

@@ -2,8 +2,27 @@
 
 STRINGS = {
     "review.tab": ("Review", "复核"),
-    "review.conflicts": ("What divides people, the most open question first", "意见不一的比较,最难定者在前"),
-    "review.conflict": ("{id}: {judged} judgements, {value} nats open", "{id}:{judged} 个评判,未定 {value} nat"),
+    "review.conflicts": (
+        "What waits for a decision: flagged, then reported, then what divides people, the most open question first",
+        "等待裁决:先是被标记的,再是被报告的,然后是意见不一的,最难定者在前",
+    ),
+    "review.conflict": ("{id}: {why}; {judged} judgements", "{id}:{why};{judged} 个评判"),
+    "review.open": ("{value} nats open", "未定 {value} nat"),
+    "review.and": (", ", "、"),
+    "review.order": ("Order of the answers", "回答的顺序"),
+    "review.order_hint": (
+        "Letters, the best first, = between equals: B > A = C.",
+        "字母,最好者在前,相同者用 =:B > A = C。",
+    ),
+    "review.decide": ("Decide this order", "按此顺序裁决"),
+    "review.flags": ("Flags", "标记"),
+    "review.answer": ("Answer {number}", "回答 {number}"),
+    "review.keep": ("Leave it as it is", "保持原样"),
+    "review.kept": (
+        "Comparison {id} is left as it is. It waits here again only if somebody flags or reports it anew.",
+        "比较 {id} 保持原样。仅在有人再次标记或报告时才会重新列出。",
+    ),
+    "review.by_report": ("report", "报告"),
     "review.look": ("Judge it blind", "盲审"),
     "review.blind": (
         "Judge first. What the others said comes after; you may then decide otherwise, and both stay on record.",
@@ -66,12 +85,20 @@ STRINGS = {
         "请用 1 到 {most} 个字符说明为何无法评判,该理由将与比较一同保存。",
     ),
     "problem.not_reviewable": (
-        "Only pairs are reviewed, and neither gold nor what was set aside. Choose another one.",
-        "只复核成对比较,金标与已作废者除外。请另选一个。",
+        "Gold, and what was set aside, is not reviewed. Choose another one.",
+        "金标与已作废者不复核。请另选一个。",
     ),
     "problem.not_blind": (
-        "You have judged this pair already, so you are not blind to it.",
-        "您已评判过这一对,无法盲审。",
+        "You have judged this comparison already, so you are not blind to it.",
+        "您已评判过此比较,无法盲审。",
+    ),
+    "problem.nothing_to_judge": (
+        "There is nothing to order here. Set it aside, or leave it as it is.",
+        "此处没有可排序的回答。请作废或保持原样。",
+    ),
+    "problem.bad_order": (
+        "Name each of {first} to {last} once, the best first, with = between equals: B > A = C.",
+        "请将 {first} 到 {last} 各写一次,最好者在前,相同者用 =:B > A = C。",
     ),
     "problem.judge_first": (
         "Judge it blind first; then you see what the others said.",

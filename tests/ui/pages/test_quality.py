@@ -10,11 +10,11 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
-from backend import comparing, labelling, reviewing
+from backend import adjudicating, comparing, labelling, reviewing
 from backend.labels import form as forms
-from feedback_db import comparisons, jobs
+from feedback_db import audit, comparisons, jobs
 from feedback_db.types import Assignment, Comparison, Job, Judgement, Project
-from tests.ui.house import token_for
+from tests.ui.house import add_comparisons, token_for
 from tests.ui.pages.studio import Studio, Tab, parts
 
 RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}
@@ -110,10 +110,10 @@ def test_a_reviewer_judges_blind_then_sees_all_and_may_decide_otherwise(tab: Tab
     seen, told, _, *buttons = tab.call("review_look", asked.id)
     assert len(parts(seen, "panes")[0]["items"]) == 2 and told["parts"] == [] and buttons[0]["interactive"]
     assert "ann" not in str(seen)
-    told = tab.call("review_left", None)[0]
+    told = tab.call("review_left", None, [])[0]
     assert [row["cells"][1] for row in parts(told, "table")[0]["rows"]] == ["label", "label", "review"]
     assert parts(told, "table")[0]["rows"][2]["cells"][2] == "Left"
-    told = tab.call("review_right", None)[0]
+    told = tab.call("review_right", None, [])[0]
     assert parts(told, "table")[0]["rows"][2]["cells"][2] == "Right"
     chain = store.find(Judgement, "comparison_id = ? and person_id = ?", [asked.id, studio.engineer.id])
     assert [one.act for one in chain] == ["submit", "correct"] and chain[1].after_reveal
@@ -124,6 +124,40 @@ def test_a_reviewer_judges_blind_then_sees_all_and_may_decide_otherwise(tab: Tab
     assert store.get(Comparison, asked.id or 0).void_reason == "cut off"
     (none, *_lists) = tab.call("make_gold", studio.project.id, None)
     assert "all agree" in parts(none, "note")[0]["text"]
+
+
+def test_a_ranking_is_decided_by_letters_and_flags_and_a_report_is_left_as_it_is(tab: Tab, studio: Studio) -> None:
+    store = studio.store
+    (asked,) = add_comparisons(store, studio.project, 1, overlap=2, first=950, texts=("one ", "two ", "three "))
+    lease = store.add(
+        Assignment(
+            comparison_id=asked.id or 0, person_id=studio.annotator.id or 0, project_id=studio.project.id or 0, state="skipped",
+            shown=(0, 1, 2), leased_at=1, expires_at=1,
+        )
+    )  # fmt: skip
+    audit.record(store, studio.annotator, "skip", "assignment", lease.id, {"reason": "broken"})
+    try:
+        lists = [value for value in tab.call("quality_project", studio.project.id) if isinstance(value, dict)]
+        names = [name for value in lists for name, id in value.get("choices") or () if id == asked.id]
+        assert names == [f"{asked.id}: Text is broken or empty; 0 judgements"]
+        seen, _, _, *controls = tab.call("review_look", asked.id)
+        left, order, _, flags = controls[0], controls[4], controls[5], controls[6]
+        assert [one["badge"] for one in parts(seen, "panes")[0]["items"]] == ["A", "B", "C"]
+        assert not left["interactive"] and order["interactive"] and flags["visible"]
+        assert ["A: unsafe", "unsafe:0"] in [list(one) for one in flags["choices"]] and len(flags["choices"]) == 13
+        with pytest.raises(gr.Error, match="A to C once"):
+            tab.call("review_order", None, "A > B", [])
+        told = tab.call("review_order", None, "c > a = b", ["unsafe:0", "bad_prompt"])[0]
+        row, report = parts(told, "table")[0]["rows"]
+        assert report["cells"][0] == "ann" and report["cells"][5] == "Text is broken or empty"
+        assert row["cells"][2:4] == ["C > A = B", "A: unsafe, The question itself is bad"]
+        (said,) = store.find(Judgement, "comparison_id = ?", [asked.id])
+        assert said.ranks == (2, 2, 1) and said.flags == ("unsafe:0", "bad_prompt")
+        kept = tab.call("review_keep", None, studio.project.id)
+        assert f"Comparison {asked.id} is left" in parts(kept[1], "note")[0]["text"] and not kept[3]["interactive"]
+        assert store.get(Comparison, asked.id or 0).cleared_at
+    finally:
+        adjudicating.void(store, studio.engineer, asked.id or 0, "made for this test")
 
 
 def test_a_new_guideline_is_in_force_at_once_and_says_what_it_changed(tab: Tab, studio: Studio) -> None:
