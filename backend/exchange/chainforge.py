@@ -6,13 +6,14 @@ column, and are shown otherwise. Answers of one prompt that somebody graded good
 
 from __future__ import annotations
 
+import json
 import re
 from itertools import product
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 from backend.exchange.braces import CannotConvert, Piece, compose
-from backend.exchange.chainforge_checks import DRAWN, Flow, Node, checks_of, code_of, name_of, pairs_of
+from backend.exchange.chainforge_checks import DRAWN, Flow, Node, checks_of, code_of, name_of, pairs_of, pasts_of
 from backend.exchange.plan import MOST_CASES, BadFile, NewCase, NewSuite, NewTemplate, Notes, Plan, storable
 from backend.exchange.tree import list_in, read_json, table_in, texts, typed
 from backend.exchange.upload import Upload
@@ -20,6 +21,8 @@ from backend.prompts.template import variables
 
 FORMAT = "chainforge"
 _BRACE = re.compile(r"\\([{}])|\{(=?)([^{}\n]*)\}")
+
+PAST = "past chats"  # in a row, the turns before as JSON; no variable has a blank in its name
 
 Rows = list[dict[str, str]]
 
@@ -46,6 +49,8 @@ def parse(upload: Upload) -> Plan:
                 node, name, len([n for n in flow.nodes.values() if n.type in ("prompt", "chat")]) > 1, notes
             )
             templates += made
+            if node.type == "chat" and not any(_is_past(edge) for edge in flow.into(node.id)):
+                notes.mapped(0, node.id, "chat_node")
             rows = _rows(flow, node, {piece for one in made for piece in _variables(one)}, notes) if made else None
             checks, column = checks_of(flow, node, notes)
             suites += _case_rows(
@@ -118,8 +123,6 @@ def _templates(node: Node, name: str, several: bool, notes: Notes) -> list[NewTe
         notes.refused(
             0, f"{node.id}.llms", "run_setting", ", ".join(_model(one) for one in node.data["llms"]), name="llms"
         )
-    if node.type == "chat":
-        notes.mapped(0, node.id, "chat_node")
     return found
 
 
@@ -158,7 +161,13 @@ def _rows(flow: Flow, node: Node, wanted: set[str], notes: Notes) -> Rows | None
         variable, origin = name_of(edge["targetHandle"]), flow.nodes.get(edge["source"])
         if origin is None or origin.type in DRAWN:
             continue
-        if variable.startswith("past_chats") or origin.type in ("prompt", "chat", "split", "join"):
+        pasts = pasts_of(flow, origin) if _is_past(edge) else []
+        if pasts:
+            notes.mapped(0, f"{node.id}.{variable}", "history_taken")
+            kept = [{PAST: json.dumps(turns, ensure_ascii=False)} for turns in pasts]
+            sources[f"{origin.id} {PAST}"] = Source(kept, {})
+            continue
+        if _is_past(edge) or origin.type in ("prompt", "chat", "split", "join"):
             notes.refused(0, f"{node.id}.{variable}", "chained", origin.id)
             return None
         if origin.type == "table":
@@ -196,6 +205,11 @@ def _rows(flow: Flow, node: Node, wanted: set[str], notes: Notes) -> Rows | None
     if len(sources) > 1:
         notes.mapped(0, node.id, "product", n=count)
     return combined
+
+
+def _is_past(edge: dict[str, str]) -> bool:
+    """Whether an edge brings the turns before."""
+    return name_of(edge["targetHandle"]).startswith("past_chats")
 
 
 def _table(node: Node, file: str) -> Rows:
@@ -252,9 +266,9 @@ def _case_rows(
     start = len(cases)
     for row in rows:
         expected = row.get(column) if column else None
-        cases.append(
-            NewCase(values={key: value for key, value in row.items() if not column or key != column}, expected=expected)
-        )
+        values = {key: value for key, value in row.items() if key != PAST and (not column or key != column)}
+        past = tuple(json.loads(row[PAST])) if PAST in row else None
+        cases.append(NewCase(values=values if values or not past else None, conversation=past, expected=expected))
     if not rows:
         return []
     notes.taken(0, "rows", "cases_taken", n=len(rows))

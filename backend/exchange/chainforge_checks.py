@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
+from backend.exchange.chats import ROLES
 from backend.exchange.plan import NewPair, Notes, storable
-from backend.exchange.tree import list_in, number, texts, typed
+from backend.exchange.tree import list_in, number, table_in, texts, typed
+from feedback_db.types import Message
 
 DRAWN = {"vis", "inspect", "comment"}
 OPERATIONS = {"contains": "contains", "starts with": "starts-with", "ends with": "ends-with", "equals": "equals"}
@@ -123,17 +125,20 @@ def _graded(response: dict[str, Any], flow: Flow, strings: Any, notes: Notes) ->
         return []
     field = f"r.{uid}.grade"
     answers = response.get("responses")
-    prompt = _looked_up(response.get("prompt"), strings)
+    prompt = looked_up(response.get("prompt"), strings)
     by_grade: dict[bool, list[str]] = {True: [], False: []}
     for index, grade in grades.items():
         place = int(index) if index.isascii() and index.isdigit() and len(index) < 6 else -1
         if typed(grade) in (True, False) and isinstance(answers, list) and 0 <= place < len(answers):
-            by_grade[bool(typed(grade))].append(_looked_up(answers[place], strings))
+            by_grade[bool(typed(grade))].append(looked_up(answers[place], strings))
     if not by_grade[True] or not by_grade[False]:
         notes.refused(0, field, "grade_alone", texts(grades))
         return []
     note = flow.cache.get(f"r.{uid}.note")
-    messages = ({"role": "user", "content": storable(prompt, flow.file, 0, field)},)
+    messages = (
+        *earlier_turns(response, flow, field),
+        {"role": "user", "content": storable(prompt, flow.file, 0, field)},
+    )
     return [
         NewPair(
             messages=messages, better=storable(better, flow.file, 0, field), worse=storable(worse, flow.file, 0, field),
@@ -144,7 +149,36 @@ def _graded(response: dict[str, Any], flow: Flow, strings: Any, notes: Notes) ->
     ]  # fmt: skip
 
 
-def _looked_up(value: Any, strings: Any) -> str:
+def earlier_turns(response: dict[str, Any], flow: Flow, field: str) -> tuple[Message, ...]:
+    """What was said before this response was asked for, without system texts: these are a template's."""
+    strings = flow.cache.get("__s")
+    said = [one for one in list_in(response, "chat_history") if isinstance(one, dict)]
+    turns = [(ROLES.get(texts(one.get("role") or "")), looked_up(one.get("content"), strings)) for one in said]
+    return tuple(
+        {"role": role, "content": storable(text, flow.file, 0, field)}
+        for role, text in turns
+        if role in ("user", "assistant") and text
+    )
+
+
+def pasts_of(flow: Flow, node: Node) -> list[tuple[Message, ...]]:
+    """The conversations that a node has answered, each with its first answer, as they are kept in the flow."""
+    held, strings = table_in(flow.cache, f"{node.id}.json"), flow.cache.get("__s")
+    found = []
+    for response in list_in(held, "responses_last_run"):
+        answers = response.get("responses") if isinstance(response, dict) else None
+        if isinstance(answers, list) and answers:
+            last = [("user", response.get("prompt")), ("assistant", answers[0])]
+            said = [
+                {"role": role, "content": storable(looked_up(text, strings), flow.file, 0, node.id)}
+                for role, text in last
+            ]
+            if all(turn["content"].strip() for turn in said):
+                found.append((*earlier_turns(response, flow, node.id), *said))
+    return found
+
+
+def looked_up(value: Any, strings: Any) -> str:
     """Texts are kept once: a number stands for the place of one in the table."""
     if isinstance(value, dict):
         value = value.get("text", value.get("d", ""))

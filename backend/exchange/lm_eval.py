@@ -7,21 +7,25 @@ upload (``dataset_kwargs.data_files``) become cases with the target as the expec
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any
 
-from backend.exchange.braces import CannotConvert, Converted, from_nunjucks
+from backend.exchange.braces import NAME, CannotConvert, Converted, from_nunjucks, literal
+from backend.exchange.chats import INPUT, template_of
 from backend.exchange.plan import MOST_CASES, BadFile, NewCase, NewDemonstration, NewTemplate, Notes, Plan, storable
 from backend.exchange.promptfoo_csv import read_table
-from backend.exchange.tree import Read, Tagged, decoded, json_value, number, read_yaml, table_in, texts
+from backend.exchange.tree import Read, Tagged, decoded, json_value, list_in, number, read_yaml, table_in, texts
 from backend.exchange.upload import Upload
 from backend.prompts.fewshot import MOST_DEMONSTRATIONS
 from backend.prompts.problem import TemplateProblem
 from backend.prompts.template import compile_template, render
+from feedback_db.types import Message
 
 FORMAT = "lm-eval"
 TAGS = ("!function",)
 MOST_INCLUDES = 8
+MOST_SAMPLES = 30  # as rows, of which a template has 64
 KNOWN = {"task", "tag", "group", "doc_to_text", "doc_to_target", "doc_to_choice", "description", "fewshot_config", "fewshot_delimiter",
          "target_delimiter", "num_fewshot", "include", "dataset_kwargs", "metadata", "task_alias"}  # fmt: skip
 
@@ -44,15 +48,19 @@ def parse(upload: Upload) -> Plan:
     if choices is not None and labels is None:
         notes.refused(read.line(("doc_to_choice",)), "doc_to_choice", "choices_vary", texts(choices))
     target = _template_in(task, "doc_to_target", read, notes) if task.get("doc_to_target") is not None else None
-    body = _described(asked, task, read, notes)
-    if body is None:
+    chat = _as_rows(task, asked, target, labels, read, notes)
+    body = None if chat else _described(asked, task, read, notes)
+    if chat is None and body is None:
         return Plan(format=FORMAT, source=upload.main, name=name, notes=tuple(notes.kept))
-    shown = _samples(task, asked, target, labels, read, notes)
     note = f"target: {texts(task['doc_to_target'])}"[:2000] if task.get("doc_to_target") is not None else ""
-    template = NewTemplate(
-        name=storable(name, upload.main, read.line(("task",)), "task"), body=body.body, mode=body.mode, labels=labels, note=note,
-        shown=shown, shape="text",
-    )  # fmt: skip
+    title = storable(name, upload.main, read.line(("task",)), "task")
+    if chat or body is None:
+        template = replace(chat or NewTemplate(name=title), name=title, labels=labels, note=note)
+    else:
+        shown = _samples(task, asked, target, labels, read, notes)
+        template = NewTemplate(
+            name=title, body=body.body, mode=body.mode, labels=labels, note=note, shown=shown, shape="text"
+        )
     notes.taken(read.line(("doc_to_text",)), "doc_to_text", "template_taken", name=template.name)
     cases = _cases(task, target, labels, upload, read, notes)
     return Plan(
@@ -119,6 +127,43 @@ def _described(asked: Converted, task: dict[str, Any], read: Read, notes: Notes)
         return None
 
 
+def _as_rows(
+    task: dict[str, Any],
+    asked: Converted,
+    target: Converted | None,
+    labels: tuple[str, ...] | None,
+    read: Read,
+    notes: Notes,
+) -> NewTemplate | None:
+    """Samples of a task that asks with other columns than {{input}}: rows of a chat template, as the harness writes turns for chat
+    models, with the description as the system's row. None where they can be demonstrations, or there are none."""
+    listed = list_in(table_in(task, "fewshot_config"), "samples")
+    if not listed or target is None or INPUT in compile_template(asked.body, asked.mode).variables:
+        return None
+    wanted = int(number(task.get("num_fewshot")) or len(listed))
+    pairs = [_pair(one, asked, target, labels) for one in listed[: min(wanted, MOST_SAMPLES)]]
+    line = read.line(("fewshot_config", "samples"))
+    if not pairs or any(pair is None for pair in pairs):
+        return None  # they are refused one by one where demonstrations are made of them
+    source = texts(task["doc_to_text"])
+    turns: list[Message] = [{"role": "system", "content": texts(task.get("description") or "").strip()}]
+    turns += [{"role": role, "content": literal(said)} for pair in pairs if pair for role, said in pair]
+    turns.append({"role": "user", "content": f"{{{{{source}}}}}" if NAME.match(source) else source})
+    made = template_of(turns, "task", notes, line, "fewshot_config.samples", of_promptfoo=False)
+    if made is not None:
+        notes.mapped(line, "fewshot_config.samples", "samples_rows", n=len(pairs))
+    return made
+
+
+def _pair(
+    sample: Any, asked: Converted, target: Converted, labels: tuple[str, ...] | None
+) -> tuple[tuple[str, str], tuple[str, str]] | None:
+    """What a sample asks and answers, role by role."""
+    answer = _answer(sample, target, labels) if isinstance(sample, dict) else None
+    question = _answer(sample, asked, None) if isinstance(sample, dict) else None
+    return (("user", question), ("assistant", answer)) if question and answer else None
+
+
 def _samples(
     task: dict[str, Any],
     asked: Converted,
@@ -134,7 +179,7 @@ def _samples(
         return ()
     line = read.line(("fewshot_config", "samples"))
     names = compile_template(asked.body, asked.mode).variables
-    if not isinstance(samples, list) or target is None or "input" not in names:
+    if not isinstance(samples, list) or target is None or INPUT not in names:
         notes.refused(line, "fewshot_config.samples", "samples_input", texts(samples))
         return ()
     found = []

@@ -224,7 +224,7 @@ def _ours(
             turns = chat_of(one["conversation"]) if one.get("conversation") else None
             right = one.get("expected")
             case = NewCase(
-                values=None if turns else values, conversation=turns, expected=None if right is None else texts(right),
+                values=values if values or not turns else None, conversation=turns, expected=None if right is None else texts(right),
                 tags=tuple(texts(tag) for tag in list_in(one, "tags")),
             )  # fmt: skip
             cases.insert(_at(one), case)

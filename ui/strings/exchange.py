@@ -74,6 +74,7 @@ ZH = {
     "target_in_note": "目标保存在模板的备注中;用例自带期望答案",
     "description_first": "描述成为模板的开头",
     "samples_input": "仅当 doc_to_text 使用 {{input}} 且 doc_to_target 给出答案时,样例才成为示例",
+    "samples_rows": "{n} 个样例成为对话行,各为一轮用户与助手的对话,与该框架对对话模型的写法相同",
     "sample_form": "此样例没有 input,或其目标无法填充",
     "included": "先读取了 {name} 的设置",
     "no_target": "此行的目标无法填充;该用例没有期望答案",

@@ -196,6 +196,68 @@ def test_an_empty_turn_in_the_middle_is_refused_by_its_row():
     assert not plan.templates and "Row 2: the assistant row is empty" in note.reason
 
 
+def test_the_answers_that_a_chainforge_chat_goes_on_from_are_the_earlier_turns_of_its_cases():
+    flow = {
+        "flow": {
+            "nodes": [
+                {"id": "p", "type": "prompt", "data": {"prompt": "Name a {kind}."}},
+                {"id": "c", "type": "chat", "data": {"prompt": "Why {this} one?"}},
+                {"id": "t", "type": "textfields", "data": {"fields": {"a": "very"}}},
+                {"id": "k", "type": "textfields", "data": {"fields": {"a": "bird", "b": "fish"}}},
+            ],
+            "edges": [
+                {"source": "k", "sourceHandle": "output", "target": "p", "targetHandle": "kind"},
+                {"source": "p", "sourceHandle": "prompt", "target": "c", "targetHandle": "__past_chats"},
+                {"source": "t", "sourceHandle": "output", "target": "c", "targetHandle": "this"},
+            ],
+        },
+        "cache": {
+            "__s": ["Name a bird.", "A wren.", "Because."],
+            "p.json": {"responses_last_run": [{"uid": "u", "prompt": 0, "vars": {"kind": "bird"}, "responses": [1, "x"]}]},
+            "c.json": {"responses_last_run": [{"uid": "w", "prompt": "Why very one?", "responses": ["Because.", "No."],
+                       "chat_history": [{"role": "user", "content": 0}, {"role": "assistant", "content": 1}]}]},
+            "r.w.grade": {"0": True, "1": False},
+        },
+    }  # fmt: skip
+    plan = plan_from("f.cforge", json.dumps(flow))
+    turns = ({"role": "user", "content": "Name a bird."}, {"role": "assistant", "content": "A wren."})
+    (case,) = [one for one in plan.cases if one.conversation]
+    assert (case.values, case.conversation) == ({"this": "very"}, turns)
+    assert len(plan.cases) == 3 and ("f.cforge", 0, "c.past_chats", "history_taken") in told(plan, "mapped")
+    (pair,) = plan.pairs
+    assert pair.messages == (*turns, {"role": "user", "content": "Why very one?"})
+    del flow["cache"]["p.json"]
+    plan = plan_from("f.cforge", json.dumps(flow))
+    assert ("f.cforge", 0, "c.past_chats", "chained") in told(plan, "refused")
+
+
+def test_samples_of_a_harness_task_that_asks_with_other_columns_are_rows():
+    task = (
+        "task: nli\ndescription: Judge.\ndoc_to_text: 'P: {{premise}} H: {{hypothesis}}'\ndoc_to_target: label\n"
+        "doc_to_choice: [no, yes]\nfewshot_config:\n  samples:\n  - {premise: 'a {', hypothesis: b, label: 1}\n"
+        "  - {premise: c, hypothesis: d, label: 0}\n"
+    )
+    plan = plan_from("nli.yaml", task)
+    (one,) = plan.templates
+    assert one.labels == ("no", "yes") and one.name == "nli" and not one.shown
+    said = build_messages(template_of(one.rows, one.mode), {"premise": "x", "hypothesis": "y"}, (), "turns")
+    assert [(turn["role"], turn["content"]) for turn in said] == [
+        ("system", "Judge."), ("user", "P: a { H: b"), ("assistant", "yes"), ("user", "P: c H: d"), ("assistant", "no"),
+        ("user", "P: x H: y"),
+    ]  # fmt: skip
+    assert "samples_rows" in [code for *_, code in told(plan, "mapped")]
+    with_one = plan_from("nli.yaml", task + "num_fewshot: 1\n")
+    assert len(with_one.templates[0].rows) == 4
+
+
+def test_turns_beside_values_survive_the_way_through_promptfoo():
+    turns = ({"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes?"})
+    case = case_of({"q": "When?"}, "Now", conversation=turns)
+    made = promptfoo.configuration(Sheet(title="s", cases=(case,), written=({},)), Notes("s"))
+    (again,) = back(made).cases
+    assert (again.values, again.conversation, again.expected) == ({"q": "When?"}, turns, "Now")
+
+
 # ---- through the house
 
 
