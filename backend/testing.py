@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from backend import access
 from backend.engines.kept import SamplingSettings, keep_sampling
+from backend.exchange import cases_file
 from backend.problem import Problem
 from backend.suites import agreeing, grading, pasted, written
 from backend.suites.checks import parse
@@ -17,6 +18,8 @@ from feedback_db import Store, audit, models, suites
 from feedback_db.types import Case, Cell, Completion, Model, Person, Suite, SuiteRun, Template
 
 MOST_CELLS, MOST_CASES, MOST_ARMS, MOST_REPEATS = 100_000, 20_000, 8, 100
+
+FEWEST_TOKENS, ROOM_STEP = 64, 32  # of the longest answer, unless something else is typed; our choice
 
 SENDS: tuple[Show, ...] = ("failed", "close", "differ")  # what may go to labelling by itself
 
@@ -65,6 +68,30 @@ def read_cases(person: Person, text: str) -> pasted.Pasted:
     """Cases pasted as CSV or JSON lines, with checks of their own where the text has some. Raises BadCases with line and field."""
     access.require(person, "compare")
     return pasted.cases_of(text)
+
+
+def read_file(person: Person, name: str, data: bytes) -> pasted.Pasted:
+    """Cases of a file: CSV, JSON lines, YAML or JSON, by its name. Raises BadCases with line and field."""
+    access.require(person, "compare")
+    if len(data) > pasted.MOST_BYTES:
+        raise pasted.BadCases(f"{name} has more than {pasted.MOST_BYTES // 1_000_000} MB. Give it in parts.")
+    return cases_file.cases_in(name, data)
+
+
+def answer_room(store: Store, person: Person, suite_id: int) -> int:
+    """Tokens to leave for an answer so that what the suite expects is not cut; never less than FEWEST_TOKENS.
+
+    An estimate that leans to the long side: a token for two letters or for one sign of Chinese, and a quarter for good measure.
+    """
+    access.require(person, "compare")
+    suite = store.get(Suite, suite_id)
+    longest = max((_tokens_about(store.get(Case, id).expected or "") for id in suite.case_ids), default=0)
+    return max(FEWEST_TOKENS, -(-(longest * 5 // 4) // ROOM_STEP) * ROOM_STEP)
+
+
+def _tokens_about(text: str) -> int:
+    plain = sum(letter.isascii() for letter in text)
+    return -(-plain // 2) + len(text) - plain
 
 
 def own_of(found: pasted.Pasted, cases: Sequence[Case]) -> dict[int, dict[str, Any]]:
@@ -286,6 +313,12 @@ def summary(store: Store, person: Person, run_id: int, looks: Looks | None = Non
     """``looks``: what was read before, so that only new cells are."""
     access.require(person, "compare")
     return summed((looks or Looks()).of(store, store.get(SuiteRun, run_id)))
+
+
+def cut_off(store: Store, person: Person, run_id: int) -> int:
+    """Answers of a run that reached the longest that was allowed, so that their end may be missing."""
+    access.require(person, "compare")
+    return suites.cut_off(store, run_id)
 
 
 def agreement(

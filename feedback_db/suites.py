@@ -122,6 +122,15 @@ def told(store: Store, run_id: int, after: int = 0) -> list[dict[str, Any]]:
     return store.rows(TOLD, [run_id, after])
 
 
+def cut_off(store: Store, run_id: int) -> int:
+    """How many answers of a run were cut at the limit of tokens."""
+    sql = (
+        "select count(*) from cells l join completions c on c.id = l.completion_id"
+        " where l.run_id = ? and c.finish_reason = 'length'"
+    )
+    return int(store.value(sql, [run_id]))
+
+
 def results_of(store: Store, run_id: int, completion_ids: Sequence[int]) -> list[dict[str, Any]]:
     """{"case_id", "completion_id", "results"} of a run's cells that hold one of these answers."""
     return store.rows(

@@ -12,7 +12,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from backend.problem import Problem
@@ -58,9 +58,14 @@ def cases_of(text: str) -> Pasted:
     rows = (
         _json_lines(text, left_out, speaks) if bare.startswith("{") else _table(text.lstrip("\ufeff"), left_out, speaks)
     )
+    return all_of(rows, left_out, speaks)
+
+
+def all_of(rows: Iterable[Written], left_out: Mapping[str, None], speaks: Collection[str]) -> Pasted:
+    """These cases, which must have the same variables. Raises BadCases."""
     found = list(rows)
     if not found:
-        raise BadCases("There are no cases. Paste CSV with a header, or one JSON table per line.")
+        raise BadCases("There are no cases. Give CSV with a header, one JSON table per line, or a list of tests.")
     names = set(found[0].values)
     for one in found:
         if set(one.values) != names:
@@ -151,18 +156,23 @@ def _json_lines(text: str, left_out: dict[str, None], speaks: set[str]) -> Itera
             row = json.loads(line)
         except (json.JSONDecodeError, RecursionError) as error:
             raise BadCases(f"Line {number}: no JSON: {getattr(error, 'msg', 'nested too deeply')}.") from None
-        if not isinstance(row, dict):
-            raise BadCases(f'Line {number}: a case is a table, like {{"input": "...", "expected": "..."}}.')
-        if not isinstance(row.get("vars"), dict):
-            yield _case(number, _texts(row, number), (), None)
-            continue
-        unknown = sorted(set(row) - TEST_KEYS)
-        if unknown:
-            raise BadCases(f'Line {number}: "{unknown[0]}" is not taken. A test has {", ".join(sorted(TEST_KEYS))}.')
-        left_out.update(dict.fromkeys(name for name in ("description", "metadata") if name in row))
-        speaks.update({"assert", "threshold"} & set(row))
-        said = {EXPECTED: row[EXPECTED]} if row.get(EXPECTED) is not None else {}
-        yield _case(number, _texts({**row["vars"], **said}, number), _asserted(row, number), row.get("threshold"))
+        yield written_of(row, number, left_out, speaks)
+
+
+def written_of(row: Any, number: int, left_out: dict[str, None], speaks: set[str]) -> Written:
+    """A table of variables, or a test of promptfoo's, that stands on this line. What is read and means nothing here goes into
+    ``left_out``, what names checks into ``speaks``. Raises BadCases."""
+    if not isinstance(row, dict):
+        raise BadCases(f'Line {number}: a case is a table, like {{"input": "...", "expected": "..."}}.')
+    if not isinstance(row.get("vars"), dict):
+        return _case(number, _texts(row, number), (), None)
+    unknown = sorted(set(row) - TEST_KEYS)
+    if unknown:
+        raise BadCases(f'Line {number}: "{unknown[0]}" is not taken. A test has {", ".join(sorted(TEST_KEYS))}.')
+    left_out.update(dict.fromkeys(name for name in ("description", "metadata") if name in row))
+    speaks.update({"assert", "threshold"} & set(row))
+    said = {EXPECTED: row[EXPECTED]} if row.get(EXPECTED) is not None else {}
+    return _case(number, _texts({**row["vars"], **said}, number), _asserted(row, number), row.get("threshold"))
 
 
 def _texts(row: Mapping[str, Any], line: int) -> dict[str, str]:

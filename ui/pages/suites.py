@@ -23,6 +23,7 @@ from ui.pages.suites_form import (
     filled,
     form_fields,
     injection_suite,
+    room,
     saved,
     watch_fields,
 )
@@ -70,6 +71,7 @@ def page(ui: Ui) -> None:
         asked.templates,
         asked.models,
         asked.judge,
+        asked.max_tokens,
     ]
     cases = [watch.cases, watch.case, watch.answers, watch.marks, watch.send]
     shown = [runs, watch.run, watch.told, watch.stop, watch.go_on, watch.start, *cases, seen]
@@ -104,7 +106,7 @@ def page(ui: Ui) -> None:
             note(ui.guard.say("suites.own_checks", n=own)) if own else None,
             note(ui.guard.say("suites.left_out", names=", ".join(left_out)), "warn") if left_out else None,
         ]
-        return [drawing(*parts), "", *filled(ui, project_id or 0, made.id)[:6]]
+        return [drawing(*parts), "", None, room(ui, made.id), *filled(ui, project_id or 0, made.id)[:6]]
 
     @needs("compare")
     def add_injection(project_id: int | None) -> list[Any]:
@@ -184,7 +186,12 @@ def page(ui: Ui) -> None:
     gr.on(None, open_page, None, [timer, project, *fields, *shown], api_name="suites_open", **quiet)
     project.input(open_project, project, [*fields, *shown], api_name="suites_project", **quiet)
     suite.input(choose_suite, [project, suite], fields, api_name="choose_suite", **quiet)
-    save.click(save_suite, [project, suite, *form], [told_saved, form.pasted, *fields[:6]], api_name="save_suite")
+    save.click(
+        save_suite,
+        [project, suite, *form],
+        [told_saved, form.pasted, form.file, asked.max_tokens, *fields[:6]],
+        api_name="save_suite",
+    )
     ready.click(add_injection, project, [told_saved, *fields], api_name="add_injection")
     run.click(start_run, [project, suite, *asked], [started, *shown], api_name="start_run")
     watch.stop.click(stop_run, [project, watch.run], shown, api_name="stop_run")
@@ -229,7 +236,14 @@ class _View:
             (testing.grader(ui.store, person, one.model_id), one)
             for one in testing.agreement(ui.store, person, one.run.id, self.agreements)
         ]
-        told = run_shown(ui, one, arms, testing.summary(ui.store, person, one.run.id, self.looks), agreed)
+        told = run_shown(
+            ui,
+            one,
+            arms,
+            testing.summary(ui.store, person, one.run.id, self.looks),
+            agreed,
+            testing.cut_off(ui.store, person, one.run.id),
+        )
         start = self._start(one.run.id, show, start)
         return [
             runs_shown(ui, found, one.run.id),

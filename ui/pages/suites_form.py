@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import gradio as gr
 
 from backend import prompting, streaming, testing
+from backend.exchange import cases_file
 from backend.suites import injection
+from backend.suites.pasted import Pasted
 from feedback_db.types import Suite
 from ui.context import Ui
 from ui.views.drawn import drawn
@@ -29,6 +32,7 @@ class Form(NamedTuple):
     pasted: Any
     checks: Any
     threshold: Any
+    file: Any
 
 
 class Asked(NamedTuple):
@@ -79,11 +83,12 @@ def form_fields(ui: Ui) -> Form:
     pasted = gr.Textbox(
         label=label("suites.paste"), info=label("suites.paste_hint"), elem_id="suite-cases", lines=3, max_lines=8
     )
+    file = gr.File(label=label("suites.file"), file_types=list(cases_file.ENDINGS), height=110, elem_id="suite-file")
     checks = gr.Textbox(
         value=SUGGESTED, label=label("suites.checks"), info=label("suites.checks_hint"), elem_id="suite-checks", lines=3, max_lines=12,
     )  # fmt: skip
     threshold = gr.Textbox(label=label("suites.threshold"), elem_id="suite-threshold", max_lines=1)
-    return Form(name, template, split, most, pasted, checks, threshold)
+    return Form(name, template, split, most, pasted, checks, threshold, file)
 
 
 def asked_fields(ui: Ui) -> Asked:
@@ -95,7 +100,11 @@ def asked_fields(ui: Ui) -> Asked:
             value="0", label=label("suites.temperature"), elem_id="suite-temperature", max_lines=1, min_width=90
         )
         max_tokens = gr.Number(
-            value=64, precision=0, label=label("suites.max_tokens"), elem_id="suite-max-tokens", min_width=70
+            value=testing.FEWEST_TOKENS,
+            precision=0,
+            label=label("suites.max_tokens"),
+            elem_id="suite-max-tokens",
+            min_width=70,
         )
         repeats = gr.Number(value=1, precision=0, label=label("suites.repeats"), elem_id="suite-repeats", min_width=70)
         seed = gr.Number(value=0, precision=0, label=label("suites.seed"), elem_id="suite-seed", min_width=70)
@@ -153,7 +162,13 @@ def filled(ui: Ui, project_id: int, suite_id: int | None) -> list[Any]:
         gr.update(choices=templates),
         gr.update(choices=models, value=[models[0][1]] if models else []),
         gr.update(choices=[(ui.guard.say("suites.no_judge"), 0), *models], value=0),
+        room(ui, suite_id),
     ]
+
+
+def room(ui: Ui, suite_id: int | None) -> int:
+    """Tokens that the longest answer may have, as the suite's expected answers want it."""
+    return testing.answer_room(ui.store, ui.guard.person(), suite_id) if suite_id else testing.FEWEST_TOKENS
 
 
 class Saved(NamedTuple):
@@ -174,18 +189,28 @@ def saved(ui: Ui, project_id: int, suite_id: int | None, given: Form) -> Saved:
         scenario, language = template.scenario, template.language
         found = prompting.cases(ui.store, person, project_id, scenario=scenario, language=language)
         ids += [case.id or 0 for case in found if given.split in ("all", case.split)][: int(given.most or 0)]
-    if (given.pasted or "").strip():
-        read = testing.read_cases(person, given.pasted)
+    for read in _given_cases(ui, given):
         rows = [(one.values, one.expected) for one in read.cases]
         made = prompting.add_cases(ui.store, person, project_id, rows, scenario=scenario, language=language)
         ids += [case.id or 0 for case in made]
         own |= testing.own_of(read, made)
-        left_out = read.left_out
+        left_out = tuple(dict.fromkeys([*left_out, *read.left_out]))
     suite = testing.save_suite(
         ui.store, person, project_id, name=given.name or "", case_ids=ids, checks=given.checks or "",
         threshold=testing.threshold_of(given.threshold or ""), own=own,
     )  # fmt: skip
     return Saved(suite, left_out)
+
+
+def _given_cases(ui: Ui, given: Form) -> list[Pasted]:
+    """What was pasted, and what stands in the chosen file; both are read before anything is kept."""
+    person, found = ui.guard.person(), []
+    if (given.pasted or "").strip():
+        found.append(testing.read_cases(person, given.pasted))
+    if given.file:
+        path = Path(given.file)
+        found.append(testing.read_file(person, path.name, path.read_bytes()))
+    return found
 
 
 def injection_suite(ui: Ui, project_id: int) -> Suite:

@@ -20,6 +20,7 @@ from ui.views.words import clipped, clock, figure, share
 
 LETTERS = "ABCDEFGH"
 SURE = 0.05
+CUT = "length"  # the finish reason of an answer that reached the limit of tokens
 
 
 def runs_shown(ui: Ui, found: Sequence[Progress], chosen: int | None) -> dict[str, Any]:
@@ -52,13 +53,21 @@ def runs_shown(ui: Ui, found: Sequence[Progress], chosen: int | None) -> dict[st
 
 
 def run_shown(
-    ui: Ui, progress: Progress, arms: Sequence[Arm], summary: Summary, agreed: Sequence[tuple[Model, Agreement]]
+    ui: Ui,
+    progress: Progress,
+    arms: Sequence[Arm],
+    summary: Summary,
+    agreed: Sequence[tuple[Model, Agreement]],
+    cut: int = 0,
 ) -> dict[str, Any]:
+    """``cut``: answers that were cut at the limit of tokens."""
     say = ui.guard.say
     against = len(summary.pairs)
+    most = max((int(arm.sampling.settings["max_tokens"]) for arm in arms), default=0)
     return drawing(
         note(progress.run.problem, "bad") if progress.run.problem else None,
         note(say("suites.without", n=progress.failed), "warn") if progress.failed else None,
+        note(say("suites.cut_off", n=cut, most=most), "warn") if cut else None,
         table(
             [say(f"suites.{name}") for name in ("column", "passed", "score", "flaky", "seconds", "tokens")],
             [(at, _column(at, arms, column)) for at, column in enumerate(summary.columns)],
@@ -126,6 +135,7 @@ def case_shown(ui: Ui, row: Row, names: Sequence[str]) -> dict[str, Any]:
             verdict = say("suites.pass") if cell.passed else say("suites.fail")
             text = answer.text if answer else cell.problem
             label = f"{LETTERS[at]} · {verdict if answer else say('suites.no_answer')} · {cell.score:.2f}"
+            label += f" · {say('suites.cut')}" if answer and answer.finish_reason == CUT else ""
             items.append({"role": "assistant", "label": label, "text": text, "foot": foot})
     return drawing(messages(items))
 
@@ -192,6 +202,7 @@ def _cell(ui: Ui, cells: Sequence[Any]) -> Any:
         return badge(f"{passed} / {len(cells)}", "ok" if passed == len(cells) else "bad" if not passed else "warn")
     cell, answer = cells[0]
     word = ui.guard.say("suites.pass" if cell.passed else "suites.fail")
+    word += f" · {ui.guard.say('suites.cut')}" if answer.finish_reason == CUT else ""
     return badge(f"{word} · {clipped(answer.text, 28)}", "ok" if cell.passed else "bad")
 
 

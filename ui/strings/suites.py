@@ -48,6 +48,15 @@ STRINGS = {
         "Read and left out, because nothing here asks or checks with it: {names}.",
         "已读取但未采用(此处的提问和检查都用不到):{names}。",
     ),
+    "suites.file": (
+        "… or from a file: CSV, JSON lines, YAML or JSON (taken when the suite is saved)",
+        "……或来自文件:CSV、JSON 行、YAML 或 JSON(保存测试集时读取)",
+    ),
+    "suites.cut": ("cut off", "被截断"),
+    "suites.cut_off": (
+        "{n} answers were cut off at {most} tokens. Raise the longest answer and run again.",
+        "有 {n} 个回答在 {most} 个词元处被截断。请调大“最长回答”后重新运行。",
+    ),
     "suites.injection": ("Add the injection suite", "添加注入测试集"),
     "suites.injection_added": (
         "{name}: {n} cases that give orders or fish for the canary, and a template of that name to try them on.",

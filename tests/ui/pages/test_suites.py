@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -10,6 +11,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
 from backend import prompting, testing
+from backend.engines.kept import SamplingSettings
 from backend.suites import running
 from feedback_db import models
 from tests.ui.house import token_for
@@ -36,8 +38,23 @@ def form(**changes: Any) -> list[Any]:
         "pasted": PASTED,
         "checks": "contains",
         "threshold": "",
+        "file": None,
     }
     return list({**given, **changes}.values())
+
+
+def test_a_file_of_cases_is_read_beside_what_is_pasted_and_the_longest_answer_has_room(
+    tab: Tab, studio: Studio, tmp_path: Path
+) -> None:
+    project_id = studio.project.id or 0
+    path = tmp_path / "more.yaml"
+    expected = '{"company": "' + "a" * 200 + '"}'
+    path.write_text(f"- vars: {{word: '007'}}\n  expected: '{expected}'\n", encoding="utf-8")
+    uploaded = {"path": str(path), "meta": {"_type": "gradio.FileData"}}
+    said, _, _, room, *_ = tab.call("save_suite", project_id, 0, *form(name="of a file", file=uploaded))
+    assert "3 cases" in parts(said, "note")[0]["text"] and room == 160
+    suite = next(one for one in testing.named(studio.store, studio.engineer, project_id) if one.name == "of a file")
+    assert tab.call("choose_suite", project_id, suite.id)[-1] == 160
 
 
 def ran(studio: Studio) -> int:
@@ -60,8 +77,8 @@ def ran(studio: Studio) -> int:
 
 def test_a_suite_is_saved_with_its_pasted_cases_and_refused_with_the_line(tab: Tab, studio: Studio) -> None:
     project_id = studio.project.id or 0
-    said, emptied, *_ = tab.call("save_suite", project_id, 0, *form())
-    assert "2 cases, 1 checks" in parts(said, "note")[0]["text"] and emptied == ""
+    said, emptied, file, room, *_ = tab.call("save_suite", project_id, 0, *form())
+    assert "2 cases, 1 checks" in parts(said, "note")[0]["text"] and (emptied, room) == ("", 64) and not file
     with pytest.raises(gr.Error, match="Line 3: 1 fields"):
         tab.call("save_suite", project_id, 0, *form(pasted="word,expected\na,b\nc"))
     with pytest.raises(gr.Error, match="Line 1: there is no check"):
@@ -123,3 +140,23 @@ def test_the_page_breaks_no_rule_of_accessibility(studio: Studio, studio_page: A
     page.evaluate(SETTLE)
     found = Axe().run(page, options=RULES).response["violations"]
     assert [(one["id"], one["nodes"][0]["target"], one["nodes"][0]["failureSummary"]) for one in found] == []
+
+
+def test_an_answer_that_was_cut_off_says_so(tab: Tab, studio: Studio) -> None:
+    store, bob, project_id = studio.store, studio.engineer, studio.project.id or 0
+    (case,) = prompting.add_cases(store, bob, project_id, [({"word": "green"}, "green")])
+    suite = testing.save_suite(store, bob, project_id, name="cut", case_ids=[case.id or 0], checks="contains:Thank")
+    template = prompting.save_template(store, bob, project_id, prompting.Draft(name="cut", body="Say {{word}}"))
+    live = models.live(store, "policy")
+    assert live is not None
+    run = testing.start(
+        store, bob, suite.id or 0, [(template.id or 0, live.id or 0)], samplings=[SamplingSettings(max_tokens=5)]
+    )
+    while testing.progress(store, bob, run.id or 0).run.state == "running":
+        running.advance(store, studio.engine)
+    assert testing.cut_off(store, bob, run.id or 0) == 1
+    shown = tab.call("choose_run", project_id, event={"id": run.id})
+    assert any("1 answers were cut off at 5 tokens" in one["text"] for one in parts(shown[2], "note"))
+    assert "cut off" in str(parts(shown[6], "table"))
+    opened = tab.call("choose_case", project_id, run.id, "all", 0, None, [], event={"id": case.id})
+    assert "cut off" in str(opened[2])
