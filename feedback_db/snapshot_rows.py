@@ -223,7 +223,7 @@ def _votes(store: Store, snapshot: Snapshot) -> Iterator[unpaired.Vote]:
         answered = {name: row[name] for name in ("case", "split", "messages", "answer")}
         yield unpaired.Vote(answered, True, "demonstration", demonstration=row["demonstration"])
     judged = store.rows(
-        "select j.id, j.comparison_id, j.shown, j.ranks, j.both_bad, j.both_good, j.flags, j.edited_text, j.edited_position, "
+        "select j.id, j.comparison_id, j.person_id, j.shown, j.ranks, j.both_bad, j.both_good, j.flags, j.edited_text, j.edited_position, "
         'c.id as case_id, s.split, c."values", c.conversation from snapshot_judgements s '
         "join judgements j on j.id = s.judgement_id join comparisons k on k.id = j.comparison_id "
         "join cases c on c.id = k.case_id where s.snapshot_id = ? order by s.position",
@@ -232,7 +232,16 @@ def _votes(store: Store, snapshot: Snapshot) -> Iterator[unpaired.Vote]:
     items = _items(store, OF_SNAPSHOT, [snapshot.id])
     for row in judged:
         some = items.get(row["comparison_id"], [])
-        yield from unpaired.votes_of(row, asked_of(row), some, [_answer(item) for item in some])
+        counts = _counts(snapshot.filters, row["person_id"], row["split"])
+        yield from unpaired.votes_of(row, asked_of(row), some, [_answer(item) for item in some], counts)
+
+
+def _counts(filters: Mapping[str, Any], person_id: int, split: str) -> float:
+    """What a person's word counts: the weight that was given, and in training times that of their reliability."""
+    given = float(filters.get("weights", {}).get(str(person_id), 1.0))
+    if split != "train" or "reliability" not in filters:
+        return given
+    return given * soft.weight(filters["reliability"], person_id)
 
 
 def _decided(store: Store, which: str, values: list[Any]) -> list[dict[str, Any]]:

@@ -77,12 +77,9 @@ def freeze_preferences(
     probable, and ``statistics`` counts those comparisons.
     """
     filters: dict[str, Any] = {"with_prompts": True} if with_prompts else {}
-    if reliability is not None:
-        filters["reliability"] = dict(reliability)
+    filters |= _of_people(weights, reliability)
     if newest_of is not None:
         filters["newest_of"] = newest_of
-    if weights:
-        filters["weights"] = {str(judge): weight for judge, weight in sorted(weights.items())}
     with store.write():
         if store.value(f"select 1 {TRAINABLE} and j.edited_text is not null limit 1", [project_id]):
             filters["with_edits"] = True
@@ -90,6 +87,16 @@ def freeze_preferences(
             filters["demonstrations"] = demonstrations(store, project_id)
         snapshot, n = _with_judgements(store, project_id, name, "preference", filters, person_id)
         return _frozen(store, snapshot, n)
+
+
+def _of_people(weights: Mapping[int, float] | None, reliability: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What is frozen of how much people count."""
+    found: dict[str, Any] = {}
+    if reliability is not None:
+        found["reliability"] = dict(reliability)
+    if weights:
+        found["weights"] = {str(judge): weight for judge, weight in sorted(weights.items())}
+    return found
 
 
 def freeze_queue(store: Store, project_id: int, name: str, person_id: int | None, waiting: Sequence[int]) -> Snapshot:
@@ -117,10 +124,23 @@ def freeze_baked(
         return _frozen(store, snapshot, len(pairs))
 
 
-def freeze_unpaired(store: Store, project_id: int, name: str, person_id: int | None) -> Snapshot:
-    """Freeze every answer that was judged, written or mended, each as good, as bad or as neither. ``n`` counts the first two."""
+def freeze_unpaired(
+    store: Store,
+    project_id: int,
+    name: str,
+    person_id: int | None,
+    weights: Mapping[int, float] | None = None,
+    reliability: Mapping[str, Any] | None = None,
+) -> Snapshot:
+    """Freeze every answer that was judged, written or mended, each as good, as bad or as neither. ``n`` counts the first two.
+
+    ``weights`` and ``reliability`` as in ``freeze_preferences``: on training cases they say what each person's word on an answer
+    counts beside those of others.
+    """
     with store.write():
-        filters = {"demonstrations": demonstrations(store, project_id)}
+        filters: dict[str, Any] = {"demonstrations": demonstrations(store, project_id)} | _of_people(
+            weights, reliability
+        )
         snapshot, _ = _with_judgements(store, project_id, name, "unpaired", filters, person_id)
         n = sum(row["desirable"] is not None for row in unpaired_rows(store, snapshot))
         return _frozen(store, snapshot, n)
@@ -143,7 +163,9 @@ def _with_judgements(
     weights = filters.get("weights", {})
     members = [row for row in every if weights.get(str(row["person_id"]), 1) > 0]
     statistics = _left_out(every, members) if weights else {}
-    if "reliability" in filters:
+    if "reliability" in filters and kind == "unpaired":
+        statistics |= {"weighed_people": len(filters["reliability"]["people"])}
+    elif "reliability" in filters:
         soft = {row["comparison_id"] for row in members if row["split"] == "train" and row["kind"] == "pair"}
         statistics |= {"soft_comparisons": len(soft), "soft_people": len(filters["reliability"]["people"])}
     snapshot = _begun(store, project_id, name, kind, filters, person_id, statistics or None)

@@ -7,7 +7,7 @@ function of rows that never change.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 FIRST, SECOND, TIE = 0, 1, 2
@@ -38,3 +38,21 @@ def average(tables: Mapping[str, list[list[float]]]) -> list[list[float]]:
     if not tables:
         return [[1 / 3] * 3] * 3
     return [[math.fsum(table[t][c] for table in tables.values()) / len(tables) for c in range(3)] for t in range(3)]
+
+
+def weight(reliability: Mapping[str, Any], person: int) -> float:
+    """What a person's word counts beside that of others: the log odds of naming the better of two answers rather than the
+    worse, which makes the best of weighted majorities of independent people (Nitzan & Paroush 1982). 1 for the average of those
+    who have a table, and for who has none; nobody counts less than nothing."""
+    tables = reliability["people"]
+    usual = _log_odds(average(tables))
+    if str(person) not in tables or usual <= 0:
+        return 1.0
+    return round(_log_odds(tables[str(person)]) / usual, 6)
+
+
+def _log_odds(table: Sequence[Sequence[float]]) -> float:
+    """0 or more, of both truths alike."""
+    right = table[FIRST][FIRST] + table[SECOND][SECOND]
+    wrong = table[FIRST][SECOND] + table[SECOND][FIRST]
+    return max(0.0, math.log(max(right, LEAST) / max(wrong, LEAST)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -24,6 +25,7 @@ class Vote(NamedTuple):
     source: str
     judgement: int | None = None
     demonstration: int | None = None
+    weight: float = 1.0  # what it counts beside others on one answer
 
 
 class Opinion(NamedTuple):
@@ -70,7 +72,11 @@ def _flagged(flags: str | None) -> set[int]:
 
 
 def votes_of(
-    judgement: Mapping[str, Any], asked: Sequence[Any], items: Sequence[Mapping[str, Any]], answers: Sequence[Any]
+    judgement: Mapping[str, Any],
+    asked: Sequence[Any],
+    items: Sequence[Mapping[str, Any]],
+    answers: Sequence[Any],
+    weight: float = 1.0,
 ) -> Iterator[Vote]:
     """A judgement as votes. ``items`` and ``answers`` are its comparison's completions in canonical positions; ``asked``
     is the case as a conversation, for an answer that was written where there was none to mend."""
@@ -85,11 +91,11 @@ def votes_of(
             "messages": json.loads(items[opinion.position]["messages"]),
             "answer": answers[opinion.position],
         }
-        yield Vote(answered, opinion.is_desirable, opinion.source, judgement["id"])
+        yield Vote(answered, opinion.is_desirable, opinion.source, judgement["id"], weight=weight)
     if judgement["edited_text"]:
         messages = json.loads(mended["messages"]) if mended is not None else list(asked)
         answer = {"completion": None, "text": text, "ended": True}
-        yield Vote({**rest, "messages": messages, "answer": answer}, True, "edited", judgement["id"])
+        yield Vote({**rest, "messages": messages, "answer": answer}, True, "edited", judgement["id"], weight=weight)
 
 
 def rows_of(votes: Iterable[Vote]) -> list[dict[str, Any]]:
@@ -103,16 +109,17 @@ def rows_of(votes: Iterable[Vote]) -> list[dict[str, Any]]:
 
 
 def _row(votes: Sequence[Vote]) -> dict[str, Any]:
-    """The verdict is what more than half of the votes say, its weight by how much they outweigh the opposite ones: 1
-    when all agree, a third for two against one. Without a verdict (None) the row stays, so that it is counted."""
+    """The verdict is what more than half of the votes' weight says, its weight by how much it outweighs the opposite: 1
+    when all agree, a third for two against one that count alike. Without a verdict (None) the row stays, so that it is counted."""
     desirable = [vote for vote in votes if vote.is_desirable is True]
     undesirable = [vote for vote in votes if vote.is_desirable is False]
-    most, fewest = (desirable, undesirable) if len(desirable) > len(undesirable) else (undesirable, desirable)
-    is_decided = 2 * len(most) > len(votes)
+    good, bad, total = (math.fsum(vote.weight for vote in some) for some in (desirable, undesirable, votes))
+    most, fewest = (desirable, undesirable) if good > bad else (undesirable, desirable)
+    is_decided = 2 * max(good, bad) > total  # not where nobody counts anything
     return {
         **votes[0].answered,
         "desirable": (most is desirable) if is_decided else None,
-        "weight": (len(most) - len(fewest)) / len(votes) if is_decided else 0.0,
+        "weight": abs(good - bad) / total if is_decided else 0.0,
         "source": Counter(vote.source for vote in most).most_common(1)[0][0] if is_decided else "undecided",
         "is_contradicted": bool(fewest),
         "judgements": sorted({vote.judgement for vote in votes if vote.judgement is not None}),

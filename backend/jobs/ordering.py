@@ -21,6 +21,10 @@ STATISTICS = {  # of a snapshot, and what a job says of it before it runs
         "{soft_comparisons} pairs are learnt as what is probable, by the reliability of {soft_people} people, estimated from {comparisons} "
         "comparisons that several of them judged or that are gold."
     ),
+    "weighed_people": (
+        "Where people call one answer good and bad, each counts by the reliability of {weighed_people} people, estimated from {comparisons} "
+        "comparisons that several of them judged or that are gold."
+    ),
 }
 
 
@@ -32,7 +36,7 @@ def weighed(
     store: Store, settings: training.CommonSettings
 ) -> tuple[training.CommonSettings, Mapping[int, float] | None]:
     """The settings with pseudonyms in the place of names, and person id -> weight; None without weights."""
-    if not isinstance(settings, training.RewardSettings | training.DPOSettings):
+    if not isinstance(settings, training.RewardSettings | training.DPOSettings | training.KTOSettings):
         return settings, None
     weights: dict[int, float] = {}
     stored = []
@@ -62,7 +66,7 @@ def freeze(
     if kind in ("reward", "dpo"):
         return _freeze_preferences(store, person, project_id, settings, newest)
     if kind == "kto":
-        return snapshots.freeze_unpaired(store, project_id, "good and bad answers", person.id)
+        return _freeze_unpaired(store, person, project_id, settings)
     if kind == "pretrain":
         return snapshots.freeze_texts(store, project_id, "texts", person.id)
     if kind == "sft":
@@ -85,17 +89,37 @@ def _freeze_preferences(
         weights=weights,
         with_good=of_reward is not None and of_reward.adv_coef > 0,
         newest_of=newest.id if newest else None,
-        reliability=_reliability(store, project_id) if of_reward and of_reward.reliability == "estimated" else None,
+        reliability=_reliability(store, project_id, settings),
     )
+    _check_left(made, weights)
+    return made
+
+
+def _freeze_unpaired(store: Store, person: Person, project_id: int, settings: training.CommonSettings) -> Snapshot:
+    _, weights = weighed(store, settings)
+    made = snapshots.freeze_unpaired(
+        store,
+        project_id,
+        "good and bad answers",
+        person.id,
+        weights=weights,
+        reliability=_reliability(store, project_id, settings),
+    )
+    _check_left(made, weights)
+    return made
+
+
+def _check_left(made: Snapshot, weights: Mapping[int, float] | None) -> None:
     if weights and not made.n:
         raise training.BadSettings(
             "'annotator_weights' leaves no judgement. Give somebody who judged a weight above 0."
         )
-    return made
 
 
-def _reliability(store: Store, project_id: int) -> dict[str, Any]:
-    """Tables of people as a snapshot keeps them."""
+def _reliability(store: Store, project_id: int, settings: training.CommonSettings) -> dict[str, Any] | None:
+    """Tables of people as a snapshot keeps them, where the settings ask for them."""
+    if getattr(settings, "reliability", "off") != "estimated":
+        return None
     rows = quality.sides(store, project_id)
     comparison, person, side = ([row[column] for row in rows] for column in range(3))
     found = reliability.of_pairs(comparison, person, side, quality.gold_sides(store, project_id))

@@ -38,6 +38,7 @@ class Item(NamedTuple):
     weight: float
     chosen: Written
     rejected: Written
+    share: float = 1.0  # how probably the chosen answer is the better one, above a half
 
 
 class Sums(NamedTuple):
@@ -117,19 +118,19 @@ def encode(base: SharedBase, rows: Sequence[ComparisonRow], settings: DPOSetting
         tokens.counts["both_bad_without_winner"] += math.comb(len(row.ranks), 2) - len(pairs)
         tokens.counts["ties"] += sum(pair.share == 0.5 for pair in pairs)
         decided = [
-            (pair.first, pair.second) if pair.share == 1 else (pair.second, pair.first)
+            (pair.first, pair.second, pair.share) if pair.share > 0.5 else (pair.second, pair.first, 1 - pair.share)
             for pair in pairs
             if pair.share != 0.5
         ]
-        alike = [(won, lost) for won, lost in decided if row.prompts[won] == row.prompts[lost]]
+        alike = [one for one in decided if row.prompts[one[0]] == row.prompts[one[1]]]
         tokens.counts["pairs_across_prompts"] += len(decided) - len(alike)
-        for won, lost in alike:
+        for won, lost, share in alike:
             both = written(tokens, tokens.prefix(row.prompts[won]), [answers[won], answers[lost]])
             if both is None:
                 tokens.counts["pairs_dropped"] += 1
                 continue
             tokens.counts["pairs"] += 1
-            items.append(Item(row.case, row.split, row.weight / len(alike), *both))
+            items.append(Item(row.case, row.split, row.weight / len(alike), both[0], both[1], share))
     return items, tokens.counts
 
 
@@ -174,13 +175,26 @@ def references(
 
 
 def pair_losses(ratios: Sums, items: Sequence[Item], settings: DPOSettings) -> Tensor:
-    """One loss per pair. ``ratios`` are log(policy / reference) of the answers. (pairs,)"""
+    """One loss per pair. ``ratios`` are log(policy / reference) of the answers. (pairs,)
+
+    A pair that is only probably so, with the share p, has p times its loss and 1 - p times that of the pair turned round: the
+    expected loss, as conservative DPO has it (see ``dpo_loss``), each pair with a share of its own.
+    """
+    straight = _losses(ratios, items, settings, is_turned=False)
+    if all(item.share == 1 for item in items):
+        return straight
+    shares = torch.tensor([item.share for item in items], device=ratios.chosen.device)
+    return shares * straight + (1 - shares) * _losses(ratios, items, settings, is_turned=True)
+
+
+def _losses(ratios: Sums, items: Sequence[Item], settings: DPOSettings, *, is_turned: bool) -> Tensor:
+    """As if the chosen answers were better, or, turned round, the rejected ones. (pairs,)"""
+    answers = [(item.rejected, item.chosen) if is_turned else (item.chosen, item.rejected) for item in items]
+    better, worse = (ratios.rejected, ratios.chosen) if is_turned else (ratios.chosen, ratios.rejected)
     if settings.loss_type == "ipo":
-        device = ratios.chosen.device
-        chosen_tokens = torch.tensor([len(item.chosen.answer) for item in items], device=device)
-        rejected_tokens = torch.tensor([len(item.rejected.answer) for item in items], device=device)
-        return ipo_loss(ratios.chosen, ratios.rejected, chosen_tokens, rejected_tokens, settings.beta)
-    return dpo_loss(ratios.chosen, ratios.rejected, settings.beta, settings.label_smoothing)
+        lengths = [torch.tensor([len(pair[at].answer) for pair in answers], device=better.device) for at in (0, 1)]
+        return ipo_loss(better, worse, lengths[0], lengths[1], settings.beta)
+    return dpo_loss(better, worse, settings.beta, settings.label_smoothing)
 
 
 def update(

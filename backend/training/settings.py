@@ -51,6 +51,16 @@ def _people_setting() -> Any:
     )
 
 
+def _reliability_setting(told: str) -> Any:
+    return setting("off", "Reliability of people", told, choices=("off", "estimated"), advanced=True)
+
+
+PROBABLE = (
+    "estimated: pairs are learnt as what several people's judgements make probable, by how far each agrees with the others "
+    "and with gold (Dawid & Skene); held-out figures stay what people said."
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class RewardSettings(CommonSettings):
     """Bradley-Terry reward model: an adapter and a scalar head on the frozen base."""
@@ -109,14 +119,7 @@ class RewardSettings(CommonSettings):
         64, "Longest sampled answer in tokens", "An answer of the policy is cut there.", 1, 8192, advanced=True
     )
     annotator_weights: str = _people_setting()
-    reliability: str = setting(
-        "off",
-        "Reliability of people",
-        "estimated: pairs are learnt as what several people's judgements make probable, by how far each agrees with the others "
-        "and with gold (Dawid & Skene); held-out figures stay what people said.",
-        choices=("off", "estimated"),
-        advanced=True,
-    )
+    reliability: str = _reliability_setting(PROBABLE)
 
     def __post_init__(self) -> None:
         if self.reliability == "estimated" and self.ties != "half":
@@ -174,6 +177,7 @@ class DPOSettings(CommonSettings):
     )
     min_pairs: int = setting(20, "Fewest pairs", "A job with fewer decided pairs to train on is refused.", 1, 1_000_000)
     annotator_weights: str = _people_setting()
+    reliability: str = _reliability_setting(PROBABLE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,6 +220,11 @@ class KTOSettings(CommonSettings):
         "A job with fewer desirable or fewer undesirable answers to train on is refused.",
         1,
         1_000_000,
+    )
+    annotator_weights: str = _people_setting()
+    reliability: str = _reliability_setting(
+        "estimated: where people call one answer good and bad, each counts by the log odds of naming the better of two answers "
+        "(Dawid & Skene); held-out figures stay what people said."
     )
 
 

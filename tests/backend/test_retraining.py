@@ -18,9 +18,10 @@ from backend.engines.scripted import ScriptedEngine
 from backend.jobs import ordering, runner
 from backend.jobs.supervisor import Supervisor
 from backend.registry import artifacts
-from backend.training.settings import BadSettings
-from feedback_db import Store, comparisons, jobs, models, snapshots
-from feedback_db.types import Comparison, Completion, Job, Model, Person, Project, Promotion, Snapshot
+from backend.training.settings import BadSettings, DPOSettings, KTOSettings
+from feedback_db import Store, comparisons, jobs, models, snapshots, soft
+from feedback_db.snapshot_rows import unpaired_rows
+from feedback_db.types import Comparison, Completion, Job, Judgement, Model, Person, Project, Promotion, Snapshot
 
 HERE = runner.Handle(os.getpid(), runner.process_start(os.getpid()) or "")
 GONE = runner.Handle(HERE.pid, "another time")
@@ -209,6 +210,38 @@ def test_reliability_is_not_guessed_from_few_and_says_what_it_rests_on(
     assert len(made.filters["reliability"]["people"]) == 3
     with pytest.raises(BadSettings, match="'ties'"):
         retraining.train(store, admin, disputed.id or 0, "reward", changes={"reliability": "estimated", "ties": "drop"})
+
+
+def test_dpo_and_kto_take_reliability_and_kto_the_weights_of_people_too(
+    store: Store, admin: Person, annotator: Person, engineer: Person, disputed: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project, changes = disputed.id or 0, {"reliability": "estimated"}
+    with pytest.raises(ordering.NotReady, match="30 are needed; there are 4"):
+        ordering.freeze(store, admin, project, "kto", KTOSettings(**changes))
+    monkeypatch.setattr(ordering, "FEWEST_TOGETHER", 4)
+    pairs = ordering.freeze(store, admin, project, "dpo", DPOSettings(**changes))
+    rows = [json.loads(line) for line in snapshots.rows_text(store, pairs).splitlines()]
+    assert {"share" in row for row in rows if row["split"] == "train"} == {True} and all(
+        "prompts" in row for row in rows
+    )
+    plain, weighed, without = (
+        ordering.freeze(store, admin, project, "kto", KTOSettings(**given))
+        for given in ({}, changes, {"annotator_weights": "annotator 0"})
+    )
+    assert weighed.statistics == {"weighed_people": 3} and len(weighed.filters["reliability"]["people"]) == 3
+    assert plain.digest != weighed.digest and without.filters["weights"] == {str(annotator.id): 0.0}
+    said = {snapshot.id: unpaired_rows(store, snapshot) for snapshot in (plain, weighed, without)}
+    judges = {j for row in said[without.id] for j in row["judgements"]}
+    assert judges and all(store.get(Judgement, j).person_id != annotator.id for j in judges)
+    tables = weighed.filters["reliability"]
+    for before, after in zip(said[plain.id], said[weighed.id], strict=True):
+        assert before["answer"] == after["answer"]
+        if before["split"] != "train":
+            assert before == after, "held-out figures stay what people said"
+    assert any(soft.weight(tables, person) != 1.0 for person in (annotator.id or 0, engineer.id or 0))
+    job = retraining.train(store, admin, project, "dpo", changes={**changes, "min_pairs": 2})
+    (told,) = [json.loads(event["facts"])["text"] for event in jobs.events(store, job.id or 0)]
+    assert "by the reliability of 3 people" in told
 
 
 def test_the_admin_names_people_and_the_job_keeps_pseudonyms(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-from feedback_db import unpaired
+from feedback_db import soft, unpaired
 from feedback_db.unpaired import Vote
 
 ASKED = [{"role": "user", "content": "the case"}]
@@ -91,7 +92,7 @@ def test_an_edit_is_a_good_answer_to_the_prompt_of_the_one_it_mends() -> None:
     ]
 
 
-def vote(sign: bool | None, number: int = 1, text: str = "so", **more: Any) -> Vote:
+def vote(sign: bool | None, number: int = 1, text: str = "so", weight: float = 1.0, **more: Any) -> Vote:
     answered = {
         "case": 3,
         "split": "train",
@@ -99,7 +100,7 @@ def vote(sign: bool | None, number: int = 1, text: str = "so", **more: Any) -> V
         "answer": {"completion": number, "text": text, "ended": True},
         **more,
     }
-    return Vote(answered, sign, {True: "winner", False: "loser", None: "silent"}[sign], judgement=number)
+    return Vote(answered, sign, {True: "winner", False: "loser", None: "silent"}[sign], judgement=number, weight=weight)
 
 
 @pytest.mark.parametrize(
@@ -138,3 +139,26 @@ def test_one_answer_is_one_row_and_other_prompts_cases_or_ends_are_other_answers
     )
     assert [row["judgements"] for row in rows] == [[1, 2], [3], [4], [5], [6]]
     assert rows[0]["desirable"] is True and rows[0]["weight"] == 1.0
+
+
+def test_votes_that_count_more_decide_and_weigh_by_what_they_outweigh() -> None:
+    """Two careless people against one careful one: (3 - 1 - 1) / 5 of a full weight, and undecided when they count the same."""
+    (row,) = unpaired.rows_of([vote(True, 1, weight=3.0), vote(False, 2), vote(False, 3)])
+    assert row["desirable"] is True and row["weight"] == pytest.approx(0.2) and row["is_contradicted"]
+    (row,) = unpaired.rows_of([vote(True, 1, weight=2.0), vote(False, 2), vote(False, 3)])
+    assert row["desirable"] is None and row["weight"] == 0.0
+    (row,) = unpaired.rows_of([vote(True, 1, weight=0.25)])
+    assert row["desirable"] is True and row["weight"] == 1.0, "alone, nobody counts more or less"
+    (row,) = unpaired.rows_of([vote(True, 1, weight=0.0)])
+    assert row["desirable"] is None, "who counts nothing says nothing"
+
+
+def test_a_word_counts_by_the_log_odds_of_naming_the_better_answer() -> None:
+    careful, careless = ([[p, 1 - p, 0.0], [1 - p, p, 0.0], [0.5, 0.5, 0.0]] for p in (0.9, 0.6))
+    guessing = [[0.5, 0.5, 0.0], [0.6, 0.4, 0.0], [0.5, 0.5, 0.0]]
+    tables = {"people": {"1": careful, "2": careless}}
+    average = math.log(0.75 / 0.25)
+    assert soft.weight(tables, 1) == pytest.approx(math.log(9) / average, abs=1e-6)
+    assert soft.weight(tables, 2) == pytest.approx(math.log(1.5) / average, abs=1e-6)
+    assert soft.weight(tables, 7) == 1.0 and soft.weight({"people": {}}, 1) == 1.0
+    assert soft.weight({"people": {"1": careful, "3": guessing}}, 3) == 0.0

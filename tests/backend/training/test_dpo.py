@@ -103,6 +103,33 @@ def test_any_cut_into_micro_batches_gives_one_gradient(tmp_path: Path, loss_type
             torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("loss_type", ["sigmoid", "ipo"])
+def test_a_pair_that_is_only_probable_has_the_expected_loss_of_the_plain_formula(
+    tmp_path: Path, loss_type: str
+) -> None:
+    base, settings = ready(), DPOSettings(**{**QUICK, "loss_type": loss_type})
+    rows = [row for row in rows_of(tmp_path) if row.ranks in ([1, 2], [2, 1])][:4]
+    shares = [0.9, 0.3, 0.5, 1.0]  # of the answer that stood first
+    soft = [replace(row, share=share) for row, share in zip(rows, shares, strict=True)]
+    items, counts = dpo.encode(base, soft, settings)
+    assert [item.share for item in items] == pytest.approx([0.9, 0.7, 1.0]) and counts["ties"] == 1
+    first = [dpo.encode(base, [replace(row, share=1.0)], settings)[0][0].chosen for row in rows]
+    assert [item.chosen.answer == one.answer for item, one in zip(items, (first[0], first[1], first[3]), strict=True)] == [
+        True, False, True,
+    ]  # fmt: skip
+    ratios = dpo.Sums(torch.tensor([0.4, -1.5, 2.0]), torch.tensor([-0.3, 0.2, 1.0]))
+    found = dpo.pair_losses(ratios, items, settings).tolist()
+    for at, item in enumerate(items):
+        won, lost = float(ratios.chosen[at]), float(ratios.rejected[at])
+        if loss_type == "ipo":
+            h = won / len(item.chosen.answer) - lost / len(item.rejected.answer)
+            straight, turned = (h - 1 / (2 * settings.beta)) ** 2, (-h - 1 / (2 * settings.beta)) ** 2
+        else:
+            h = settings.beta * (won - lost)
+            straight, turned = math.log1p(math.exp(-h)), math.log1p(math.exp(h))
+        assert found[at] == pytest.approx(item.share * straight + (1 - item.share) * turned, rel=1e-5)
+
+
 def test_a_larger_beta_and_smoothing_keep_the_policy_nearer(tmp_path: Path) -> None:
     def moves(**settings: Any) -> float:
         _, report = trained(tmp_path, **settings)
