@@ -133,10 +133,29 @@ def advance(store: Store, engine: Engine) -> None:
     for bake in bakes.under_way(store):
         try:
             _move_on(store, engine, bake)
-        except EngineError:  # it rests or starts anew: it is asked again the next time
-            continue
+            _tell(store, bake, _waits_for(store, bake))
+        except EngineError as problem:  # it rests or starts anew: it is asked again the next time
+            _tell(store, bake, str(problem))
         except Problem as problem:
             bakes.update(store, bake, "failed", why=str(problem))
+
+
+def _tell(store: Store, bake: Bake, why: str) -> None:
+    """What a bake that is under way waits for; nothing when it does not."""
+    now = store.get(Bake, bake.id or 0)
+    if now.finished_at is None and now.why != why:
+        bakes.update(store, now, now.state, why=why)
+
+
+def _waits_for(store: Store, bake: Bake) -> str:
+    run = _run_of(store, bake)
+    return run.problem if run is not None and run.state == "stopped" else ""
+
+
+def _run_of(store: Store, bake: Bake) -> SuiteRun | None:
+    """The run that its stage is about."""
+    id = {"asking": bake.run_id, "testing": bake.test_run_id}.get(bake.state)
+    return store.get(SuiteRun, id) if id else None
 
 
 def _move_on(store: Store, engine: Engine, bake: Bake) -> None:
@@ -148,8 +167,8 @@ def _move_on(store: Store, engine: Engine, bake: Bake) -> None:
             _test(store, bake, job)
         return
     run = store.get(SuiteRun, (bake.run_id if bake.state == "asking" else bake.test_run_id) or 0)
-    if run.state == "stopped":
-        bakes.update(store, bake, "failed", why=run.problem or "the run was stopped")
+    if run.state == "stopped" and not run.problem:  # by somebody; one that its engine stopped can go on
+        bakes.update(store, bake, "failed", why="the run was stopped")
     elif run.state == "done" and bake.state == "asking":
         _learn(store, engine, bake)
     elif run.state == "done":

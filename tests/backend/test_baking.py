@@ -12,7 +12,7 @@ from backend.baking import CannotBake
 from backend.engines.answers import EngineError
 from backend.engines.scripted import ScriptedEngine
 from backend.suites import running
-from feedback_db import Store, bakes, models
+from feedback_db import Store, bakes, models, suites
 from feedback_db.snapshot_rows import rows_text
 from feedback_db.types import (
     Bake,
@@ -179,7 +179,10 @@ def test_what_fails_on_the_way_ends_the_bake_with_its_reason(
     stopped = baking.start(store, admin, *ids, changes=SMALL, seed=4)
     assert baking.stop(store, admin, stopped.id or 0).state == "stopped"
     assert store.get(SuiteRun, stopped.run_id).state == "stopped"
-    assert bakes.under_way(store) == []
+    (waiting,) = bakes.under_way(store)
+    assert waiting.id == again.id and "gone" in waiting.why  # its run can go on, and the bake with it
+    suites.set_state(store, again.run_id, "stopped", problem="")
+    assert advanced(store, knowing, again, "failed").why == "the run was stopped"
 
 
 def test_what_cannot_be_baked_says_what_is_missing(

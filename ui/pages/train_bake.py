@@ -13,6 +13,7 @@ from backend.baking import Told
 from backend.stats.agreement import Estimate
 from feedback_db.types import SuiteRun
 from ui.context import Ui
+from ui.guard import needs
 from ui.views import drawn
 from ui.views.drawn import drawing, note
 from ui.views.pickers import fill_projects, picker, template_choices
@@ -31,10 +32,9 @@ def bake_panel(ui: Ui, project: Any, timer: Any) -> None:
         most = gr.Number(value=96, precision=0, label=label("bake.most"), elem_id="bake-most", min_width=90, minimum=1)
         passed = gr.Checkbox(value=True, label=label("bake.passed"), elem_id="bake-passed", scale=3, min_width=240)
         begin = gr.Button(label("bake.start"), variant="primary", size="sm", elem_id="start-bake", min_width=110)
-        stop = gr.Button(label("bake.stop"), size="sm", elem_id="stop-bake", min_width=100, visible=False)
-    status, log = drawn.drawn("bake-status"), drawn.drawn("bakes")
+    status, under_way, log = drawn.drawn("bake-status"), drawn.drawn("bakes-open"), drawn.drawn("bakes")
     seen = gr.State(None)
-    shown = [about, log, stop, seen]
+    shown = [about, under_way, log, seen]
     fields = [suite, long, short]
     quiet: dict[str, Any] = {"show_progress": "hidden", "queue": False}
 
@@ -64,16 +64,16 @@ def bake_panel(ui: Ui, project: Any, timer: Any) -> None:
         )
         return [drawing(note(ui.guard.say("bake.started", id=made.id), "ok")), *_shown(ui, project_id or 0)]
 
-    def stop_bake(project_id: int | None) -> list[Any]:
-        for one in baking.told(ui.store, ui.guard.person(), project_id or 0):
-            baking.stop(ui.store, ui.guard.person(), one.bake.id or 0)
-        return [drawing(note(ui.guard.say("bake.stopped"), "warn")), *_shown(ui, project_id or 0)]
+    @needs("retrain")
+    def stop_bake(project_id: int | None, event: gr.EventData) -> list[Any]:
+        stopped = baking.stop(ui.store, ui.guard.person(), int(event._data["id"]))
+        return [drawing(note(ui.guard.say("bake.stopped", id=stopped.id), "warn")), *_shown(ui, project_id or 0)]
 
     gr.on(None, open_bakes, None, [*fields, *shown], api_name="bake_open", **quiet)
     project.input(open_project, project, [*fields, *shown], api_name="bake_project", **quiet)
     timer.tick(look_again, [project, seen], shown, api_name="bake_tick", **quiet)
     begin.click(start_bake, [project, *fields, most, passed], [status, *shown], api_name="start_bake")
-    stop.click(stop_bake, project, [status, *shown], api_name="stop_bake")
+    under_way.select(stop_bake, project, [status, *shown], api_name="stop_bake")
 
 
 def _choices(ui: Ui, project_id: int) -> list[Any]:
@@ -85,7 +85,7 @@ def _choices(ui: Ui, project_id: int) -> list[Any]:
 
 def _shown(ui: Ui, project_id: int) -> list[Any]:
     say, found = ui.guard.say, baking.told(ui.store, ui.guard.person(), project_id)
-    is_open = bool(found) and found[0].bake.finished_at is None
+    open_ones = [one for one in found if one.bake.finished_at is None]
     columns = [say(f"bake.column.{name}") for name in ("id", "what", "state", "answers", "job", "test", "started")]
     table = drawn.table(
         columns, [(one.bake.id or 0, _row(ui, one)) for one in found], caption=say("bake.log"), empty=say("bake.none")
@@ -93,7 +93,26 @@ def _shown(ui: Ui, project_id: int) -> list[Any]:
     done = next((one for one in found if one.bake.state == "done"), None)
     ladder = list(_ladder(ui, done)) if done else []
     about = drawing(drawn.heading(say("bake.title")), note(say("bake.about")))
-    return [about, drawing(table, *ladder), gr.update(visible=is_open), _stamp(found)]
+    return [about, drawing(_under_way(ui, open_ones) if open_ones else None), drawing(table, *ladder), _stamp(found)]
+
+
+def _under_way(ui: Ui, found: Sequence[Told]) -> Any:
+    """Each bake that goes on with a button that stops it, and what it waits for."""
+    say = ui.guard.say
+    rows = [
+        (one.bake.id or 0, (say("bake.stop_one", id=one.bake.id), _waiting(ui, one) or say("bake.moves")))
+        for one in found
+    ]
+    columns = [say("bake.stop"), say("bake.waits_for")]
+    return drawn.table(columns, rows, caption=say("bake.under_way"), empty="", selects="button")
+
+
+def _waiting(ui: Ui, one: Told) -> str:
+    if one.bake.finished_at is not None or not one.bake.why:
+        return ""
+    run = one.test_run or one.run
+    way = ui.guard.say("bake.go_on", id=run.id) if run.state == "stopped" else ""
+    return f"{one.bake.why} {way}".strip()
 
 
 def _stamp(found: Sequence[Told]) -> list[Any]:
@@ -101,9 +120,11 @@ def _stamp(found: Sequence[Told]) -> list[Any]:
         (
             one.bake.id,
             one.bake.state,
+            one.bake.why,
+            one.run.state,
             one.run.done,
             one.job and (one.job.state, one.job.step),
-            one.test_run and one.test_run.done,
+            one.test_run and (one.test_run.done, one.test_run.state),
         )
         for one in found
     ]
@@ -111,11 +132,12 @@ def _stamp(found: Sequence[Told]) -> list[Any]:
 
 def _row(ui: Ui, one: Told) -> tuple[drawn.Cell, ...]:
     say, bake = ui.guard.say, one.bake
-    state = say(f"bake.state.{bake.state}")
+    waits = bake.finished_at is None and bool(bake.why)
+    state = say(f"bake.state.{'waiting' if waits else bake.state}")
     return (
         str(bake.id),
         {"text": f"{one.long.name} v{one.long.version} → {one.short.name} v{one.short.version}", "sub": bake.why},
-        drawn.badge(state, TONES.get(bake.state, "info")),
+        drawn.badge(state, "warn" if waits else TONES.get(bake.state, "info")),
         _progress(one.run),
         drawn.link(say("rounds.to_job", id=one.job.id), f"/admin/train?job={one.job.id}") if one.job else "–",
         _progress(one.test_run) if one.test_run else "–",
