@@ -143,7 +143,6 @@ PARTS = {  # what became of a part of a file
 
 
 REMARKS = {  # what an export does not say, or says in another way
-    "own_left": "{n} cases have checks of their own, which are not in the file",
     "json_instead": "the YAML would be larger than 1 MB; the file is JSON, which promptfoo reads as well",
     "check_left": "{name} has no counterpart in promptfoo; only an import here reads it",
     "case_turns": "a conversation has no counterpart in promptfoo; only an import of the configuration here reads it",

@@ -154,6 +154,25 @@ def test_checks_and_thresholds_of_single_cases_come_back_as_theirs():
     assert suite.own == {0: own[0], 2: own[2]}
 
 
+def test_a_table_has_columns_for_the_checks_of_single_cases():
+    cases = tuple(case_of({"q": name}, name) for name in ("one", "two", "three"))
+    weighted = {"type": "not-equals", "value": "x", "weight": 2.0}
+    own = (
+        {"checks": [{"type": "contains", "value": "{{q}} 100%"}, weighted, {"type": "levenshtein", "threshold": 3.0}]},
+        {},
+        {"checks": [{"type": "icontains", "value": "t"}], "threshold": 0.25},
+    )
+    notes = Notes("")
+    made = promptfoo.table(Sheet(title="t", cases=cases, checks=({"type": "equals"},), threshold=0.75, own=own), notes)
+    assert [(note.field, note.values["name"]) for note in notes.kept] == [("case 1", "not-equals")]
+    (suite,) = back(made).suites
+    assert suite.checks == ({"type": "equals"},)
+    told = {place: (row.get("checks"), row.get("threshold", suite.threshold)) for place, row in suite.own.items()}
+    kept = [one for one in own[0]["checks"] if one is not weighted]
+    assert told[0][0] == kept and told[2] == (own[2]["checks"], 0.25)
+    assert told.get(1, (None, suite.threshold))[1] == told[0][1] == 0.75
+
+
 def test_demonstrations_that_are_always_shown_come_back_as_demonstrations():
     shown = (
         Demonstration(project_id=1, input="{{a}} {", output="{% x", digest=b""),

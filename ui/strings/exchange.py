@@ -131,7 +131,6 @@ ZH = {
     "no_question": "对话没有以待回答的用户轮次结尾",
     "weight_zero": "权重为 0 的答案不是期望答案",
     "pair_form": "需要一个问题,以及各为一个助手轮次的两个不同答案",
-    "own_left": "{n} 个用例有自己的检查,文件中不含这些检查",
     "json_instead": "YAML 会超过 1 MB;文件为 JSON,promptfoo 同样可读",
     "check_left": "{name} 在 promptfoo 中没有对应项;只有此处的导入会读取它",
     "case_turns": "对话在 promptfoo 中没有对应项;只有此处导入该配置时会读取它",

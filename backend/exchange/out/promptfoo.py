@@ -84,20 +84,24 @@ def configuration(sheet: Sheet, notes: Notes) -> Exported:
 
 
 def table(sheet: Sheet, notes: Notes) -> Exported:
-    """The cases with their checks as a table of tests. Checks of single cases would need columns of their own: they are left out."""
-    if sheet.own:
-        notes.refused(0, "own", "own_left", n=sum(bool(row) for row in sheet.own))
+    """The cases with their checks as a table of tests. Checks of single cases stand behind those of all, in columns of their own."""
     has_expected = any(case.expected is not None for case in sheet.cases)
     cells, configs, metric = _cells(sheet, notes)
     names = list(dict.fromkeys(name for case in sheet.cases for name in case.values or {}))
     columns = [*names, *([EXPECTED] if has_expected else [])]
+    own = [_own_cells(sheet, place, metric, notes) for place in range(len(sheet.cases))]
+    width = len(cells) + max(map(len, own), default=0)
+    limits = sorted(
+        {place for place, _ in configs}
+        | {len(cells) + at for row in own for at, one in enumerate(row, 1) if one[1] is not None}
+    )
+    least = [row.get("threshold", sheet.threshold) for row in sheet.own] or [sheet.threshold] * len(sheet.cases)
+    has_least = any(one is not None for one in least)
     tagged = any(case.tags for case in sheet.cases)
-    header = columns + [
-        f"__expected{i or ''}" for i in (range(1, len(cells) + 1) if len(cells) > 1 else range(len(cells)))
-    ]
-    header += [f"__config:__expected{place}:threshold" for place, _ in configs]
+    header = [*columns, *(f"__expected{i or ''}" for i in (range(1, width + 1) if width > 1 else range(width)))]
+    header += [f"__config:__expected{place if width > 1 else ''}:threshold" for place in limits]
     header += ["__metric"] if metric else []
-    header += ["__threshold"] if sheet.threshold is not None else []
+    header += ["__threshold"] if has_least else []
     header += ["__metadata:tags[]"] if tagged else []
     held = io.StringIO()
     writer = csv.writer(held)  # with \r\n, or a cell that ends in \r would stand unquoted
@@ -108,14 +112,29 @@ def table(sheet: Sheet, notes: Notes) -> Exported:
         if reason:
             notes.refused(0, f"case {place + 1}", reason)
             continue
-        row = [variables.get(name, "") for name in columns] + cells + [f"{value:g}" for _, value in configs]
+        checked = [*((cell, dict(configs).get(at)) for at, cell in enumerate(cells, 1)), *own[place]]
+        checked += [("", None)] * (width - len(checked))
+        row = [variables.get(name, "") for name in columns] + [cell for cell, _ in checked]
+        row += ["" if checked[at - 1][1] is None else f"{checked[at - 1][1]:g}" for at in limits]
         row += [metric] if metric else []
-        row += [repr(sheet.threshold)] if sheet.threshold is not None else []
+        row += ["" if least[place] is None else repr(least[place])] if has_least else []
         row += [",".join(tag.replace(",", "\\,") for tag in case.tags)] if tagged else []
         if any(cell.startswith(FORMULA) for cell in row[: len(columns)]):
             notes.mapped(0, f"case {place + 1}", "formula")
         writer.writerow(row)
     return Exported("promptfoo-tests.csv", "text/csv", held.getvalue().encode("utf-8"), tuple(notes.kept))
+
+
+def _own_cells(sheet: Sheet, place: int, metric: str, notes: Notes) -> list[tuple[str, float | None]]:
+    """A cell for each check that is a case's own, with a threshold that does not fit into it; a remark on those that fit into none."""
+    found = []
+    for row in sheet.own[place].get("checks", ()) if sheet.own else ():
+        cell, threshold = _cell(row, metric)
+        if cell:
+            found.append((cell, threshold))
+        else:
+            notes.refused(0, f"case {place + 1}", "check_left", name=row["type"])
+    return found
 
 
 # ---- prompts
