@@ -2,7 +2,7 @@
 
 import sys
 
-from backend import alternating, baking, cli, comparing, opening, signing_in, starting, testing
+from backend import alternating, baking, cli, comparing, opening, prioritising, signing_in, starting, testing
 from backend.jobs.repeating import Repeating
 from backend.measuring import running as measuring
 from backend.settings import Settings
@@ -24,6 +24,7 @@ def serve(settings: Settings) -> int:
         beside = [
             Repeating("supervisor", lambda: _work(house), every_seconds=1),
             Repeating("refill", lambda: _refill(house), every_seconds=3),
+            Repeating("ordering", lambda: prioritising.advance(house.store), every_seconds=60),
             Repeating("suites", lambda: _test(house), every_seconds=0.5),
             Repeating("measuring", lambda: measuring.advance(house.store, house.engine), every_seconds=0.5),
         ]

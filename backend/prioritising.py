@@ -11,11 +11,12 @@ from backend.jobs import ordering
 from backend.problem import Problem
 from backend.training import settings as training
 from backend.training.score_settings import RULES
-from feedback_db import Store, audit, jobs, models, priorities, snapshots
-from feedback_db.types import Job, Model, Person, Project
+from feedback_db import Store, audit, jobs, models, people, priorities, snapshots
+from feedback_db.types import Job, Model, Person, Project, Snapshot
 
 FEWEST_JUDGED = 200  # as backend/training/scoring.py has it
 SHOWN = 8
+EVERY_LEAST, EVERY_MOST = 20, 100_000  # new judgements after which the queue is ordered by itself
 UNDER_WAY = ("queued", "running", "interrupted", "cancelling")
 
 
@@ -32,6 +33,16 @@ class First(NamedTuple):
     chance: float | None
 
 
+class Automatic(NamedTuple):
+    """Whether the queue is ordered anew by itself, and how far it is from that."""
+
+    every: int  # new judgements; 0 is off
+    rule: str
+    by: str  # who asked for it
+    new: int  # judgements since the newest order began
+    judged: int
+
+
 class Order(NamedTuple):
     """What the page shows of the queue's order."""
 
@@ -40,6 +51,7 @@ class Order(NamedTuple):
     counts: Mapping[str, int]  # feedback_db.priorities.counts
     random_share: float
     first: list[First]
+    automatic: Automatic
 
 
 def state(store: Store, person: Person, project_id: int) -> Order:
@@ -53,6 +65,7 @@ def state(store: Store, person: Person, project_id: int) -> Order:
         priorities.counts(store, project_id),
         float(project.settings.get("random_share", 0.3)),
         [_first(row) for row in priorities.top(store, project_id, SHOWN)],
+        _automatic(store, project),
     )
 
 
@@ -85,6 +98,62 @@ def start(store: Store, person: Person, project_id: int, rule: str, *, key: str 
             snapshot=snapshots.freeze_queue(store, project_id, "queue", person.id, waiting),
             reward=reward,
         )  # fmt: skip
+
+
+def repeat(store: Store, person: Person, project_id: int, rule: str, every: int) -> Project:
+    """Order the queue by this rule whenever so many judgements came since the last order; 0 leaves it to the button."""
+    access.require(person, "review")
+    settings = training.make(training.ScoreSettings, {"rule": rule})
+    if every and not EVERY_LEAST <= every <= EVERY_MOST:
+        raise CannotOrder(
+            f"The queue is ordered by itself after {EVERY_LEAST} to {EVERY_MOST} new judgements; 0 leaves it to the button.",
+            "bad_every",
+            least=EVERY_LEAST,
+            most=EVERY_MOST,
+        )
+    with store.write():
+        before = store.get(Project, project_id)
+        changed = {**before.settings, "order_every": every, "order_rule": settings.rule, "order_by": person.id}
+        priorities.save_settings(store, project_id, changed)
+        audit.record(store, person, "repeat_order", "project", project_id, {"rule": rule, "every": every})
+        return store.get(Project, project_id)
+
+
+def advance(store: Store) -> list[Job]:
+    """Order the queues of all projects that ask for it and have enough new judgements; the jobs begun. The app calls this, again
+    and again. It acts as whoever asked for it: without the right to review any more, theirs are not ordered.
+
+    A project with fewer than FEWEST_JUDGED judgements is left in chance's order, whatever the rule. A job that failed is not
+    begun again before as many judgements came once more.
+    """
+    begun = []
+    for project in store.find(Project, "archived_at is null"):
+        asked = _automatic(store, project)
+        if not asked.every or asked.judged < FEWEST_JUDGED or asked.new < asked.every:
+            continue
+        person = store.find(Person, "id = ? and status = 'active'", [project.settings["order_by"]], limit=1)
+        try:
+            begun += [start(store, one, project.id or 0, asked.rule) for one in person]
+        except (
+            CannotOrder,
+            ordering.NotReady,
+            access.Denied,
+        ):  # nothing waits, an order is under way, or it is theirs no more
+            continue
+    return begun
+
+
+def _automatic(store: Store, project: Project) -> Automatic:
+    every = int(project.settings.get("order_every", 0))
+    newest = _newest(store, project.id or 0) if every else None
+    seen = store.get(Snapshot, newest.snapshot_id).as_of_judgement_id if newest and newest.snapshot_id else 0
+    return Automatic(
+        every,
+        str(project.settings.get("order_rule", RULES[0])),
+        people.shown_name(store, project.settings.get("order_by")) if every else "",
+        snapshots.trainable_count(store, project.id or 0, seen) if every else 0,
+        snapshots.trainable_count(store, project.id or 0) if every else 0,
+    )
 
 
 def _ensemble(store: Store, project_id: int) -> Model | None:

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .store import Store
+from .store import Store, as_json
 from .types import Job, Project
 
 MOST = 5_000  # comparisons ordered at a time
@@ -92,6 +92,11 @@ def shuffle(store: Store, project: Project) -> int:
                 "update comparisons set queue_key = ?, score = null, reason = 'shuffled' where id = ?", [key, row["id"]]
             )
         return len(rows)
+
+
+def save_settings(store: Store, project_id: int, settings: Mapping[str, Any]) -> None:
+    """All settings of a project, in place of those it had."""
+    store.db.conn.execute("update projects set settings = ? where id = ?", [as_json(dict(settings)), project_id])
 
 
 def top(store: Store, project_id: int, most: int) -> list[dict[str, Any]]:

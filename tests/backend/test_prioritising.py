@@ -172,3 +172,59 @@ def test_with_nothing_left_to_order_nothing_starts(house):
         prioritising.start(house.store, house.bob, house.project.id, "coverage")
     add_comparisons(house.store, house.project, 8, first=900)
     assert prioritising.start(house.store, house.bob, house.project.id, "coverage").kind == "score"
+
+
+# ---- by itself
+
+
+def test_the_queue_is_ordered_by_itself_when_enough_judgements_came_and_not_before(house, supervisor, monkeypatch):
+    monkeypatch.setattr(prioritising, "FEWEST_JUDGED", 10)
+    assert prioritising.advance(house.store) == [], "off unless asked for"
+    prioritising.repeat(house.store, house.bob, house.project.id, "coverage", 20)
+    judge(house, 9)
+    assert prioritising.advance(house.store) == []
+    told = prioritising.state(house.store, house.bob, house.project.id).automatic
+    assert (told.every, told.rule, told.by, told.new, told.judged) == (20, "coverage", "bob", 9, 9)
+    judge(house, 11)
+    (job,) = prioritising.advance(house.store)
+    assert (job.kind, job.person_id, job.settings["rule"]) == ("score", house.bob.id, "coverage")
+    assert prioritising.advance(house.store) == [], "one is under way, and nothing came since"
+    finish(house, supervisor, job, dict.fromkeys(priorities.waiting(house.store, project(house))[:3], 1.0))
+    judge(house, 19)
+    assert prioritising.advance(house.store) == []
+    add_comparisons(house.store, house.project, 30, first=200)
+    judge(house, 1)
+    (again,) = prioritising.advance(house.store)
+    assert again.id != job.id and prioritising.state(house.store, house.bob, house.project.id).automatic.new == 0
+    prioritising.repeat(house.store, house.bob, house.project.id, "coverage", 0)
+    assert prioritising.advance(house.store) == []
+
+
+def test_below_the_fewest_judgements_no_rule_orders_by_itself(house):
+    prioritising.repeat(house.store, house.bob, house.project.id, "coverage", 20)
+    judge(house, 40)
+    assert prioritising.advance(house.store) == [] and house.store.find(Job) == [], "40 of 200"
+
+
+def test_who_may_no_longer_review_orders_nothing_by_what_they_once_asked(house, monkeypatch):
+    monkeypatch.setattr(prioritising, "FEWEST_JUDGED", 10)
+    prioritising.repeat(house.store, house.bob, house.project.id, "coverage", 20)
+    judge(house, 20)
+    for change in ("role = 'annotator'", "role = 'engineer', status = 'disabled'"):
+        with house.store.write() as db:
+            db.conn.execute(f"update people set {change} where id = ?", [house.bob.id])
+        assert prioritising.advance(house.store) == [], change
+    with house.store.write() as db:
+        db.conn.execute("update people set status = 'active' where id = ?", [house.bob.id])
+    assert len(prioritising.advance(house.store)) == 1
+
+
+def test_only_reviewers_say_when_the_queue_is_ordered_and_how_often_is_bounded(house):
+    with pytest.raises(Denied):
+        prioritising.repeat(house.store, house.ann, house.project.id, "coverage", 50)
+    for wrong in (1, 19, 100_001, -5):
+        with pytest.raises(CannotOrder, match="20 to 100000"):
+            prioritising.repeat(house.store, house.bob, house.project.id, "coverage", wrong)
+    before = project(house).settings
+    kept = prioritising.repeat(house.store, house.bob, house.project.id, "uncertainty", 50).settings
+    assert kept == {**before, "order_every": 50, "order_rule": "uncertainty", "order_by": house.bob.id}

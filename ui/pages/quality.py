@@ -16,7 +16,7 @@ from ui.context import Ui
 from ui.guard import needs
 from ui.pages.quality_boards import boards_panel
 from ui.pages.quality_guidelines import guidelines_panel, guidelines_shown
-from ui.pages.quality_order import order_panel, order_shown
+from ui.pages.quality_order import order_every, order_panel, order_shown
 from ui.pages.quality_review import review_panel, review_shown
 from ui.views.drawn import cards, drawing, drawn, heading, note, table
 from ui.views.pickers import fill_projects, picker, project_picker
@@ -62,6 +62,7 @@ def page(ui: Ui) -> None:
             *_filled(of, form),
             boards.shown(project_id or 0),
             *order_shown(ui, project_id or 0),
+            order_every(ui, project_id or 0),
             *review_shown(ui, project_id or 0),
             *guidelines_shown(ui, project_id or 0),
         ]

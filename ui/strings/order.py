@@ -1,6 +1,30 @@
 """The order of the queue, on the quality page."""
 
 STRINGS = {
+    "order.every": ("Order by itself after so many new judgements", "每有多少新评判后自动重排"),
+    "order.every_hint": (
+        "By the rule above; 0 leaves it to the button. Below 200 judgements chance's order stays.",
+        "按上面的规则;0 表示仅由按钮触发。评判少于 200 个时保持随机顺序。",
+    ),
+    "order.repeat": ("Save this", "保存此设置"),
+    "order.repeats": (
+        "Saved. The queue is ordered by itself after every {every} new judgements.",
+        "已保存。每有 {every} 个新评判,队列会自动重排。",
+    ),
+    "order.repeats_not": ("Saved. The queue is ordered by the button alone.", "已保存。队列仅由按钮重排。"),
+    "order.by_button": ("The queue is not ordered by itself.", "队列不会自动重排。"),
+    "order.by_itself": (
+        "Ordered by itself after every {every} new judgements, as {by} asked: {rule}. {new} came since the last order.",
+        "应 {by} 的要求,每有 {every} 个新评判自动重排:{rule}。上次重排以来已有 {new} 个。",
+    ),
+    "order.by_itself_later": (
+        "Ordered by itself after every {every} new judgements, once there are {least}; there are {count}. Until then chance is better.",
+        "评判达到 {least} 个后,每有 {every} 个新评判自动重排;目前有 {count} 个。在此之前随机顺序更有益。",
+    ),
+    "problem.bad_every": (
+        "The queue is ordered by itself after {least} to {most} new judgements; 0 leaves it to the button.",
+        "自动重排须设为 {least} 到 {most} 个新评判;0 表示仅由按钮触发。",
+    ),
     "order.tab": ("Order of the queue", "队列顺序"),
     "order.about": (
         (

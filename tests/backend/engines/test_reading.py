@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import json
 import shutil
 import struct
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +18,7 @@ import pytest
 import torch
 from transformers import AutoModel
 
+from backend import labelling, looking_back
 from backend.engines.client import EngineClient
 from backend.engines.local.reading import parts
 from backend.engines.local.resolver import Resolved, StoreResolver
@@ -26,6 +29,7 @@ from backend.training.shared_base import Shape, SharedBase, load_base
 from feedback_db import Store, models
 from feedback_db.types import Model, Project
 from tests.backend.engines.tiny import KEY, Served, save_adapter
+from tests.ui import house
 
 HELLO = [{"role": "user", "content": "where is my parcel"}]
 ANSWERS = ["please help me", "the film was kind and the story was good", "好", ""]
@@ -195,6 +199,49 @@ def test_a_reward_model_whose_files_were_changed_is_not_loaded(
     reply = raw.post("/v1/rewards", json={"model": "model-19", "messages": HELLO, "answer": "a"})
     assert reply.status_code == 500
     assert "was changed after it was saved" in reply.json()["error"]["message"]
+
+
+class Beside:
+    """What a page asks through; counts how often."""
+
+    def __init__(self, url: str) -> None:
+        self.opened, self._client = 0, EngineClient(url, KEY)
+
+    def client(self) -> EngineClient:
+        self.opened += 1
+        return self._client
+
+
+def test_after_the_vote_and_never_before_it_the_reward_model_itself_says_what_it_thought(
+    raw: httpx.Client, engine: Served, rewards: dict[str, Path], tmp_path: Path
+):
+    made = house.build(tmp_path, comparisons=0)
+    store, project = made.store, made.project.id or 0
+    house.add_comparisons(store, made.project, 2, texts=("please help me ", "the film was kind "))
+    row = Model(
+        id=11, project_id=project, name="judge", kind="reward", base="x", base_fingerprint=bytes(32), adapter="f", digest=bytes(32),
+        source="test",
+    )  # fmt: skip
+    with store.write() as db:
+        models.move(store, store.add(row), "live", reason="test", person_id=None)
+        form = json.dumps({"reveal": "margin", "reveal_holdout": 0.0})
+        db.conn.execute("update projects set label_form = ? where id = ?", [form, project])
+    beside = Beside(engine.url)
+    desk = labelling.next_desk(store, made.ann, project)
+    assert desk is not None
+    with pytest.raises(labelling.LabellingProblem):
+        looking_back.reveal(store, beside, made.ann, 1)  # there is no judgement yet
+    assert beside.opened == 0, "nobody asked before the vote"
+    answer = labelling.Answer(ranks=(2, 1), strength=1, seconds=1.0)
+    said = labelling.submit(store, made.ann, desk.assignment, uuid.uuid4().bytes, answer)
+    told = looking_back.reveal(store, beside, made.ann, said.judgement)
+    assert told is not None and told.kind == "margin" and beside.opened == 1
+    asked = {"model": "model-11", "messages": list(desk.conversation), "answer": list(desk.answers)}
+    scores = [one["score"] for one in raw.post("/v1/rewards", json=asked).json()["data"]]
+    assert told.scores == pytest.approx(scores, abs=1e-3) and told.scores[0] != told.scores[1]
+    assert store.value("select count(*) from assignments where revealed_at is not null") == 1
+    beside.client().close()
+    store.close()
 
 
 def test_a_policy_is_no_reward_model(raw: httpx.Client, engine: Served, base_folder: Path, tmp_path: Path):

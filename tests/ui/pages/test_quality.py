@@ -88,6 +88,19 @@ def test_the_queue_is_ordered_by_a_rule_and_the_page_says_what_is_known_of_its_g
             jobs.set_state(studio.store, job.id or 0, "cancelled")
 
 
+def test_the_queue_is_ordered_by_itself_where_that_is_asked_and_the_page_says_when(tab: Tab, studio: Studio) -> None:
+    try:
+        with pytest.raises(gr.Error, match="20 to 100000"):
+            tab.call("repeat_order", studio.project.id, "coverage", 5)
+        said, shown, _ = tab.call("repeat_order", studio.project.id, "coverage", 50)
+        assert "after every 50 new judgements" in parts(said, "note")[0]["text"]
+        assert "once there are 200" in parts(shown, "note")[-1]["text"]
+        assert 50 in tab.call("quality_project", studio.project.id)
+    finally:
+        shown = tab.call("repeat_order", studio.project.id, "coverage", 0)[1]
+    assert "not ordered by itself" in parts(shown, "note")[-1]["text"]
+
+
 def divided(studio: Studio) -> Comparison:
     """A pair of which the annotator and the admin say the opposite."""
     store, project_id = studio.store, studio.project.id or 0
