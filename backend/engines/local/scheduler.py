@@ -221,6 +221,8 @@ class Scheduler:
 
     def _run(self) -> None:
         torch.set_grad_enabled(False)
+        if self._mixes:
+            self._mixed_rows().have_ready()
         while True:
             with self._changed:
                 while not (self._waiting or self._groups or self._errands or self._is_closed):
@@ -361,9 +363,7 @@ class Scheduler:
         """Read each prompt once under its own adapter; its rows join all others."""
         assert self.base.stack is not None
         group = next((group for group in self._groups if isinstance(group.held, MixedRows)), None)
-        if self._mixed is None:
-            self._mixed = MixedRows(self.base.stack, self.base.context, self.prefixes, self.fewest, self.memory_limit)
-        held = self._mixed
+        held = self._mixed_rows()
         if group is None:
             held.keep([])  # rows may be left of a batch that everyone has hung up on, or that failed
         if group is not None:
@@ -377,6 +377,13 @@ class Scheduler:
             self._groups.append(_Group(None, rows, held, last))
         else:
             group.last, group.rows = torch.cat([group.last, last]), group.rows + rows
+
+    def _mixed_rows(self) -> MixedRows:
+        """Made once; it keeps its memory while there are no rows."""
+        if self._mixed is None:
+            assert self.base.stack is not None
+            self._mixed = MixedRows(self.base.stack, self.base.context, self.prefixes, self.fewest, self.memory_limit)
+        return self._mixed
 
     def _read_ahead(self, held: MixedRows, jobs: list[_Job]) -> list[_Job]:
         """Beside rows that are written a long prompt is read a part at a time, and waits on; the jobs that can begin."""
