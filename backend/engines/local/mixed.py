@@ -34,7 +34,11 @@ from .prompts import Prompt, Reader
 SHARED_FROM = 8  # samples of a prompt that is held once; fewer read their own copies as quickly. Measured, our choice
 RESERVED = 64  # slots that are laid out at once on a CPU; our choice
 KEPT_SHARE = 8  # of the memory that keys and values may take an eighth stays while there are no rows; our choice
-READY_ROWS, READY_PLACES, READY_BYTES = 16, 256, 1 << 29  # what is taken before anybody asks, if it is no more; our choice
+READY_ROWS, READY_PLACES, READY_BYTES = (
+    16,
+    256,
+    1 << 29,
+)  # what is taken before anybody asks, if it is no more; our choice
 TRIED_ROWS = (2, 4, 8, 16)
 MOST_TRIED = 64
 
@@ -96,20 +100,20 @@ class MixedRows:
             self._memory.have_ready(READY_ROWS, places)
 
     def add(self, prompts: Sequence[Prompt], sources: Sequence[int]) -> Tensor:
-        """Read all but the last token of each prompt once, and add one row for each source: the index of its prompt.
+        """Read each prompt once, and add one row for each source: the index of its prompt. Equal sources stand side by side.
 
-        Equal sources stand side by side. Returns the prompts' last tokens, (rows,): what the next step is to be given for them.
+        Returns the float32 logits of the rows' first tokens, (rows, V).
         """
-        read = self._reader.read(prompts)
+        rooms, states, place = self._reader.begin(prompts)
         samples = [sources.count(at) for at in range(len(prompts))]
-        is_held_once = [n >= SHARED_FROM and len(one.tokens) > 1 for n, one in zip(samples, prompts, strict=True)]
+        is_held_once = [count >= SHARED_FROM for count in samples]
         own = [source for source in sources if not is_held_once[source]]
-        longest = max((len(prompts[source].tokens) for source in own), default=1)
+        longest = max((len(prompts[source].tokens) + 1 for source in own), default=1)
         alone = self._take_slots(len(own), longest)
         free = iter(alone)
         slots: dict[int, list[int]] = {}
-        for at, (prompt, room) in enumerate(zip(prompts, read, strict=True)):
-            length = len(prompt.tokens) - 1
+        for at, (prompt, room) in enumerate(zip(prompts, rooms, strict=True)):
+            length = len(prompt.tokens)
             if is_held_once[at]:
                 slots[at] = self._take_bench(samples[at], room, length, alone)
                 continue
@@ -121,10 +125,11 @@ class MixedRows:
         self._slots += [next(rest[source]) for source in sources]
         self._adapter += [prompts[source].adapter for source in sources]
         self._ready = None
-        return torch.tensor([prompts[source].tokens[-1] for source in sources], device=self._kept.device)
+        rows = torch.tensor([place[source] for source in sources], device=self._kept.device)
+        return self._stack.logits(states).index_select(0, rows).float()
 
     def unread(self, prompt: Prompt) -> int:
-        """How many tokens of it would have to be read now."""
+        """How many tokens of it before its last one would have to be read now."""
         return len(prompt.tokens) - 1 - self._prefixes.known(prompt.model, prompt.tokens[:-1])
 
     def read_part(self, prompt: Prompt, tokens: int) -> bool:
