@@ -336,6 +336,7 @@ STACK_FAULTS = [
     Fault("no epsilon", "_scalar(norm.variance_epsilon, x.device)", "_scalar(1.0, x.device)"),
     Fault("wanted rows ask the first questions", "query, x = query[wanted], x[wanted]", "query, x = query[: len(wanted)], x[wanted]"),
     Fault("wanted rows forget where they came from", "query, x = query[wanted], x[wanted]", "query, x = query[wanted], x[: len(wanted)]"),
+    Fault("wanted rows are taken for the first ones' adapters", "whose if wanted_shares is None else wanted_shares", "whose"),
     Fault("values are keys", "heads[:, self.queries + self.keys :])", "key)"),
     Fault("the adapter stays in the weights", "            self._packed = None\n", "            pass\n"),
     Fault("the adapter is left out of the weights", "weights if adapter is None else joined.merged(weights, group, adapter)", "weights"),

@@ -178,12 +178,13 @@ class Stack:
         shares: Sequence[Shares] | None,
         attend: Attend,
         wanted: Tensor | None = None,
+        wanted_shares: Sequence[Shares] | None = None,
     ) -> Tensor:
         """The states after these tokens: one of each row, or all of some texts. tokens and positions (R,) -> (R, D)
 
         ``shares`` says by kind of adapters whose each row is; None: there is one adapter and every row is its. With ``wanted``
-        (W,) the states of these places alone, (W, D): in the last layer ``attend`` is then asked for their queries only. It
-        may name places where ``shares`` is None, and no place elsewhere.
+        (W,) the states of these places alone, (W, D): in the last layer ``attend`` is then asked for their queries only.
+        Where ``shares`` is given and a place is named, ``wanted_shares`` says the same of these places.
         """
         x: Tensor = self.backbone.embed_tokens(tokens)
         cos, sin = self._turned(positions, x)
@@ -199,6 +200,7 @@ class Stack:
             query, key = self._turn(mine, heads, cos, sin)
             if wanted is not None and at == len(every) - 1:
                 query, x = query[wanted], x[wanted]
+                whose = whose if wanted_shares is None else wanted_shares
             seen = attend(at, query, key, heads[:, self.queries + self.keys :])
             if not len(x):  # nobody asks for the states, and the keys and values are kept
                 return x

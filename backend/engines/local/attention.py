@@ -62,16 +62,21 @@ def to_both(query: Tensor, prompt: Tensor, prompt_hidden: Tensor, own: Places, h
 
     query (S * H, G, D), prompt (2, H, T, D), prompt_hidden (T,), own and hidden as in ``to_own`` -> (S * H, G, D)
     """
-    rows, sharing, width = query.shape
-    heads, scale = prompt.shape[1], width**-0.5
-    together = query.view(-1, heads, sharing, width).transpose(0, 1).reshape(heads, -1, width)  # (H, S * G, D)
-    first = torch.baddbmm(prompt_hidden, together, prompt[0].transpose(1, 2), alpha=scale)
-    first = first.view(heads, -1, sharing, first.shape[2]).transpose(0, 1).reshape(rows, sharing, -1)
-    scores = torch.cat([first, torch.baddbmm(hidden, query, own.keys, alpha=scale)], -1).softmax(-1)
-    split = first.shape[2]
-    first = scores[:, :, :split].unflatten(0, (-1, heads)).transpose(0, 1).reshape(heads, -1, split)
-    shared = torch.bmm(first, prompt[1]).view(heads, -1, sharing, width).transpose(0, 1)
-    return _weighted(scores[:, :, split:], own.values).view(shared.shape).add_(shared).flatten(0, 1)
+    _, sharing, width = query.shape
+    heads, split, scale = prompt.shape[1], prompt.shape[2], width**-0.5
+    first = torch.baddbmm(prompt_hidden, _beneath(query, heads), prompt[0].transpose(1, 2), alpha=scale)
+    second = torch.baddbmm(hidden, query, own.keys, alpha=scale)
+    first = first.view(heads, -1, sharing, split).transpose(0, 1)
+    scores = torch.cat([first, second.unflatten(0, (-1, heads))], -1).flatten(0, 1).softmax(-1)
+    found = _weighted(scores[:, :, split:], own.values)
+    shared = torch.bmm(_beneath(scores[:, :, :split], heads), prompt[1]).view(heads, -1, sharing, width)
+    found.unflatten(0, (-1, heads)).add_(shared.transpose(0, 1))
+    return found
+
+
+def _beneath(x: Tensor, heads: int) -> Tensor:
+    """All rows' queries of a head below one another: (S * H, G, D) -> (H, S * G, D), no copy where G is 1."""
+    return x.unflatten(0, (-1, heads)).transpose(0, 1).flatten(1, 2)
 
 
 def causal(query: Tensor, keys: Tensor, values: Tensor, start: int) -> Tensor:
@@ -91,6 +96,19 @@ def causal(query: Tensor, keys: Tensor, values: Tensor, start: int) -> Tensor:
         seen.append(to_own(block.flatten(1, 2), own, hidden).unflatten(1, (sharing, -1)))
     found = seen[0] if len(seen) == 1 else torch.cat(seen, 2)
     return found[:, :, :length].flatten(0, 1).transpose(0, 1)
+
+
+def last(query: Tensor, keys: Tensor, values: Tensor, length: int) -> Tensor:
+    """What the last of so many tokens of one text sees. query (heads, D), keys and values (H, places, D) -> (heads, D)"""
+    own = query.view(len(keys), -1, query.shape[1])  # (H, G, D)
+    return to_own(own, Places(keys.transpose(1, 2), values), _behind(length, keys)).flatten(0, 1)
+
+
+def _behind(length: int, keys: Tensor) -> Tensor:
+    """Hides the places behind so many tokens, (1, 1, places)."""
+    hidden = torch.zeros(1, 1, keys.shape[1], dtype=keys.dtype, device=keys.device)
+    hidden[:, :, length:] = torch.finfo(keys.dtype).min
+    return hidden
 
 
 @lru_cache(maxsize=8)

@@ -17,7 +17,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy
 import torch
 from torch import Tensor
 
@@ -27,6 +26,7 @@ from backend.decoder.stack import Adapters, Stack
 
 from . import attention
 from .attention import ROOM, Places
+from .cells import Memory
 from .prefixes import Prefixes
 from .prepared import Prepared, indices
 from .prompts import Prompt, Reader
@@ -34,6 +34,11 @@ from .prompts import Prompt, Reader
 SHARED_FROM = 8  # samples of a prompt that is held once; fewer read their own copies as quickly. Measured, our choice
 RESERVED = 64  # slots that are laid out at once on a CPU; our choice
 KEPT_SHARE = 8  # of the memory that keys and values may take an eighth stays while there are no rows; our choice
+READY_ROWS, READY_PLACES, READY_BYTES = (
+    16,
+    256,
+    1 << 29,
+)  # what is taken before anybody asks, if it is no more; our choice
 TRIED_ROWS = (2, 4, 8, 16)
 MOST_TRIED = 64
 
@@ -72,7 +77,7 @@ class MixedRows:
     """Rows that come and go between steps. Row i of ``step`` is the i-th of those that were added and kept."""
 
     def __init__(self, stack: Stack, context: int, prefixes: Prefixes, fewest: int, most_bytes: int = 0) -> None:
-        """``most_bytes``: what keys and values may come to; a share of it stays where there are no rows, zeroed already."""
+        """``most_bytes``: what keys and values may come to; a share of it stays where there are no rows."""
         self._most_bytes = most_bytes
         self._stack, self._context, self._prefixes, self._fewest = stack, context, prefixes, fewest
         self._made = Prepared()
@@ -83,24 +88,32 @@ class MixedRows:
         self._read: list[int] = []  # tokens in the slot
         self._benches: list[_Bench] = []
         self._kept = stack.room(0, 0)  # (layers, 2, S or more, H, places, D)
-        self._memory = self._kept.flatten()  # what it lies in; more may have been taken for rows that are gone
+        self._memory = Memory(self._kept, most_bytes // KEPT_SHARE)
+        self._most_ready = min(READY_BYTES, most_bytes // KEPT_SHARE)
         self._ready: _Ready | None = None
 
-    def add(self, prompts: Sequence[Prompt], sources: Sequence[int]) -> Tensor:
-        """Read all but the last token of each prompt once, and add one row for each source: the index of its prompt.
+    def have_ready(self) -> None:
+        """Take memory for the first rows before anybody asks for them; not on a GPU, where it is quickly had."""
+        places = _rounded(min(self._context, READY_PLACES), ROOM)
+        if self._kept.device.type == "cpu" and self._memory.bytes(READY_ROWS, places) <= self._most_ready:
+            self._memory.laid_out(self._worth_taking(READY_ROWS, 0, places), places)
+            self._memory.have_ready(READY_ROWS, places)
 
-        Equal sources stand side by side. Returns the prompts' last tokens, (rows,): what the next step is to be given for them.
+    def add(self, prompts: Sequence[Prompt], sources: Sequence[int]) -> Tensor:
+        """Read each prompt once, and add one row for each source: the index of its prompt. Equal sources stand side by side.
+
+        Returns the float32 logits of the rows' first tokens, (rows, V).
         """
-        read = self._reader.read(prompts)
+        rooms, states, place = self._reader.begin(prompts)
         samples = [sources.count(at) for at in range(len(prompts))]
-        is_held_once = [n >= SHARED_FROM and len(one.tokens) > 1 for n, one in zip(samples, prompts, strict=True)]
+        is_held_once = [count >= SHARED_FROM for count in samples]
         own = [source for source in sources if not is_held_once[source]]
-        longest = max((len(prompts[source].tokens) for source in own), default=1)
+        longest = max((len(prompts[source].tokens) + 1 for source in own), default=1)
         alone = self._take_slots(len(own), longest)
         free = iter(alone)
         slots: dict[int, list[int]] = {}
-        for at, (prompt, room) in enumerate(zip(prompts, read, strict=True)):
-            length = len(prompt.tokens) - 1
+        for at, (prompt, room) in enumerate(zip(prompts, rooms, strict=True)):
+            length = len(prompt.tokens)
             if is_held_once[at]:
                 slots[at] = self._take_bench(samples[at], room, length, alone)
                 continue
@@ -112,10 +125,11 @@ class MixedRows:
         self._slots += [next(rest[source]) for source in sources]
         self._adapter += [prompts[source].adapter for source in sources]
         self._ready = None
-        return torch.tensor([prompts[source].tokens[-1] for source in sources], device=self._kept.device)
+        rows = torch.tensor([place[source] for source in sources], device=self._kept.device)
+        return self._stack.logits(states).index_select(0, rows).float()
 
     def unread(self, prompt: Prompt) -> int:
-        """How many tokens of it would have to be read now."""
+        """How many tokens of it before its last one would have to be read now."""
         return len(prompt.tokens) - 1 - self._prefixes.known(prompt.model, prompt.tokens[:-1])
 
     def read_part(self, prompt: Prompt, tokens: int) -> bool:
@@ -166,9 +180,8 @@ class MixedRows:
         self._ready = None
         self._benches = [bench for bench in self._benches if any(_is_in(slot, bench.slots) for slot in stay)]
         if not stay:
-            if self._memory.nbytes > self._most_bytes // KEPT_SHARE:
-                self._memory = self._memory.new_empty(0)
-            self._kept, self._read = self._laid_out(0, 0), []
+            self._memory.settle()
+            self._kept, self._read = self._memory.laid_out(0, 0), []
             return
         if self._benches:
             self._move_all(stay)
@@ -287,12 +300,8 @@ class MixedRows:
         """More slots, more places, or both; what is there stays where it is."""
         used, (slots, places) = len(self._read), (self._kept.shape[2], self._kept.shape[4])
         if size > slots or room != places:
-            before, memory = self._kept[:, :, :used], self._memory
-            more = self._worth_taking(size, slots, room)
-            if self._bytes(more, room) <= memory.nbytes:
-                before = before.clone()  # it lies where the new ones will
-            self._kept = self._laid_out(more, room)
-            self._kept[:, :, :used, :, :places] = before
+            self._kept = self._memory.enlarged(self._kept, used, self._worth_taking(size, slots, room), room)
+        self._memory.write(size, room)
         if (size, room) != (used, places):
             self._read += [0] * (size - used)
             self._ready = None
@@ -302,23 +311,11 @@ class MixedRows:
         is_cpu = self._kept.device.type == "cpu"  # where memory that nobody has used is not taken
         wished = max(slots, size, RESERVED if is_cpu else 2 * slots if size > slots else 0)
         most = self._most_bytes if is_cpu else self._most_bytes // KEPT_SHARE
-        return wished if self._bytes(wished, room) <= most else size
+        return wished if self._memory.bytes(wished, room) <= most else size
 
     def _room(self, places: int) -> int:
         """How many are made for so many tokens: few at a time while there are few, so that little is read in vain."""
         return _rounded(places, self._columns if places <= ROOM else ROOM)
-
-    def _laid_out(self, size: int, room: int) -> Tensor:
-        """The memory as so many slots and places, without a gap: products are slower over gaps. What is there is lost."""
-        layers, both, _, heads, _, width = self._kept.shape
-        needed = self._bytes(size, room)
-        if needed > self._memory.nbytes:
-            self._memory = _zeros(needed, self._kept)
-        return self._memory[: needed // self._kept.itemsize].view(layers, both, size, heads, room, width)
-
-    def _bytes(self, size: int, room: int) -> int:
-        layers, both, _, heads, _, width = self._kept.shape
-        return layers * both * size * heads * room * width * self._kept.itemsize
 
 
 def fewest_rows(stack: Stack) -> int:
@@ -343,13 +340,6 @@ def _same_bits(product: Callable[[Tensor], Tensor], x: Tensor, fewest: int, size
 
 def _rounded(number: int, step: int) -> int:
     return -(-number // step) * step
-
-
-def _zeros(count: int, like: Tensor) -> Tensor:
-    """So many bytes; on a CPU they are zeroed by the system as they are first used, and not all at once while rows wait."""
-    if like.device.type != "cpu":
-        return torch.zeros(count // like.itemsize, dtype=like.dtype, device=like.device)
-    return torch.from_numpy(numpy.zeros(count, dtype=numpy.uint8)).view(like.dtype)
 
 
 def _is_in(slot: int, slots: slice) -> bool:

@@ -1,4 +1,5 @@
-"""Prompts that are read for their rows: keys and values of all but the last token, those known already from the prefix cache.
+"""Prompts that are read for their rows: keys and values of all tokens, those known already from the prefix cache, and what the
+model makes of the last one.
 
 Each is read under its own adapter, several of them in one call. A token's numbers depend neither on the others nor on how much of
 its own prompt was known: attention is computed for each text by itself (attention.py), and no product has few rows.
@@ -29,6 +30,23 @@ class Prompt(NamedTuple):
     model: str
 
 
+class Begun(NamedTuple):
+    """Prompts that were read to their ends."""
+
+    rooms: list[Tensor]  # keys and values of each, (layers, 2, H, T or more, D)
+    states: Tensor  # after the last token of each, in rows of which no product has too few: (prompts or more, D)
+    rows: list[int]  # where each prompt's state stands
+
+
+class _Text(NamedTuple):
+    """A prompt of which the tokens from ``start`` to ``end`` are to be read."""
+
+    prompt: Prompt
+    end: int
+    room: Tensor
+    start: int
+
+
 class Reader:
     """Used by the model's thread alone."""
 
@@ -37,60 +55,84 @@ class Reader:
 
     def read(self, prompts: Sequence[Prompt]) -> list[Tensor]:
         """Keys and values of all but the last token of each, (layers, 2, H, T - 1 or more, D)."""
-        found, begun = [], []
-        for prompt in prompts:
-            known, count = self._prefixes.find(prompt.model, prompt.tokens[:-1])
-            room = self._stack.room(1, _rounded(len(prompt.tokens) - 1, ROOM))[:, :, 0]
-            if known is not None:
-                room[:, :, :, :count] = known[:, :, :, :count]
-            found.append(room)
-            begun.append(count)
-        unread = [place for place, prompt in enumerate(prompts) if begun[place] < len(prompt.tokens) - 1]
-        first = {prompts[place].adapter: at for at, place in reversed(list(enumerate(unread)))}
-        unread.sort(key=lambda place: first[prompts[place].adapter])  # an adapter's side by side
+        texts = [_Text(prompt, len(prompt.tokens) - 1, *self._known(prompt)) for prompt in prompts]
+        unread = [text for text in texts if text.start < text.end]
         if unread:
-            self._read_rest([prompts[at] for at in unread], [found[at] for at in unread], [begun[at] for at in unread])
-            for at in unread:
-                self._prefixes.put(prompts[at].model, prompts[at].tokens[:-1], found[at])
-        return found
+            self._read_rest(_by_adapter(unread), is_begun=False)
+            self._keep(unread)
+        return [text.room for text in texts]
 
-    def _read_rest(self, prompts: Sequence[Prompt], rooms: Sequence[Tensor], begun: Sequence[int]) -> None:
-        """Fill in keys and values from the places on that were not known. An adapter's prompts stand side by side."""
+    def begin(self, prompts: Sequence[Prompt]) -> Begun:
+        """All tokens of each are read."""
+        texts = [_Text(prompt, len(prompt.tokens), *self._known(prompt)) for prompt in prompts]
+        ordered = _by_adapter(texts)
+        states = self._read_rest(ordered, is_begun=True)
+        self._keep(texts)
+        place = {id(text): at for at, text in enumerate(ordered)}
+        return Begun([text.room for text in texts], states, [place[id(text)] for text in texts])
+
+    def _known(self, prompt: Prompt) -> tuple[Tensor, int]:
+        """A room for the prompt's keys and values with what is known of them, and of how many tokens it is."""
+        known, count = self._prefixes.find(prompt.model, prompt.tokens[:-1])
+        room = self._stack.room(1, _rounded(len(prompt.tokens), ROOM))[:, :, 0]
+        if known is not None:
+            room[:, :, :, :count] = known[:, :, :, :count]
+        return room, count
+
+    def _keep(self, texts: Sequence[_Text]) -> None:
+        for text in texts:
+            self._prefixes.put(text.prompt.model, text.prompt.tokens[:-1], text.room)
+
+    def _read_rest(self, texts: Sequence[_Text], *, is_begun: bool) -> Tensor:
+        """Fill in keys and values from the places on that were not known. An adapter's prompts stand side by side.
+
+        The states after each one's last token, where they are to be begun: (texts or more, D). No product has few rows.
+        """
         device = self._stack.device
         tokens: list[int] = []
         positions: list[int] = []
         owner: list[str | None] = []
         spans: list[slice] = []
-        for at, (prompt, start) in enumerate(zip(prompts, begun, strict=True)):
-            spans.append(slice(len(tokens), len(tokens) + len(prompt.tokens) - 1 - start))
-            tokens += prompt.tokens[start:-1]
-            positions += range(start, len(prompt.tokens) - 1)
+        for at, (prompt, end, _, start) in enumerate(texts):
+            spans.append(slice(len(tokens), len(tokens) + end - start))
+            tokens += prompt.tokens[start:end]
+            positions += range(start, end)
             owner += [prompt.adapter] * (len(tokens) - len(owner))
-            is_last = at + 1 == len(prompts) or prompts[at + 1].adapter != prompt.adapter
+            is_last = at + 1 == len(texts) or texts[at + 1].prompt.adapter != prompt.adapter
             spare = max(0, self._fewest - owner.count(prompt.adapter)) if is_last else 0
             tokens, positions, owner = tokens + [0] * spare, positions + [0] * spare, owner + [prompt.adapter] * spare
+        wanted = [span.stop - 1 for span in spans] if is_begun else []
+        wanted += wanted[-1:] * max(0, self._fewest - len(wanted))
 
         def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
             seen = query.new_zeros(query.shape)
-            for room, start, own in zip(rooms, begun, spans, strict=True):
-                places = slice(start, start + own.stop - own.start)
-                room[layer, 0, :, places] = key[own].transpose(0, 1)
-                room[layer, 1, :, places] = value[own].transpose(0, 1)
-                if len(query):
-                    seen[own] = attention.causal(query[own], room[layer, 0], room[layer, 1], start)
+            for at, ((_, end, room, start), own) in enumerate(zip(texts, spans, strict=True)):
+                keys, values = room[layer]
+                keys[:, start:end] = key[own].transpose(0, 1)
+                values[:, start:end] = value[own].transpose(0, 1)
+                if layer + 1 < len(room):
+                    seen[own] = attention.causal(query[own], keys, values, start)
+                elif is_begun:
+                    seen[at] = attention.last(query[at], keys, values, end)
             return seen.flatten(1)
 
         adapters = self._prepared.of(self._stack, list(dict.fromkeys(name for name in owner if name is not None)))
-        shares = adapters.shares(lambda names: beside.spans_of(indices(owner, names)))
-        nobody = torch.zeros(0, dtype=torch.long, device=device)  # the last layer's states are asked of no token
-        self._stack.read(
+        of_wanted = [owner[place] for place in wanted]
+        return self._stack.read(
             torch.tensor(tokens, device=device),
             torch.tensor(positions, device=device),
             adapters,
-            shares,
+            adapters.shares(lambda names: beside.spans_of(indices(owner, names))),
             attend,
-            nobody,
+            torch.tensor(wanted, dtype=torch.long, device=device),
+            adapters.shares(lambda names: beside.seats_of(indices(of_wanted, names), self._fewest, device)),
         )
+
+
+def _by_adapter(texts: Sequence[_Text]) -> list[_Text]:
+    """An adapter's side by side, in the order in which they come first."""
+    first = {text.prompt.adapter: at for at, text in reversed(list(enumerate(texts)))}
+    return sorted(texts, key=lambda text: first[text.prompt.adapter])
 
 
 def _rounded(number: int, step: int) -> int:

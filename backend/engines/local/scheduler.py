@@ -8,15 +8,14 @@ read once for all its samples, and for all requests that share it.
 
 from __future__ import annotations
 
-import itertools
 import logging
 import statistics
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -41,15 +40,19 @@ from .prefixes import Prefixes
 from .prompts import Prompt
 from .resolver import Resolved
 from .rows import FixedRows, PaddedRows, can_be_fixed
-from .sampling import Seen, choose, penalised, seen_of, settings_of, uniforms
+from .sampling import seen_of, uniforms
 from .text import TextStream
+from .writing import Row, Writer, token_logps
 
 log = logging.getLogger(__name__)
 
 ROW_LIMIT = 64  # rows in the batch at one time
 WAITING_LIMIT = 256  # prompts that may wait
 PREFILL_TOKENS = 16_384  # padded prompt tokens read in one turn
-READ_BESIDE = 1_024  # prompt tokens read in one turn while rows are being written; our choice
+READ_BESIDE = 1_024  # prompt tokens read between two steps while rows are being written; our choice
+READ_TOGETHER = (
+    512  # of them in one go: each prompt's first token is there when it is read, not when all are; our choice
+)
 SCORED_LOGITS = 1 << 26  # float32 logits held at once while prompts are scored: 256 MB
 
 
@@ -63,31 +66,11 @@ class _Job(NamedTuple):
 
 
 @dataclass(eq=False)
-class _Row:
-    """One answer being written."""
-
-    ticket: Ticket
-    sample: int
-    text: TextStream
-    uniform: Iterator[float]
-    seen: Seen | None  # only where tokens that were there already are to be less likely
-    tokens: int = 0
-    unsent: list[TokenLogp] = field(default_factory=list)
-    first_token_seconds: float = 0.0
-    written: str = ""
-    has_ended: bool = False
-
-    @property
-    def is_watched(self) -> bool:
-        return self.ticket.request.is_streamed or bool(self.ticket.request.stop)
-
-
-@dataclass(eq=False)
 class _Group:
     """Rows with what the model has read of them. `last` are the tokens that were chosen but not yet read."""
 
     model: Resolved | None  # of all rows; None: each row has its own
-    rows: list[_Row]
+    rows: list[Row]
     held: FixedRows | PaddedRows | MixedRows | JoinedRows | StartedRows
     last: torch.Tensor  # (B,)
 
@@ -122,6 +105,8 @@ class Scheduler:
         self.settle()
         self._waiting: deque[_Job] = deque()
         self._groups: list[_Group] = []
+        self._read_tokens = 0  # of prompts since the last step
+        self._writer = Writer(base)
         self._errands: deque[tuple[Callable[[Collection[str]], Any], Future[Any]]] = deque()
         self._changed = threading.Condition()
         self._is_closed = False
@@ -221,6 +206,8 @@ class Scheduler:
 
     def _run(self) -> None:
         torch.set_grad_enabled(False)
+        if self._mixes:
+            self._mixed_rows().have_ready()
         while True:
             with self._changed:
                 while not (self._waiting or self._groups or self._errands or self._is_closed):
@@ -233,6 +220,9 @@ class Scheduler:
                 self._run_errand(*errand)
             if starting:
                 self._guarded(partial(self._start, starting), [job.ticket for job in starting])
+                if self._mixes and self._waiting and self._read_tokens < READ_BESIDE:
+                    continue  # a first token that is waited for comes before later ones
+            self._read_tokens = 0
             self._step_all()
         self.end_all("The engine is stopping.")
 
@@ -283,6 +273,7 @@ class Scheduler:
         running = [row.ticket.request for group in self._groups for row in group.rows]
         free = self.row_limit - len(running)
         places = max((longest_of(request) for request in running), default=0)
+        together = READ_TOGETHER if running and self._mixes else PREFILL_TOKENS
         taken: list[_Job] = []
         rest: deque[_Job] = deque()
         longest, is_full = 0, False
@@ -292,7 +283,7 @@ class Scheduler:
             longest_now, places_now = max(longest, len(job.tokens)), max(places, longest_of(request))
             rows_now = self.row_limit - free + request.n
             fits_memory = not rows_now > request.n or rows_now * places_now * self._place_bytes <= self.memory_limit
-            fits = request.n <= free and fits_memory and (not taken or longest_now * (len(taken) + 1) <= PREFILL_TOKENS)
+            fits = request.n <= free and fits_memory and (not taken or longest_now * (len(taken) + 1) <= together)
             if fits_model and fits and not is_full:
                 taken.append(job)
                 longest, places, free = longest_now, places_now, free - request.n
@@ -354,16 +345,14 @@ class Scheduler:
             for row, job in zip(logps, part, strict=True):
                 own = row[: len(job.tokens)]
                 wanted = job.ticket.request.top_logps or 0
-                listed = _token_logps(own[:-1], torch.tensor(job.tokens[1:], device=own.device), wanted)
+                listed = token_logps(own[:-1], torch.tensor(job.tokens[1:], device=own.device), wanted)
                 job.ticket.emit(PromptScores(job.prompt, [TokenLogp(job.tokens[0], None, []), *listed]))
 
     def _prefill_mixed(self, jobs: list[_Job]) -> None:
         """Read each prompt once under its own adapter; its rows join all others."""
         assert self.base.stack is not None
         group = next((group for group in self._groups if isinstance(group.held, MixedRows)), None)
-        if self._mixed is None:
-            self._mixed = MixedRows(self.base.stack, self.base.context, self.prefixes, self.fewest, self.memory_limit)
-        held = self._mixed
+        held = self._mixed_rows()
         if group is None:
             held.keep([])  # rows may be left of a batch that everyone has hung up on, or that failed
         if group is not None:
@@ -372,11 +361,23 @@ class Scheduler:
         sources = [prompts.index(_prompt_of(job)) for job in jobs for _ in range(job.ticket.request.n)]
         if not jobs:
             return
-        last, rows = held.add(prompts, sources), self._rows(jobs)
+        rows, known = self._rows(jobs), self.prefixes.found_tokens
+        logits = held.add(prompts, sources)
+        self._read_tokens += sum(len(prompt.tokens) for prompt in prompts) - (self.prefixes.found_tokens - known)
         if group is None:
-            self._groups.append(_Group(None, rows, held, last))
-        else:
-            group.last, group.rows = torch.cat([group.last, last]), group.rows + rows
+            group = _Group(None, [], held, torch.zeros(0, dtype=torch.long, device=logits.device))
+            self._groups.append(group)
+        before = len(group.rows)
+        group.rows, group.last = group.rows + rows, torch.cat([group.last, group.last.new_zeros(len(rows))])
+        group.last[before:] = self._writer.chosen(rows, logits)
+        group.keep([at for at, row in enumerate(group.rows) if not row.has_ended])
+
+    def _mixed_rows(self) -> MixedRows:
+        """Made once; it keeps its memory while there are no rows."""
+        if self._mixed is None:
+            assert self.base.stack is not None
+            self._mixed = MixedRows(self.base.stack, self.base.context, self.prefixes, self.fewest, self.memory_limit)
+        return self._mixed
 
     def _read_ahead(self, held: MixedRows, jobs: list[_Job]) -> list[_Job]:
         """Beside rows that are written a long prompt is read a part at a time, and waits on; the jobs that can begin."""
@@ -388,6 +389,7 @@ class Scheduler:
                 ready.append(job)
             else:
                 self._waiting.appendleft(job)
+                self._read_tokens = READ_BESIDE  # now those who write go on
             left = max(0, left - unread)
         return ready
 
@@ -417,15 +419,15 @@ class Scheduler:
             return StartedRows(self.base, self.known, model.digest, prompts, sources)
         return PaddedRows(self.base, prompts, sources)
 
-    def _rows(self, jobs: list[_Job]) -> list[_Row]:
+    def _rows(self, jobs: list[_Job]) -> list[Row]:
         return [self._row(job, sample) for job in jobs for sample in range(job.ticket.request.n)]
 
-    def _row(self, job: _Job, sample: int) -> _Row:
+    def _row(self, job: _Job, sample: int) -> Row:
         request = job.ticket.request
         before = self.base.before_answer(job.tokens)
         text = TextStream(self.base.tokenizer, before, request.stop)
         seen = seen_of(request.sampling, before, self.base.vocabulary, self.base.device)
-        return _Row(job.ticket, job.prompt * request.n + sample, text, uniforms(request.seed, sample), seen)
+        return Row(job.ticket, job.prompt * request.n + sample, text, uniforms(request.seed, sample), seen)
 
     def _step(self, group: _Group) -> None:
         group.keep([at for at, row in enumerate(group.rows) if not row.ticket.is_cancelled])
@@ -443,15 +445,7 @@ class Scheduler:
 
     def _advance(self, group: _Group, logits: torch.Tensor) -> None:
         """Choose each row's next token, hand it on, and let the rows go that have ended."""
-        requests = [row.ticket.request for row in group.rows]
-        settings = settings_of([request.sampling for request in requests], logits.shape[1], logits.device)
-        wished = penalised(logits, [row.seen for row in group.rows])
-        tokens = choose(wished, settings, [next(row.uniform) for row in group.rows])
-        wanted = [request.top_logps for request in requests if request.top_logps is not None]
-        listed = _token_logps(logits.log_softmax(-1), tokens, max(wanted)) if wanted else itertools.repeat(None)
-        for row, token, logp in zip(group.rows, tokens.tolist(), listed, strict=False):
-            self._hand_on(row, token, logp)
-        group.last = tokens
+        group.last = self._writer.chosen(group.rows, logits)
         group.keep([at for at, row in enumerate(group.rows) if not row.has_ended])
 
     def forget(self) -> None:
@@ -460,52 +454,7 @@ class Scheduler:
         self.known.clear()
         self._mixed = None
 
-    def _hand_on(self, row: _Row, token: int, logp: TokenLogp | None) -> None:
-        request = row.ticket.request
-        row.tokens += 1
-        if row.seen is not None:
-            row.seen.add(token)
-        if row.tokens == 1:
-            row.first_token_seconds = time.monotonic() - row.ticket.arrived
-        if logp is not None and request.top_logps is not None:
-            row.unsent.append(logp._replace(top=logp.top[: request.top_logps]))
-        text, reason = "", None
-        if token in self.base.end_tokens:
-            reason = "stop"
-        elif row.is_watched:
-            text = row.text.add(token)
-        else:
-            row.text.add_later(token)
-        if reason is None:
-            reason = "stop" if row.text.has_stopped else "length" if row.tokens >= request.max_tokens else None
-        if reason is not None:
-            text += row.text.finish()
-            reason = "stop" if row.text.has_stopped else reason
-            row.has_ended = True
-        if request.is_streamed and (text or reason):
-            self._emit(row, text, reason)
-        elif not request.is_streamed:
-            row.written += text
-            if reason:
-                self._emit(row, row.written, reason)
-
-    def _emit(self, row: _Row, text: str, reason: str | None) -> None:
-        seconds = time.monotonic() - row.ticket.arrived
-        tokens, row.unsent = row.unsent, []
-        row.ticket.emit(Piece(row.sample, text, tokens, reason, row.tokens, seconds, row.first_token_seconds))
-
 
 def _prompt_of(job: _Job) -> Prompt:
     model = job.ticket.request.model
     return Prompt(tuple(job.tokens), model.digest if model.adapter else None, model.digest)
-
-
-def _token_logps(logps: torch.Tensor, tokens: torch.Tensor, top: int) -> list[TokenLogp]:
-    """From log-probabilities (B, V) and the chosen tokens (B,) to one record per row."""
-    chosen = logps.gather(1, tokens.unsqueeze(1)).squeeze(1).tolist()
-    if top == 0:
-        return [TokenLogp(token, logp, []) for token, logp in zip(tokens.tolist(), chosen, strict=True)]
-    best = logps.topk(min(top, logps.shape[1]), -1)
-    ids, values = best.indices.tolist(), best.values.tolist()
-    tops = [list(zip(row_ids, row_values, strict=True)) for row_ids, row_values in zip(ids, values, strict=True)]
-    return [TokenLogp(token, logp, listed) for token, logp, listed in zip(tokens.tolist(), chosen, tops, strict=True)]

@@ -15,8 +15,8 @@ TEXTS = [[2, 9, 10, 11, 3, 7], [4, 7, 2, 8, 9, 13, 3], [2, 12, 3]]
 OWNERS = [0, 1, 2]  # the bare base, "policy", "second"
 
 
-def read_together(own: Any, wanted: bool = False) -> Tensor:
-    """All texts in one call, each with its own adapter; the states of all tokens, or of none."""
+def read_together(own: Any, wanted: list[int] | None = None) -> Tensor:
+    """All texts in one call, each with its own adapter; the states of all tokens, or of these places, in their order."""
     lengths = [len(text) for text in TEXTS]
     tokens = torch.tensor([token for text in TEXTS for token in text])
     positions = torch.cat([torch.arange(length) for length in lengths])
@@ -26,6 +26,9 @@ def read_together(own: Any, wanted: bool = False) -> Tensor:
     def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         if not len(query):
             return query.flatten(1)
+        if len(query) < len(key):  # of the last layer what is wanted of it; its neighbours' questions do not matter
+            query = torch.zeros(len(key), *query.shape[1:]).index_copy(0, torch.tensor(wanted), query)
+            return attend(layer, query, key, value)[wanted]
         asking = query.split(lengths)
         seen = [
             scaled_dot_product_attention(
@@ -37,11 +40,16 @@ def read_together(own: Any, wanted: bool = False) -> Tensor:
 
     adapters = own.adapters(["policy", "second"])
 
-    def whose(kind: tuple[str, ...]) -> beside.Shares:
-        return beside.seats_of([kind.index(name) if name in kind else None for name in owners], 4, tokens.device)
+    def shares(owners: list[str | None]) -> list[beside.Shares]:
+        return adapters.shares(
+            lambda kind: beside.seats_of(
+                [kind.index(name) if name in kind else None for name in owners], 4, tokens.device
+            )
+        )
 
-    nobody = torch.zeros(0, dtype=torch.long) if wanted else None
-    found: Tensor = own.read(tokens, positions, adapters, adapters.shares(whose), attend, nobody)
+    places = None if wanted is None else torch.tensor(wanted, dtype=torch.long)
+    of_wanted = None if wanted is None else shares([owners[place] for place in wanted])
+    found: Tensor = own.read(tokens, positions, adapters, shares(owners), attend, places, of_wanted)
     return found
 
 
@@ -92,7 +100,10 @@ def test_texts_of_several_adapters_are_read_in_one_call() -> None:
         expected = [by_itself(base, text, owner) for text, owner in zip(TEXTS, OWNERS, strict=True)]
         own = stack.Stack(base.backbone, base.causal.get_output_embeddings())
         torch.testing.assert_close(read_together(own), torch.cat(expected), rtol=1e-4, atol=1e-5)
-        assert read_together(own, wanted=True).shape == (0, expected[0].shape[1])
+        assert read_together(own, wanted=[]).shape == (0, expected[0].shape[1])
+        last = [len(TEXTS[0]) + len(TEXTS[1]) + len(TEXTS[2]) - 1, len(TEXTS[0]) - 1, len(TEXTS[0]) + len(TEXTS[1]) - 1]
+        found = torch.stack([expected[at][-1] for at in (2, 0, 1)])
+        torch.testing.assert_close(read_together(own, wanted=last), found, rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()

@@ -37,6 +37,18 @@ def test_a_text_sees_what_torchs_own_attention_sees() -> None:
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_the_last_token_of_a_text_sees_what_it_sees_among_all_whatever_stands_behind_it() -> None:
+    for heads, sharing, width in SHAPES:
+        query, keys, values = drawn(heads, sharing, width)
+        whole = attention.causal(query, keys, values, 0)
+        for length in (1, 64, 150, 400):
+            found = attention.last(query[length - 1], keys, values, length)
+            torch.testing.assert_close(found, whole[length - 1], rtol=1e-4, atol=1e-5)
+            places = -(-length // attention.ROOM) * attention.ROOM
+            shorter = (part[:, :places].contiguous() for part in (keys, values))
+            assert torch.equal(attention.last(query[length - 1], *shorter, length), found), "a room of its own size"
+
+
 def test_neither_a_texts_end_nor_its_known_beginning_changes_a_bit() -> None:
     for heads, sharing, width in SHAPES:
         query, keys, values = drawn(heads, sharing, width)

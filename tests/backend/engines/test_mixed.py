@@ -49,10 +49,16 @@ def text_of(draw: random.Random, length: int) -> list[int]:
     return [draw.randrange(4, 32) for _ in range(length)]
 
 
+def begun(held: MixedRows, prompt: Prompt) -> torch.Tensor:
+    """The logits of its only row's first two tokens, of which the first is 5."""
+    held.keep([])
+    return torch.cat([held.add([prompt], [0]), held.step(torch.tensor([5]))])
+
+
 def test_rows_that_come_and_go_have_the_logits_of_their_own_model() -> None:
     for base in wired.bases():
         draw, stack = random.Random(0), stack_of(base)
-        held, texts, owners, last = rows_of(stack), [], [], torch.zeros(0, dtype=torch.long)
+        held, texts, owners = rows_of(stack), [], []
         for turn in range(24):
             if turn in (0, 2, 7):  # one row; several of all adapters, two to a prompt; a long one
                 lengths = {0: (5,), 2: (2, 40, 3, 17), 7: (60,)}[turn]
@@ -60,19 +66,19 @@ def test_rows_that_come_and_go_have_the_logits_of_their_own_model() -> None:
                 adapters = [ADAPTERS[(at + turn) % 3] for at in range(len(prompts))]
                 sources = [at for at in range(len(prompts)) for _ in range(2 if turn == 2 else 1)]
                 asked = [Prompt(text, owner, str(owner)) for text, owner in zip(prompts, adapters, strict=True)]
-                last = torch.cat([last, held.add(asked, sources)])
-                texts += [prompts[at][:-1] for at in sources]
+                for at, row in zip(sources, held.add(asked, sources), strict=True):
+                    torch.testing.assert_close(row, full(base, prompts[at], adapters[at]), rtol=1e-4, atol=1e-4)
+                texts += [prompts[at] for at in sources]
                 owners += [adapters[at] for at in sources]
             if turn in (5, 9, 12):
                 kept = sorted(draw.sample(range(len(texts)), max(1, len(texts) - 3)))
                 held.keep(kept)
                 texts, owners = [texts[at] for at in kept], [owners[at] for at in kept]
-                last = last[kept]
-            texts = [[*text, int(token)] for text, token in zip(texts, last, strict=True)]
-            logits = held.step(last)
+            last = [draw.randrange(4, 32) for _ in texts]
+            texts = [[*text, token] for text, token in zip(texts, last, strict=True)]
+            logits = held.step(torch.tensor(last))
             for text, owner, row in zip(texts, owners, logits, strict=True):
                 torch.testing.assert_close(row, full(base, text, owner), rtol=1e-4, atol=1e-4)
-            last = torch.tensor([draw.randrange(4, 32) for _ in texts])
 
 
 def test_a_rows_bits_do_not_depend_on_its_company() -> None:
@@ -89,16 +95,17 @@ def test_a_rows_bits_do_not_depend_on_its_company() -> None:
                 ]
                 place = draw.randrange(company + 1)
                 prompts = [*others[:place], Prompt(text, adapter, "own"), *others[place:]]
-                last, seen = held.add(prompts, range(len(prompts))), []
-                for turn, token in enumerate([text[-1], *ahead]):
+                seen, rows = [held.add(prompts, range(len(prompts)))[place]], len(prompts)
+                for turn, token in enumerate(ahead):
+                    last = torch.tensor(text_of(draw, rows))
                     last[place] = token
                     seen.append(held.step(last)[place])
                     if turn == 4 and company > 4:  # some leave, others come
                         stay = sorted({place, *draw.sample(range(company + 1), 3)})
                         held.keep(stay)
-                        last, place = last[stay], stay.index(place)
+                        place, rows = stay.index(place), len(stay) + 6
                         newer = [Prompt(text_of(draw, 9), draw.choice(ADAPTERS), "newer") for _ in range(6)]
-                        last = torch.cat([last, held.add(newer, range(6))])
+                        held.add(newer, range(6))
                 runs.append(torch.stack(seen))
             assert all(torch.equal(run, runs[0]) for run in runs[1:]), adapter
 
@@ -110,30 +117,32 @@ def test_samples_of_a_prompt_that_is_held_once_have_the_logits_of_their_model() 
         owners = ["policy", None, "second"]
         asked = [Prompt(text, owner, str(owner)) for text, owner in zip(prompts, owners, strict=True)]
         sources = [0] * 9 + [1] * 2 + [2] * 8
-        last = held.add(asked, sources)
-        texts, owner = [prompts[at][:-1] for at in sources], [owners[at] for at in sources]
+        first = held.add(asked, sources)
+        texts, owner = [prompts[at] for at in sources], [owners[at] for at in sources]
+        for text, name, row in zip(texts, owner, first, strict=True):
+            torch.testing.assert_close(row, full(base, text, name), rtol=1e-4, atol=1e-4)
         assert held._kept.shape[4] == 64, "only the prompt of few samples takes places for each"
         for turn in range(20):
             if turn in (6, 12):  # rows leave both benches, once so many that the others move together
                 kept = sorted(draw.sample(range(len(texts)), 12 if turn == 6 else 5))
                 held.keep(kept)
-                texts, owner, last = [texts[at] for at in kept], [owner[at] for at in kept], last[kept]
+                texts, owner = [texts[at] for at in kept], [owner[at] for at in kept]
             if turn == 8:  # and another one joins
-                last = torch.cat([last, held.add([Prompt([5, 6, 7, 8], "policy", "policy")], [0] * 8)])
-                texts, owner = texts + [[5, 6, 7]] * 8, [*owner, *["policy"] * 8]
-            texts = [[*text, int(token)] for text, token in zip(texts, last, strict=True)]
-            logits = held.step(last)
+                held.add([Prompt([5, 6, 7, 8], "policy", "policy")], [0] * 8)
+                texts, owner = texts + [[5, 6, 7, 8]] * 8, [*owner, *["policy"] * 8]
+            last = [draw.randrange(4, 32) for _ in texts]
+            texts = [[*text, token] for text, token in zip(texts, last, strict=True)]
+            logits = held.step(torch.tensor(last))
             for text, name, row in zip(texts, owner, logits, strict=True):
                 torch.testing.assert_close(row, full(base, text, name), rtol=1e-4, atol=1e-4)
-            last = torch.tensor([draw.randrange(4, 32) for _ in texts])
 
 
-def test_many_samples_of_a_single_token_have_nothing_to_hold_once() -> None:
+def test_many_samples_of_a_single_token_are_held_once_too() -> None:
     for base in wired.bases()[:2]:
         held = rows_of(stack_of(base))
-        last = held.add([Prompt([7], "policy", "m"), Prompt([7, 8], "policy", "m")], [0] * 9 + [1] * 9)
-        logits = held.step(last)
-        for row, text in ((logits[4], [7]), (logits[12], [7, 8])):
+        first = held.add([Prompt([7], "policy", "m"), Prompt([7, 8], "policy", "m")], [0] * 9 + [1] * 9)
+        logits = held.step(torch.full((18,), 9))
+        for row, text in ((first[4], [7]), (first[12], [7, 8]), (logits[4], [7, 9]), (logits[12], [7, 8, 9])):
             torch.testing.assert_close(row, full(base, text, "policy"), rtol=1e-4, atol=1e-4)
 
 
@@ -149,17 +158,17 @@ def test_a_samples_bits_do_not_depend_on_its_company() -> None:
                 Prompt(text_of(draw, draw.randrange(1, 50)), draw.choice(ADAPTERS), str(n)) for n in range(company)
             ]
             sources = [*range(company), *[company] * several]
-            last, seen = held.add([*others, Prompt(text, "policy", "own")], sources), []
-            place = company + 3
-            for turn, token in enumerate([text[-1], *ahead]):
+            place, rows = company + 3, len(sources)
+            seen = [held.add([*others, Prompt(text, "policy", "own")], sources)[place]]
+            for turn, token in enumerate(ahead):
+                last = torch.tensor(text_of(draw, rows))
                 last[place] = token
                 seen.append(held.step(last)[place])
                 if turn == 4 and company:  # others leave, also of its own prompt; many come
                     stay = sorted({place, *draw.sample(range(len(sources)), 4)})
                     held.keep(stay)
-                    last, place = last[stay], stay.index(place)
-                    newer = [Prompt(text_of(draw, 9), draw.choice(ADAPTERS), "newer")]
-                    last = torch.cat([last, held.add(newer, [0] * 10)])
+                    place, rows = stay.index(place), len(stay) + 10
+                    held.add([Prompt(text_of(draw, 9), draw.choice(ADAPTERS), "newer")], [0] * 10)
             runs.append(torch.stack(seen))
         assert all(torch.equal(run, runs[0]) for run in runs[1:])
 
@@ -170,9 +179,9 @@ def test_memory_that_stays_gives_later_rows_the_same_bits() -> None:
     prompt = Prompt(text_of(draw, 21), "policy", "own")
     runs = []
     for company in (0, 5, 0):
-        last = held.add(
-            [prompt, *(Prompt(text_of(draw, 50), "second", "other") for _ in range(company))], range(company + 1)
-        )
+        others = [Prompt(text_of(draw, 50), "second", "other") for _ in range(company)]
+        held.add([prompt, *others], range(company + 1))
+        last = torch.full((company + 1,), 5)
         runs.append(torch.stack([held.step(last)[0] for _ in range(4)]))
         assert held._kept.shape[2] == mixed.RESERVED > len(held._read), "what nobody has used is not taken"
         held.keep([])
@@ -185,15 +194,28 @@ def test_memory_that_stays_gives_later_rows_the_same_bits() -> None:
     assert little._memory.nbytes == 0, "nothing stays where nothing may"
 
 
+def test_memory_for_the_first_rows_is_taken_before_anybody_asks() -> None:
+    stack, text = stack_of(wired.bases()[0]), text_of(random.Random(9), 30)
+    held, little = (MixedRows(stack, 96, Prefixes(0), fewest_rows(stack), most_bytes=most) for most in (10**9, 100))
+    for rows in (held, little):
+        rows.have_ready()
+    assert held._memory.nbytes >= held._memory.bytes(mixed.READY_ROWS, 128) and little._memory.nbytes == 0
+    before = held._memory._regions.data_ptr()
+    held.add([Prompt(text, None, "m")], [0])
+    held.step(torch.tensor([5]))
+    assert held._memory._regions.data_ptr() == before, "the first rows take no more"
+
+
 def test_rows_move_to_empty_slots_when_many_have_left() -> None:
     base, draw = wired.bases()[0], random.Random(7)
     held = rows_of(stack_of(base), fewest=4)
     texts = [text_of(draw, 9) for _ in range(16)]
-    last = held.add([Prompt(text, None, str(at)) for at, text in enumerate(texts)], range(16))
+    held.add([Prompt(text, None, str(at)) for at, text in enumerate(texts)], range(16))
     held.keep([2, 9, 12, 15])
     assert len(held._read) == 4 and sorted(held._slots) == [0, 1, 2, 3]
-    for at, row in zip([2, 9, 12, 15], held.step(last[[2, 9, 12, 15]]), strict=True):
-        torch.testing.assert_close(row, full(base, texts[at], None), rtol=1e-4, atol=1e-4)
+    for at, row in zip([2, 9, 12, 15], held.step(torch.tensor([4, 5, 6, 7])), strict=True):
+        text = [*texts[at], {2: 4, 9: 5, 12: 6, 15: 7}[at]]
+        torch.testing.assert_close(row, full(base, text, None), rtol=1e-4, atol=1e-4)
 
 
 def test_adapters_of_unlike_rank_share_steps_and_change_no_bit_of_each_other() -> None:
@@ -204,12 +226,14 @@ def test_adapters_of_unlike_rank_share_steps_and_change_no_bit_of_each_other() -
     stack, draw = stack_of(base), random.Random(8)
     texts = {name: text_of(draw, 11) for name in ("policy", "wide", "second")}
     together, alone = rows_of(stack), rows_of(stack)
-    last = together.add([Prompt(text, name, name) for name, text in texts.items()], range(3))
+    first = together.add([Prompt(text, name, name) for name, text in texts.items()], range(3))
     assert [kind.names for kind in together._made_ready(16).adapters.kinds] == [("policy", "second"), ("wide",)]
-    logits = together.step(last)
-    for row, (name, text) in zip(logits, texts.items(), strict=True):
+    logits = together.step(torch.tensor([5, 5, 5]))
+    for row, later, (name, text) in zip(first, logits, texts.items(), strict=True):
         torch.testing.assert_close(row, full(base, text, name), rtol=1e-4, atol=1e-4)
-    assert torch.equal(alone.step(alone.add([Prompt(texts["wide"], "wide", "wide")], [0]))[0], logits[1])
+        torch.testing.assert_close(later, full(base, [*text, 5], name), rtol=1e-4, atol=1e-4)
+    assert torch.equal(alone.add([Prompt(texts["wide"], "wide", "wide")], [0])[0], first[1])
+    assert torch.equal(alone.step(torch.tensor([5]))[0], logits[1])
 
 
 def test_adapters_stay_prepared_while_they_are_in_memory() -> None:
@@ -231,15 +255,9 @@ def test_what_is_known_of_a_prompt_changes_no_bit() -> None:
         texts = [[*shared, *text_of(draw, 9)], [*shared, *text_of(draw, 2)], shared[:33], [*shared, 7]]
         for adapter in ADAPTERS:
             fresh = [rows_of(stack) for _ in texts]
-            expected = [
-                held.step(held.add([Prompt(text, adapter, "m")], [0]))[0]
-                for held, text in zip(fresh, texts, strict=True)
-            ]
+            expected = [begun(held, Prompt(text, adapter, "m")) for held, text in zip(fresh, texts, strict=True)]
             held = rows_of(stack)
-            known = [
-                held.step(held.add([Prompt(text, adapter, "m")], [0]))[-1] if not held.keep([]) else None
-                for text in texts
-            ]
+            known = [begun(held, Prompt(text, adapter, "m")) for text in texts]
             assert held._prefixes.found_tokens == 64 + 32 + 64
             assert all(torch.equal(a, b) for a, b in zip(known, expected, strict=True))
 
@@ -252,7 +270,7 @@ def test_a_long_prompt_can_be_read_in_parts() -> None:
     assert parts.unread(prompt) == 89
     assert parts.read_part(prompt, 40) and parts.unread(prompt) == 89 - 32
     assert parts.read_part(prompt, 40) and parts.unread(prompt) == 89 - 64
-    found, expected = (held.step(held.add([prompt], [0])) for held in (parts, whole))
+    found, expected = (begun(held, prompt) for held in (parts, whole))
     assert torch.equal(found, expected)
     assert not rows_of(stack, limit=0).read_part(prompt, 40), "nothing is kept, so nothing is gained"
 
@@ -260,9 +278,9 @@ def test_a_long_prompt_can_be_read_in_parts() -> None:
 def test_a_place_beyond_the_context_is_the_last_one() -> None:
     base = wired.bases()[0]
     held = MixedRows(stack_of(base), 4, Prefixes(0), 2)
-    last = held.add([Prompt([4, 5, 6], None, "m")], [0])
+    assert bool(torch.isfinite(held.add([Prompt([4, 5, 6], None, "m")], [0])).all())
     for _ in range(4):
-        assert bool(torch.isfinite(held.step(last)).all())
+        assert bool(torch.isfinite(held.step(torch.tensor([5]))).all())
 
 
 def test_the_fewest_rows_are_those_whose_products_agree(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -357,6 +357,33 @@ def test_a_long_prompt_is_read_in_parts_beside_rows_that_are_written(
     scheduler.close()
 
 
+def test_the_first_token_is_there_when_its_prompt_is_read(load: Callable[[], Base], monkeypatch: pytest.MonkeyPatch):
+    scheduler, happened = Scheduler(load()), []
+    step, add = scheduler._step, MixedRows.add
+    monkeypatch.setattr(MixedRows, "add", lambda self, *given: (happened.append("read"), add(self, *given))[1])
+    Asked(scheduler, request(scheduler.base, [5, 6, 7], n=3, max_tokens=1)).texts()
+    wait_until(lambda: not scheduler._groups)
+    assert happened == ["read"]
+    gate, waits = threading.Event(), threading.Event()
+
+    def noted(group: object) -> None:
+        waits.set()
+        gate.wait(20)
+        happened.append("step")
+        step(group)  # type: ignore[arg-type]
+
+    scheduler._step = noted  # type: ignore[method-assign, assignment]
+    monkeypatch.setattr("backend.engines.local.scheduler.READ_TOGETHER", 6)
+    first = Asked(scheduler, request(scheduler.base, [5, 6, 7], max_tokens=4))
+    assert waits.wait(20)
+    later = [Asked(scheduler, request(scheduler.base, [8, 9, at, 11], max_tokens=4)) for at in range(3)]
+    gate.set()
+    for asked in (first, *later):
+        asked.texts()
+    assert happened[:7] == ["read", "read", "step", "read", "read", "read", "step"], "prompts one after another"
+    scheduler.close()
+
+
 def test_nothing_is_switched_for_rows_that_share_steps(load: Callable[[], Base], monkeypatch: pytest.MonkeyPatch):
     scheduler, scopes = Scheduler(load()), []
     scope = scheduler.base.scope

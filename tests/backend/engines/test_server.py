@@ -297,7 +297,7 @@ def test_a_chinese_stream_never_holds_half_a_character(client: EngineClient, eng
 
         return torch.tensor([next(script)])
 
-    monkeypatch.setattr("backend.engines.local.scheduler.choose", scripted)
+    monkeypatch.setattr("backend.engines.local.writing.choose", scripted)
     pieces = list(client.stream([{"role": "user", "content": "天气"}], model="base", max_tokens=100))
     assert not any("\ufffd" in piece.text for piece in pieces)
     assert len(pieces) > 10
