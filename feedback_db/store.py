@@ -6,10 +6,11 @@ import json
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from functools import cache
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 
@@ -24,6 +25,7 @@ BusyOrFull = (
 )  # locked too long, disk full, I/O error: nothing was saved, the same may be tried again
 T = TypeVar("T")
 APPLICATION_ID = 0x57485354  # "WHST"
+KEPT_AS_JSON = (dict, tuple, list)
 BATCH = 64  # acts that share one fsync; more only lengthens the wait of the last
 
 
@@ -39,9 +41,12 @@ def unix_microseconds() -> int:
     return time.time_ns() // 1000
 
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
 def as_json(value: Any) -> str:
     """Canonical JSON: sorted keys, no escapes for Chinese (search would not find them), no NaN."""
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return _CANONICAL.encode(value)
 
 
 class Store:
@@ -148,7 +153,7 @@ class Store:
         Acts that wait together share one fsync. An act that raises is undone alone and its error is raised here; when
         the commit itself fails, every act of the batch gets that error. An act must do nothing slow.
         """
-        if self.db.conn.in_transaction:
+        if hasattr(self._local, "db") and self._local.db.conn.in_transaction:  # a thread that only waits opens no file
             return act()
         done = threading.Event()
         waiting = self.hand_over(act, done.set)
@@ -221,12 +226,8 @@ class Store:
         if getattr(record, "created_at", None) == 0:
             record = replace(record, created_at=self.now())  # type: ignore[type-var]
         row = as_row(record)
-        names = ",".join(f'"{name}"' for name in row)
-        marks = ",".join("?" * len(row))
         with self.write() as db:
-            cursor = db.conn.execute(
-                f"insert into {TABLES[type(record)]} ({names}) values ({marks})", tuple(row.values())
-            )
+            cursor = db.conn.execute(_insertion(cast(Any, type(record)), tuple(row)), tuple(row.values()))
         return replace(record, id=cursor.lastrowid)  # type: ignore[type-var]
 
     def get(self, kind: type[T], id: int) -> T:
@@ -245,8 +246,11 @@ class Store:
         limit: int = -1,
     ) -> list[T]:
         """Records of one kind; ``where`` and ``order_by`` are written by feedback_db, never by a user."""
-        sql = f"select * from {TABLES[kind]} where {where} order by {order_by} limit {limit:d}"
-        return [as_record(kind, row) for row in self.rows(sql, args)]
+        cursor = self.db.conn.execute(
+            f"select * from {TABLES[kind]} where {where} order by {order_by} limit {limit:d}", args
+        )
+        places = _places(cast(Any, kind), tuple(column[0] for column in cursor.description))
+        return [_record(kind, places, row) for row in cursor.fetchall()]
 
     def rows(self, sql: str, args: list[Any] | tuple[Any, ...] | dict[str, Any] = ()) -> list[dict[str, Any]]:
         """The rows of a query, fetched whole: a half-read cursor would pin the write-ahead log."""
@@ -281,7 +285,7 @@ class _Column(NamedTuple):
 
     name: str
     is_generated: bool
-    decode: Callable[[Any], Any]
+    decode: Callable[[Any], Any] | None
 
 
 @cache
@@ -296,19 +300,48 @@ def as_row(record: Any) -> dict[str, Any]:
         value = getattr(record, name)
         if is_generated or (name == "id" and value is None):
             continue
-        row[name] = as_json(value) if isinstance(value, dict | tuple | list) else value
+        row[name] = as_json(value) if isinstance(value, KEPT_AS_JSON) else value
     return row
 
 
+@cache
+def _insertion(kind: Any, names: tuple[str, ...]) -> str:
+    listed = ",".join(f'"{name}"' for name in names)
+    return f"insert into {TABLES[kind]} ({listed}) values ({','.join('?' * len(names))})"
+
+
 def as_record(kind: type[T], row: dict[str, Any]) -> T:
-    return kind(
-        **{name: None if row[name] is None else decode(row[name]) for name, _, decode in _columns(cast(Any, kind))}
-    )
+    return _record(kind, _places(cast(Any, kind), tuple(row)), tuple(row.values()))
 
 
-def _decoder(type_name: str) -> Callable[[Any], Any]:
+class _Places(NamedTuple):
+    """Where the fields of a record stand in a row, and which of them are decoded."""
+
+    names: tuple[str, ...]
+    taken: Callable[[Sequence[Any]], tuple[Any, ...]]
+    decoded: tuple[tuple[str, Callable[[Any], Any]], ...]
+
+
+@cache
+def _places(kind: Any, in_row: tuple[str, ...]) -> _Places:
+    columns = _columns(kind)
+    taken = itemgetter(*(in_row.index(column.name) for column in columns))
+    decoded = tuple((column.name, column.decode) for column in columns if column.decode)
+    return _Places(tuple(column.name for column in columns), taken, decoded)
+
+
+def _record(kind: type[T], places: _Places, row: Sequence[Any]) -> T:
+    values = dict(zip(places.names, places.taken(row), strict=True))
+    for name, decode in places.decoded:
+        if values[name] is not None:
+            values[name] = decode(values[name])
+    return kind(**values)
+
+
+def _decoder(type_name: str) -> Callable[[Any], Any] | None:
+    """None where the value stays as the database gives it."""
     if type_name.startswith("tuple"):
         return lambda raw: tuple(json.loads(raw))
     if type_name.startswith("dict"):
         return json.loads
-    return bool if type_name == "bool" else lambda raw: raw
+    return bool if type_name == "bool" else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from backend.problem import Problem
@@ -47,10 +47,12 @@ class Form:
     reveal_holdout: float = 0.3  # of comparisons and people nothing is told, to see what telling does
 
 
+NAMES = tuple(f.name for f in fields(Form))
+
+
 def parse(stored: Mapping[str, Any]) -> Form:
     """The form of a project as it is stored; what is not named is as above. Raises BadForm."""
-    known = {f.name for f in fields(Form)}
-    given = {name: value for name, value in stored.items() if name in known}
+    given = {name: value for name, value in stored.items() if name in NAMES}
     for name in ("aspects", "flags", "span_tags"):
         if name in given:
             given[name] = tuple(str(one).strip() for one in given[name])
@@ -69,7 +71,7 @@ def parse(stored: Mapping[str, Any]) -> Form:
 
 def stored(form: Form) -> dict[str, Any]:
     """What the database keeps of a form."""
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(form).items()}
+    return {name: list(value) if isinstance(value := getattr(form, name), tuple) else value for name in NAMES}
 
 
 def _check_names(field: str, names: tuple[str, ...]) -> None:
