@@ -6,16 +6,17 @@ import gzip
 import logging
 import re
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from functools import cache, lru_cache, partial
 from http.cookies import CookieError, SimpleCookie
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
 
 import orjson
-from starlette.concurrency import run_in_threadpool
 
 from backend import signing_in
 from backend.access import has_role
+from feedback_db.people import Session
 from feedback_db.types import Person
 from ui.context import Ui
 from ui.shell import Frame, Shell
@@ -101,9 +102,18 @@ class Gate:
     """Pure ASGI: it counts bytes before anybody parses them, and leaves event streams unbuffered."""
 
     def __init__(
-        self, app: Any, *, ui: Ui, shell: Shell, areas: dict[str, str], pages: list[str], clock: Callable[[], float]
+        self,
+        app: Any,
+        *,
+        routes: list[Any],
+        ui: Ui,
+        shell: Shell,
+        areas: dict[str, str],
+        pages: list[str],
+        clock: Callable[[], float],
     ):
         self.app = app
+        self.routes = routes  # all that stands behind the gate, for whoever wants to see that it is guarded
         self.ui, self.shell, self.areas, self.pages = ui, shell, areas, pages
         self.secure = ui.settings.behind_proxy
         self.cookie_name = cookie_name(self.secure)
@@ -186,9 +196,16 @@ class Gate:
         found = signing_in.session(self.ui.store, token)
         if found is None or token is None:
             return None
-        if signing_in.is_due(self.ui.store, found):
-            await run_in_threadpool(signing_in.stay, self.ui.store, token, found)
+        if signing_in.is_due(self.ui.store, found):  # nobody waits for it: it moves a limit of hours
+            self.ui.store.hand_over(partial(self._stay, token, found), _nobody_waits)
         return found.person
+
+    def _stay(self, token: str, found: Session) -> None:
+        try:
+            signing_in.stay(self.ui.store, token, found)
+        except Exception:
+            log.exception("The idle limit of a session could not be moved")
+            raise
 
     async def _ask_to_sign_in(self, asked: Asked, reply: _Reply) -> None:
         if not asked.wants_page:
@@ -303,20 +320,9 @@ class _Reply:
         kept = [pair for pair in message["headers"] if pair[0] not in ours]
         await self.send({**message, "headers": [*kept, *ours.items()]})
 
-    def _headers(self, status: int) -> dict[bytes, bytes]:
-        ours = {
-            b"content-security-policy": (AREA_POLICY if self.in_area else STRICT_POLICY).encode(),
-            b"x-content-type-options": b"nosniff",
-            b"x-frame-options": b"DENY",
-            b"referrer-policy": b"same-origin",
-            b"cross-origin-opener-policy": b"same-origin",
-            b"cross-origin-resource-policy": b"same-origin",
-        }
-        keep = status == 200 and KEEP.match(self.asked.path)
-        ours[b"cache-control"] = b"public, max-age=31536000, immutable" if keep else b"no-store"
-        if self.gate.secure:
-            ours[b"strict-transport-security"] = b"max-age=31536000"
-        return ours
+    def _headers(self, status: int) -> Mapping[bytes, bytes]:
+        keep = status == 200 and KEEP.match(self.asked.path) is not None
+        return _our_headers(self.in_area, keep, self.gate.secure)
 
     # ---- replies of the gate itself
 
@@ -348,6 +354,25 @@ class _Reply:
 KEY_IN_PATH = re.compile(r"/invite/.*")
 
 
+@cache
+def _our_headers(in_area: bool, keep: bool, secure: bool) -> Mapping[bytes, bytes]:
+    """What every reply carries; whoever gets it does not change it."""
+    return {
+        b"content-security-policy": (AREA_POLICY if in_area else STRICT_POLICY).encode(),
+        b"x-content-type-options": b"nosniff",
+        b"x-frame-options": b"DENY",
+        b"referrer-policy": b"same-origin",
+        b"cross-origin-opener-policy": b"same-origin",
+        b"cross-origin-resource-policy": b"same-origin",
+        b"cache-control": b"public, max-age=31536000, immutable" if keep else b"no-store",
+        **({b"strict-transport-security": b"max-age=31536000"} if secure else {}),
+    }
+
+
+def _nobody_waits() -> None:
+    """What is called when the outcome of a hand-over is known and nobody asked for it."""
+
+
 def cookie_name(secure: bool) -> str:
     return "__Host-whetstone" if secure else "whetstone"  # browsers take the prefix over https only
 
@@ -370,6 +395,11 @@ def _cookies(header: str) -> dict[str, str]:
     """The first value of each cookie; a broken one loses only itself."""
     found: dict[str, str] = {}
     for part in header.split(";"):
+        if '"' not in part:  # nearly all; SimpleCookie takes longer than a query
+            name, equals, value = part.strip().partition("=")
+            if equals:
+                found.setdefault(name.rstrip(), value.lstrip())
+            continue
         try:
             for name, morsel in SimpleCookie(part.strip()).items():
                 found.setdefault(name, morsel.value)
@@ -378,6 +408,7 @@ def _cookies(header: str) -> dict[str, str]:
     return found
 
 
+@lru_cache(maxsize=64)
 def _without_port(host: str) -> str:
     return (urlsplit(f"//{host}").hostname or "") if re.fullmatch(r"[\w.\-\[\]:]+", host) else ""
 

@@ -7,9 +7,9 @@ import socket
 from collections.abc import Callable
 
 import uvicorn
-from fastapi import FastAPI
 
 from backend.settings import Settings
+from ui.gate import Gate
 
 
 class _Server(uvicorn.Server):
@@ -27,7 +27,7 @@ class _Server(uvicorn.Server):
             self._started()
 
 
-def answer(pages: FastAPI, settings: Settings, started: Callable[[], None]) -> None:
+def answer(pages: Gate, settings: Settings, started: Callable[[], None]) -> None:
     """Serve until a signal ends it."""
     config = uvicorn.Config(
         pages,
