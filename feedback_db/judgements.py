@@ -8,11 +8,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import Any, NamedTuple
 
 from . import queue
-from .store import Store, as_json
+from .store import Store, as_json, changed
 from .types import Assignment, Case, Guideline, Judgement, Message, Project
 
 DAY = 86_400_000_000
@@ -72,7 +72,7 @@ def head(store: Store, assignment: Assignment) -> Judgement | None:
 
 def add(store: Store, judgement: Judgement) -> Judgement:
     """Append a judgement and make it the head of its assignment; the schema's triggers count it."""
-    judgement = store.add(replace(judgement, row_hash=row_hash(judgement)))
+    judgement = store.add(changed(judgement, row_hash=row_hash(judgement)))
     submitted = judgement.act != "retract"
     store.db.conn.execute(
         "update assignments set state = ?, head_judgement_id = ?,"

@@ -15,7 +15,7 @@ from dataclasses import replace
 from functools import cache
 from typing import Any, NamedTuple
 
-from .store import Store
+from .store import Store, changed
 from .types import Assignment, Comparison, Project
 
 MINUTE = 60_000_000
@@ -85,7 +85,7 @@ def lease_next(store: Store, person_id: int, project: Project, now: int, draw: D
     """This person's live lease, or a new one on a comparison they have not judged; None when there is none."""
     live = live_leases(store, person_id, project, now)
     if live:
-        return _renew(store, replace(live[0], is_ahead=False), project, now)
+        return _renew(store, changed(live[0], is_ahead=False), project, now)
     return _new_lease(store, person_id, project, now, draw, is_ahead=False)
 
 
@@ -341,7 +341,7 @@ def _renew(store: Store, assignment: Assignment, project: Project, now: int) -> 
 def _set(store: Store, assignment: Assignment, **values: Any) -> Assignment:
     names = ",".join(f"{name} = ?" for name in values)
     store.db.conn.execute(f"update assignments set {names} where id = ?", [*values.values(), assignment.id])
-    return replace(assignment, **values)
+    return changed(assignment, **values)
 
 
 def give_back_expired(store: Store, now: int) -> None:

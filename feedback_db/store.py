@@ -6,11 +6,10 @@ import json
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import fields, replace
+from dataclasses import fields
 from functools import cache
-from operator import itemgetter
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 
@@ -72,9 +71,11 @@ class Store:
     @property
     def db(self) -> Database:
         """This thread's connection."""
-        if not hasattr(self._local, "db"):
+        try:
+            return cast(Database, self._local.db)
+        except AttributeError:
             self._local.db = Database(self._open())
-        return self._local.db
+            return self._local.db
 
     def _open(self) -> sqlite3.Connection:
         conn = sqlite3.connect(self.path, timeout=30, isolation_level=None, check_same_thread=False)
@@ -224,11 +225,11 @@ class Store:
     def add(self, record: T) -> T:
         """Insert a record; returns a copy with its id (and created_at, when it was 0)."""
         if getattr(record, "created_at", None) == 0:
-            record = replace(record, created_at=self.now())  # type: ignore[type-var]
+            record = changed(record, created_at=self.now())
         row = as_row(record)
         with self.write() as db:
             cursor = db.conn.execute(_insertion(cast(Any, type(record)), tuple(row)), tuple(row.values()))
-        return replace(record, id=cursor.lastrowid)  # type: ignore[type-var]
+        return changed(record, id=cursor.lastrowid)
 
     def get(self, kind: type[T], id: int) -> T:
         """The record with this id. Raises NotFound."""
@@ -246,11 +247,9 @@ class Store:
         limit: int = -1,
     ) -> list[T]:
         """Records of one kind; ``where`` and ``order_by`` are written by feedback_db, never by a user."""
-        cursor = self.db.conn.execute(
-            f"select * from {TABLES[kind]} where {where} order by {order_by} limit {limit:d}", args
-        )
-        places = _places(cast(Any, kind), tuple(column[0] for column in cursor.description))
-        return [_record(kind, places, row) for row in cursor.fetchall()]
+        chosen, names = _selection(cast(Any, kind))
+        found = self.db.conn.execute(f"{chosen} where {where} order by {order_by} limit {limit:d}", args)
+        return [_record(kind, dict(zip(names, row, strict=True))) for row in found.fetchall()]
 
     def rows(self, sql: str, args: list[Any] | tuple[Any, ...] | dict[str, Any] = ()) -> list[dict[str, Any]]:
         """The rows of a query, fetched whole: a half-read cursor would pin the write-ahead log."""
@@ -295,9 +294,9 @@ def _columns(kind: Any) -> tuple[_Column, ...]:
 
 
 def as_row(record: Any) -> dict[str, Any]:
-    row = {}
+    row, values = {}, vars(record)
     for name, is_generated, _ in _columns(cast(Any, type(record))):
-        value = getattr(record, name)
+        value = values[name]
         if is_generated or (name == "id" and value is None):
             continue
         row[name] = as_json(value) if isinstance(value, KEPT_AS_JSON) else value
@@ -310,32 +309,35 @@ def _insertion(kind: Any, names: tuple[str, ...]) -> str:
     return f"insert into {TABLES[kind]} ({listed}) values ({','.join('?' * len(names))})"
 
 
-def as_record(kind: type[T], row: dict[str, Any]) -> T:
-    return _record(kind, _places(cast(Any, kind), tuple(row)), tuple(row.values()))
-
-
-class _Places(NamedTuple):
-    """Where the fields of a record stand in a row, and which of them are decoded."""
-
-    names: tuple[str, ...]
-    taken: Callable[[Sequence[Any]], tuple[Any, ...]]
-    decoded: tuple[tuple[str, Callable[[Any], Any]], ...]
+def changed(record: T, **values: Any) -> T:
+    """``dataclasses.replace`` for records, which have nothing to check when they are made; a tenth of its time."""
+    made = object.__new__(type(record))
+    vars(made).update(vars(record), **values)
+    return made
 
 
 @cache
-def _places(kind: Any, in_row: tuple[str, ...]) -> _Places:
-    columns = _columns(kind)
-    taken = itemgetter(*(in_row.index(column.name) for column in columns))
-    decoded = tuple((column.name, column.decode) for column in columns if column.decode)
-    return _Places(tuple(column.name for column in columns), taken, decoded)
+def _selection(kind: Any) -> tuple[str, tuple[str, ...]]:
+    """The beginning of a query for records, and the fields in its order."""
+    names = tuple(column.name for column in _columns(kind))
+    listed = ",".join(f'"{name}"' for name in names)
+    return f"select {listed} from {TABLES[kind]}", names
 
 
-def _record(kind: type[T], places: _Places, row: Sequence[Any]) -> T:
-    values = dict(zip(places.names, places.taken(row), strict=True))
-    for name, decode in places.decoded:
+def as_record(kind: type[T], row: dict[str, Any]) -> T:
+    return _record(kind, {column.name: row[column.name] for column in _columns(cast(Any, kind))})
+
+
+def _record(kind: type[T], values: dict[str, Any]) -> T:
+    for name, decode in _decoded(cast(Any, kind)):
         if values[name] is not None:
             values[name] = decode(values[name])
     return kind(**values)
+
+
+@cache
+def _decoded(kind: Any) -> tuple[tuple[str, Callable[[Any], Any]], ...]:
+    return tuple((column.name, column.decode) for column in _columns(kind) if column.decode)
 
 
 def _decoder(type_name: str) -> Callable[[Any], Any] | None:

@@ -22,6 +22,9 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         gc.collect()
+        gc.set_threshold(
+            20_000, 20, 20
+        )  # records come and go by reference count; looking for rings after every seventh judgement finds none
         gc.freeze()  # what is here now stays; walking through all of Gradio's objects again and again would hold up everybody
         if self.started:
             self._started()
