@@ -136,7 +136,7 @@ class Gate:
             self._check_host(asked)
             self._check_origin(asked)
             limit = UPLOAD_LIMIT if UPLOAD.match(asked.path) else BODY_LIMIT
-            _check_length(asked, limit)
+            self._check_length(asked, limit)
             if CLOSED.match(asked.path):
                 raise Refused(404, self.ui.text("gate.not_found", asked.frame.lang))
             person = await self._person(asked)
@@ -178,18 +178,24 @@ class Gate:
     def _check_host(self, asked: Asked) -> None:
         host = asked.headers.get("host", "").lower()
         if host not in self.hosts and _without_port(host) not in self.hosts:
-            raise Refused(
-                421, "This server does not answer to that host name. Add it to allowed_hosts in the settings."
-            )
+            raise Refused(421, self.ui.text("gate.host", asked.frame.lang))
 
     def _check_origin(self, asked: Asked) -> None:
         origin = asked.headers.get("origin")
         ours = f"{'https' if self.secure else 'http'}://{asked.headers.get('host', '').lower()}"
         if origin is not None and origin.lower() != ours:
-            raise Refused(403, "This request comes from another site.")
+            raise Refused(403, self.ui.text("gate.other_site", asked.frame.lang))
         site = asked.headers.get("sec-fetch-site", "none")
         if asked.method not in ("GET", "HEAD", "OPTIONS") and site not in ("same-origin", "none"):
-            raise Refused(403, "This request comes from another site.")
+            raise Refused(403, self.ui.text("gate.other_site", asked.frame.lang))
+
+    def _check_length(self, asked: Asked, limit: int) -> None:
+        length = asked.headers.get("content-length", "0")
+        if not length.isdigit() or int(length) > limit:
+            raise self.too_large(asked, limit)
+
+    def too_large(self, asked: Asked, limit: int) -> Refused:
+        return Refused(413, self.ui.text("gate.too_large", asked.frame.lang, most=limit // 1_000_000))
 
     async def _person(self, asked: Asked) -> Person | None:
         token = asked.cookies.get(self.cookie_name)
@@ -244,12 +250,12 @@ class Gate:
             await self.app(scope, receive, reply)
             return
         if JOIN.search(asked.path) and (wait := self.joins.wait_seconds(person.id)):
-            raise Refused(429, f"Too many requests. Try again in {wait} seconds.", wait)
+            raise Refused(429, self.ui.text("gate.too_often", asked.frame.lang, wait=wait), wait)
         if not HELD_OPEN.search(asked.path):
             await self.app(scope, receive, reply)
             return
         if self.held_open[person.id] >= HELD_OPEN_MOST:
-            raise Refused(429, "Too many open pages. Close some tabs and reload.", 10)
+            raise Refused(429, self.ui.text("gate.too_many_pages", asked.frame.lang), 10)
         self.held_open[person.id] += 1
         try:
             await self.app(scope, receive, reply)
@@ -269,7 +275,7 @@ class _Counted:
             self.seen += len(message.get("body", b""))
             if self.seen > self.limit:
                 self.reply.too_large = True  # whatever the app makes of the error, the browser gets 413
-                raise _too_large(self.limit)
+                raise self.reply.gate.too_large(self.reply.asked, self.limit)
         return message
 
 
@@ -287,7 +293,7 @@ class _Reply:
 
     async def __call__(self, message: MutableMapping[str, Any]) -> None:
         if self.too_large and not self.started:
-            raise _too_large(BODY_LIMIT)
+            raise self.gate.too_large(self.asked, BODY_LIMIT)
         if message["type"] == "http.response.start":
             headers = [(name.lower(), value) for name, value in message["headers"]]
             kind = dict(headers).get(b"content-type", b"")
@@ -379,16 +385,6 @@ def cookie_name(secure: bool) -> str:
 
 def is_loopback(host: str) -> bool:
     return host in LOOPBACK
-
-
-def _check_length(asked: Asked, limit: int) -> None:
-    length = asked.headers.get("content-length", "0")
-    if not length.isdigit() or int(length) > limit:
-        raise _too_large(limit)
-
-
-def _too_large(limit: int) -> Refused:
-    return Refused(413, f"This is too large; at most {limit // 1_000_000} MB are taken.")
 
 
 def _cookies(header: str) -> dict[str, str]:

@@ -59,13 +59,14 @@ def parse(stored: Mapping[str, Any]) -> Form:
             _check_names(name, given[name])
     form = Form(**given)
     if form.steps not in STEPS:
-        raise BadForm(f"A pair has {', '.join(map(str, STEPS))} steps, not {form.steps}.", "bad_steps")
+        known = ", ".join(map(str, STEPS))
+        raise BadForm(f"A pair has {known} steps, not {form.steps}.", "bad_steps", known=known, steps=form.steps)
     if form.rationale not in ("off", "optional", "required"):
         raise BadForm("The rationale is off, optional or required.", "bad_rationale")
     if form.reveal not in ("off", "margin", "others") or not 0 <= form.reveal_holdout <= 1:
         raise BadForm("Off, margin or others is revealed, and held back for a share of 0 to 1.", "bad_reveal")
     if not set(form.flags) <= set(FLAGS):
-        raise BadForm(f"Known flags are {', '.join(FLAGS)}.", "bad_flags")
+        raise BadForm(f"Known flags are {', '.join(FLAGS)}.", "bad_flags", known=", ".join(FLAGS))
     return form
 
 
