@@ -76,7 +76,12 @@ def import_file(store: Store, person: Person, path: Path | str, *, format: str, 
 
 def _read(path: Path, format: str) -> Parsed | Texts:
     if format not in READERS:
-        raise ImportProblem(f'There is no format "{format}". There are: {", ".join(FORMATS)}.', "no_format")
+        raise ImportProblem(
+            f'There is no format "{format}". There are: {", ".join(FORMATS)}.',
+            "no_format",
+            format=format,
+            known=", ".join(FORMATS),
+        )
     try:
         parsed = READERS[format](path)
     except FileProblem as problem:

@@ -94,7 +94,8 @@ def skip(store: Store, person: Person, assignment_id: int, reason: str = "") -> 
     """Leave a comparison to others; it does not come back to this person."""
     require(person, "label")
     if reason not in SKIP_REASONS:
-        raise LabellingProblem(f"Unknown reason. Known are: {', '.join(SKIP_REASONS[1:])}.", "bad_reason", 422)
+        known = ", ".join(SKIP_REASONS[1:])
+        raise LabellingProblem(f"Unknown reason. Known are: {known}.", "bad_reason", 422, known=known)
     draw = _draw()
 
     def act() -> tuple[Project, Assignment | None]:

@@ -1,4 +1,4 @@
-"""Labelling beside Label Studio: real servers, clients over HTTP, the whole loop of next and save, every judgement synced.
+"""Labelling beside Label Studio and Potato: real servers, clients over HTTP, the whole loop of next and save, every judgement synced.
 
 Both sides get the same pairs and overlap 1. Ours runs as ``app.py`` does, with synchronous=FULL; the limit on how fast one
 person may judge is lifted, since a client of this measurement stands for many people. Afterwards what was acknowledged is
@@ -6,6 +6,7 @@ compared with what is stored.
 """
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -18,7 +19,7 @@ from typing import Any
 
 from backend import signing_in
 from backend.prompts.digest import digest_of
-from bench import label_studio, report, start
+from bench import label_studio, potato, report, start
 from feedback_db import Store, comparisons, people
 from feedback_db.types import Case, Comparison, Completion, Model, Person, Project, Prompt, Sampling
 
@@ -26,6 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CLIENTS = (1, 16, 100)
 PAIRS_PER_SECOND = 1_400  # more than anybody gets through
 PEER_PAIRS = 4_000
+POTATO_CLIENTS = (1, 16)
 CROWD, CROWD_PER_SECOND = 200, 50.0
 WORDS = "the answer is short clear kind wrong long helpful order parcel refund station water table green small".split()
 REACH_PER_SECOND = {1: 200.0, 16: 600.0, 100: 600.0}
@@ -60,6 +62,7 @@ def measure(quick: bool) -> report.Found:
     with tempfile.TemporaryDirectory() as folder:
         ours = [_ours(Path(folder) / str(n), n, seconds) for n in CLIENTS]
     theirs = label_studio.measure(CLIENTS, seconds, PEER_PAIRS, texts, ask)
+    others = potato.measure(POTATO_CLIENTS, seconds, PEER_PAIRS, texts, ask)
     rows: list[report.Row | report.Difference] = []
     for run in ours:
         limit = REACH_PER_SECOND[run.clients]
@@ -75,13 +78,20 @@ def measure(quick: bool) -> report.Found:
                 f"errors, lost, doubled, {run.clients} clients", "none", faults, faults, faults, "<= 0", not faults
             )
         )
-    for run, peer in zip(ours, theirs, strict=False):
-        if peer.judged:
-            name = f"judgements/s, {run.clients} clients"
-            rows.append(report.at_least(name, "Label Studio 1.23.2", [run.per_second], [peer.per_second], 10))
+    by_clients = {run.clients: run for run in ours}
+    for product, peers in (
+        (f"Label Studio {label_studio.VERSION}", theirs),
+        (f"Potato {potato.VERSION}", others),
+    ):
+        for peer in peers:
+            if peer.judged:
+                name = f"judgements/s, {peer.clients} clients"
+                speed = [by_clients[peer.clients].per_second]
+                rows.append(report.at_least(name, product, speed, [peer.per_second], 10))
     facts: dict[str, Any] = {
         "whetstone": [summary(run) for run in ours],
         "label_studio": [summary(run) for run in theirs],
+        "potato": [summary(run) for run in others],
     }
     for name, found in facts.items():
         for one in found:
@@ -176,6 +186,7 @@ def prepare(folder: Path, clients: int, pairs: int) -> tuple[list[str], int]:
             tokens.append(people.invite(store, person, None))
     signed = [signing_in.accept(store, token, None).token for token in tokens]
     store.close()
+    os.sync()  # or the first judgements wait until these pairs are on the disk
     return signed, project.id or 0
 
 

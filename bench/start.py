@@ -96,13 +96,14 @@ def running(
     page: str,
     variables: dict[str, str] | None = None,
     patience_seconds: float = PATIENCE_SECONDS,
+    folder: Path = ROOT,
 ) -> Iterator[Started]:
     """A server of its own process group, from the first answer of this page until the block ends."""
     environment = {**os.environ, **(variables or {}), "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
     with tempfile.TemporaryFile() as said:
         begun = time.perf_counter()
         process = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=said, stderr=subprocess.STDOUT, start_new_session=True
+            command, cwd=folder, env=environment, stdout=said, stderr=subprocess.STDOUT, start_new_session=True
         )
         try:
             while not _answers(port, page):

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any, NamedTuple
 
 from . import queue
-from .store import Store, as_json
-from .types import Assignment, Case, Comparison, Guideline, Judgement, Message, Project
+from .store import Store, as_json, changed
+from .types import Assignment, Case, Guideline, Judgement, Message, Project
 
 DAY = 86_400_000_000
 MASK = "█"
 WAITING_MOST = 100  # counting what waits stops here
+MEDIAN_EVERY = 10  # judgements between two looks at the median
 NOT_HASHED = (
     "id",
     "rationale",
@@ -33,6 +35,8 @@ HASHED_IF_SAID = (
     "confidence",
 )  # rows from before forms stay as they are
 
+HASHED = tuple(f.name for f in fields(Judgement) if f.name not in NOT_HASHED)
+
 
 class Shown(NamedTuple):
     """What a person sees of an assignment: texts only, nothing that tells who wrote them."""
@@ -46,7 +50,7 @@ class Shown(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """How far one person is in one project. ``waiting`` stops counting at 100; None where it was not asked for."""
+    """How far one person is in one project. ``waiting`` stops counting at 100; None is what was not counted this time."""
 
     today: int
     mine: int
@@ -68,7 +72,7 @@ def head(store: Store, assignment: Assignment) -> Judgement | None:
 
 def add(store: Store, judgement: Judgement) -> Judgement:
     """Append a judgement and make it the head of its assignment; the schema's triggers count it."""
-    judgement = store.add(replace(judgement, row_hash=row_hash(judgement)))
+    judgement = store.add(changed(judgement, row_hash=row_hash(judgement)))
     submitted = judgement.act != "retract"
     store.db.conn.execute(
         "update assignments set state = ?, head_judgement_id = ?,"
@@ -88,10 +92,10 @@ def add(store: Store, judgement: Judgement) -> Judgement:
 def row_hash(judgement: Judgement) -> bytes:
     """Over all that a redaction leaves; finds a row that was changed behind SQLite's back."""
     facts = {}
-    for f in fields(judgement):
-        value = getattr(judgement, f.name)
-        if f.name not in NOT_HASHED and (value or f.name not in HASHED_IF_SAID):
-            facts[f.name] = value.hex() if isinstance(value, bytes) else value
+    for name in HASHED:
+        value = getattr(judgement, name)
+        if value or name not in HASHED_IF_SAID:
+            facts[name] = value.hex() if isinstance(value, bytes) else value
     return hashlib.sha256(as_json(facts).encode()).digest()[:16]
 
 
@@ -133,23 +137,27 @@ def drop_draft(store: Store, assignment_id: int) -> None:
 
 def shown(store: Store, assignment: Assignment) -> Shown:
     """The texts of an assignment in the order this person sees them."""
-    comparison = store.get(Comparison, assignment.comparison_id)
-    texts = {
-        row["position"]: row["text"]
-        for row in store.rows(
+    db = store.db.conn
+    kind, leaked, conversation, values = db.execute(
+        'select c.kind, c.leaked, k.conversation, k."values" from comparisons c join cases k on k.id = c.case_id'
+        " where c.id = ?",
+        [assignment.comparison_id],
+    ).fetchone()
+    texts = dict(
+        db.execute(
             "select i.position, c.text from comparison_items i join completions c on c.id = i.completion_id"
             " where i.comparison_id = ?",
-            [comparison.id],
-        )
-    }
-    for position, spans in (comparison.leaked or {}).items():
+            [assignment.comparison_id],
+        ).fetchall()
+    )
+    for position, spans in json.loads(leaked or "{}").items():
         texts[int(position)] = masked(texts[int(position)], spans)
     guidelines = store.find(Guideline, "project_id = ?", [assignment.project_id], order_by="version desc", limit=1)
     draft = store.value("select body from drafts where assignment_id = ?", [assignment.id])
     return Shown(
         assignment,
-        comparison.kind,
-        conversation_of(store.get(Case, comparison.case_id)),
+        kind,
+        _asked(json.loads(conversation or "null"), json.loads(values or "null")),
         tuple(texts[position] for position in assignment.shown),
         guidelines[0] if guidelines else None,
         json.loads(draft) if draft is not None else None,
@@ -166,9 +174,13 @@ def masked(text: str, spans: list[list[int]]) -> str:
 
 def conversation_of(case: Case) -> tuple[Message, ...]:
     """What was asked, without the prompt's scaffolding: the conversation, or the values of a template case as one message."""
-    if case.conversation is not None:
-        return case.conversation
-    values = case.values or {}
+    return _asked(case.conversation, case.values)
+
+
+def _asked(conversation: Sequence[Message] | None, values: Mapping[str, str] | None) -> tuple[Message, ...]:
+    if conversation is not None:
+        return tuple(conversation)
+    values = values or {}
     said = values["input"] if "input" in values else "\n".join(f"{name}: {value}" for name, value in values.items())
     return ({"role": "user", "content": said},)
 
@@ -180,19 +192,27 @@ def open_projects(store: Store) -> list[Project]:
 def counts(store: Store, person_id: int, project: Project, now: int, *, with_waiting: bool) -> Counts:
     """Bounded work whatever the size of the project; a reader's query, not part of the label transaction.
 
-    What waits takes as long to count as a judgement to store, so not every desk asks.
+    What waits takes as long to count as a judgement to store, so not every desk asks; and the median of the last fifty,
+    once there are some, is worth asking for every tenth time.
     """
     days = store.rows("select day, judged from tallies where person_id = ? and project_id = ?", [person_id, project.id])
     today = now // DAY  # UTC; where a day begins matters less than that it is the same for all
+    mine = sum(row["judged"] for row in days)
+    asks_median = with_waiting or mine < MEDIAN_EVERY or mine % MEDIAN_EVERY == 0
+    return Counts(
+        today=sum(row["judged"] for row in days if row["day"] == today),
+        mine=mine,
+        waiting=queue.waiting(store, person_id, project, WAITING_MOST) if with_waiting else None,
+        median_seconds=_median_seconds(store, person_id) if asks_median else None,
+    )
+
+
+def _median_seconds(store: Store, person_id: int) -> float | None:
+    """Of a person's last fifty judgements; None before the first."""
     seconds = store.rows(
         "select j.seconds from (select head_judgement_id from assignments indexed by assignments_done"
         " where person_id = ? and state = 'submitted' order by submitted_at desc limit 50) recent"
         " join judgements j on j.id = recent.head_judgement_id order by j.seconds",
         [person_id],
     )
-    return Counts(
-        today=sum(row["judged"] for row in days if row["day"] == today),
-        mine=sum(row["judged"] for row in days),
-        waiting=queue.waiting(store, person_id, project, WAITING_MOST) if with_waiting else None,
-        median_seconds=seconds[len(seconds) // 2]["seconds"] if seconds else None,
-    )
+    return seconds[len(seconds) // 2]["seconds"] if seconds else None

@@ -7,7 +7,7 @@ import secrets
 from typing import Any, NamedTuple
 
 from . import audit
-from .store import NotFound, Store
+from .store import NotFound, Store, as_record
 from .types import Person
 
 INVITE_ENDS = 72 * 3_600_000_000  # microseconds
@@ -95,14 +95,15 @@ def add_session(store: Store, token_hash: bytes, person: Person, now: int, idle:
 def session(store: Store, token_hash: bytes, now: int) -> Session | None:
     """The live session with this token, unless it is over, idle too long, or its person was signed out everywhere."""
     rows = store.rows(
-        "select s.person_id, s.last_seen_at, s.ends_at from sessions s join people p on p.id = s.person_id"
+        "select p.*, s.last_seen_at as session_seen_at, s.ends_at as session_ends_at"
+        " from sessions s join people p on p.id = s.person_id"
         " where s.token_hash = ? and s.idle_until > ? and s.ends_at > ? and s.epoch = p.session_epoch"
         " and p.status = 'active'",
         [token_hash, now, now],
     )
     if not rows:
         return None
-    return Session(store.get(Person, rows[0]["person_id"]), rows[0]["last_seen_at"], rows[0]["ends_at"])
+    return Session(as_record(Person, rows[0]), rows[0]["session_seen_at"], rows[0]["session_ends_at"])
 
 
 def touch_session(store: Store, token_hash: bytes, now: int, idle: int) -> None:

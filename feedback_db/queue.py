@@ -12,9 +12,10 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from typing import Any, NamedTuple
 
-from .store import Store
+from .store import Store, changed
 from .types import Assignment, Comparison, Project
 
 MINUTE = 60_000_000
@@ -23,6 +24,8 @@ LEASE_MOST = 30 * MINUTE  # heartbeats cannot hold a lease longer
 SWEEP_MOST = 32  # expired leases given back per request
 PAGE = 256  # rows that one search reads at most
 TOP = -(1 << 62)  # before every key
+START = (TOP, 0)
+PAST = ("c.{key} = :key and c.id > :id", "c.{key} > :key")  # one row comparison would use half the index
 ARMS = ("random", "priority")
 REPEAT_AFTER = 30  # judgements between a comparison and its silent repeat; at least a day lies between them, too
 LIVE_MOST = 2  # leases of one person in one project: the one on the desk and the one fetched ahead
@@ -82,7 +85,7 @@ def lease_next(store: Store, person_id: int, project: Project, now: int, draw: D
     """This person's live lease, or a new one on a comparison they have not judged; None when there is none."""
     live = live_leases(store, person_id, project, now)
     if live:
-        return _renew(store, replace(live[0], is_ahead=False), project, now)
+        return _renew(store, changed(live[0], is_ahead=False), project, now)
     return _new_lease(store, person_id, project, now, draw, is_ahead=False)
 
 
@@ -135,44 +138,54 @@ def _shares(project: Project) -> tuple[float, float]:
 def _first_open(store: Store, person_id: int, project: Project, draw: float) -> Found | None:
     share = float(project.settings.get("random_share", 0.3))
     order = ARMS if draw < share else tuple(reversed(ARMS))
+    cursors = _cursors(store, person_id, project)
     for part in ("returned", *order):
-        found = _first(store, person_id, project, part)
+        found = _first(store, person_id, project, part, cursors.get(part, START))
         if found is not None:
             return found
     return None
 
 
-def _first(store: Store, person_id: int, project: Project, part: str) -> Found | None:
+def _first(
+    store: Store, person_id: int, project: Project, part: str, cursor: tuple[int, int] | None = None
+) -> Found | None:
     """The first row past the cursor that this person may have. Pages of rows they may not have move the cursor."""
-    key, id = _cursor(store, person_id, project, part)
+    key, id = cursor or _cursors(store, person_id, project).get(part, START)
     while True:
-        for past in ("c.{key} = :key and c.id > :id", "c.{key} > :key"):  # one row comparison would use half the index
-            rows, last = _page(store, person_id, project, part, past, key, id)
-            if rows:
-                return Found(part, rows[0]["key"], rows[0]["id"])
+        for past in PAST if key > TOP else PAST[1:]:  # no row has the key before every key
+            found, last = _page(store, person_id, project, part, past, key, id)
+            if found is not None:
+                return found
             if last is not None:
                 break
         else:
             return None
-        key, id = last
-        _move_cursor(store, person_id, project, Found(part, key, id))
+        key, id = last.key, last.id
+        _move_cursor(store, person_id, project, last)
 
 
 def _page(
     store: Store, person_id: int, project: Project, part: str, past: str, key: int, id: int
-) -> tuple[list[dict[str, Any]], tuple[int, int] | None]:
-    """The first row of a page that this person may have, or else where the page ends; neither when it is empty."""
-    values: dict[str, Any] = {"project": project.id, "person": person_id, "key": key, "id": id}
-    page = page_query(part, past)
-    rows = store.rows(
-        f"select p.id, p.key from ({page}) p where not {SEEN if part == 'gold' else MINE} limit 1", values
-    )
-    if rows:
-        return rows, None
-    end = store.rows(f"select p.id, p.key from ({page}) p order by p.key desc, p.id desc limit 1", values)
-    return [], (end[0]["key"], end[0]["id"]) if end else None
+) -> tuple[Found | None, Found | None]:
+    """The first row of a page that this person may have, or else the last of the page; neither when it is empty.
+
+    Rows are made as they are asked for, so what follows the first that fits is never read.
+    """
+    taken = SEEN if part == "gold" else MINE
+    values = {"project": project.id, "person": person_id, "key": key, "id": id}
+    rows = store.db.conn.execute(f"select p.key, p.id, {taken} from ({page_query(part, past)}) p", values)
+    last = None
+    try:
+        for *place, is_taken in rows:
+            last = Found(part, *place)
+            if not is_taken:
+                return last, None
+    finally:
+        rows.close()
+    return None, last
 
 
+@cache
 def page_query(part: str, past: str, most: int = PAGE) -> str:
     """A page of one part, in its index's order."""
     key, in_index, where = PARTS[part]
@@ -189,8 +202,9 @@ def waiting(store: Store, person_id: int, project: Project, most: int) -> int:
     """
     values: dict[str, Any] = {"project": project.id, "person": person_id}
     parts = []
+    cursors = _cursors(store, person_id, project)
     for part in ("returned", *ARMS):
-        key, id = _cursor(store, person_id, project, part)
+        key, id = cursors.get(part, START)
         values |= {f"{part}_key": key, f"{part}_id": id}
         for past in (f"c.{{key}} = :{part}_key and c.id > :{part}_id", f"c.{{key}} > :{part}_key"):
             page = page_query(part, past, most)
@@ -203,12 +217,13 @@ def waiting(store: Store, person_id: int, project: Project, most: int) -> int:
     return min(most, int(found + ahead))
 
 
-def _cursor(store: Store, person_id: int, project: Project, part: str) -> tuple[int, int]:
-    rows = store.rows(
-        "select queue_key, comparison_id from queue_cursors where person_id = ? and project_id = ? and arm = ?",
-        [person_id, project.id, part],
+def _cursors(store: Store, person_id: int, project: Project) -> dict[str, tuple[int, int]]:
+    """Where a person stands in each part that they have begun: key and comparison."""
+    rows = store.db.conn.execute(
+        "select arm, queue_key, comparison_id from queue_cursors where person_id = ? and project_id = ?",
+        [person_id, project.id],
     )
-    return (rows[0]["queue_key"], rows[0]["comparison_id"]) if rows else (TOP, 0)
+    return {part: (key, id) for part, key, id in rows.fetchall()}
 
 
 def _move_cursor(store: Store, person_id: int, project: Project, to: Found) -> None:
@@ -326,16 +341,17 @@ def _renew(store: Store, assignment: Assignment, project: Project, now: int) -> 
 def _set(store: Store, assignment: Assignment, **values: Any) -> Assignment:
     names = ",".join(f"{name} = ?" for name in values)
     store.db.conn.execute(f"update assignments set {names} where id = ?", [*values.values(), assignment.id])
-    return replace(assignment, **values)
+    return changed(assignment, **values)
 
 
 def give_back_expired(store: Store, now: int) -> None:
     """Expire leases that ran out, of all projects; from then on everybody may have what they held."""
-    store.db.conn.execute(
-        "update assignments set state = 'expired' where id in"
-        " (select id from assignments where state = 'leased' and expires_at <= ? order by expires_at limit ?)",
+    ended = store.db.conn.execute(  # asked first: nearly always there is none, and looking costs less than an update
+        "select id from assignments where state = 'leased' and expires_at <= ? order by expires_at limit ?",
         [now, SWEEP_MOST],
-    )
+    ).fetchall()
+    if ended:
+        store.db.conn.executemany("update assignments set state = 'expired' where id = ?", ended)
 
 
 def assignment_of(store: Store, person_id: int, assignment_id: int) -> Assignment | None:

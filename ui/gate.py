@@ -6,16 +6,17 @@ import gzip
 import logging
 import re
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from functools import cache, lru_cache, partial
 from http.cookies import CookieError, SimpleCookie
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
 
 import orjson
-from starlette.concurrency import run_in_threadpool
 
 from backend import signing_in
 from backend.access import has_role
+from feedback_db.people import Session
 from feedback_db.types import Person
 from ui.context import Ui
 from ui.shell import Frame, Shell
@@ -101,9 +102,18 @@ class Gate:
     """Pure ASGI: it counts bytes before anybody parses them, and leaves event streams unbuffered."""
 
     def __init__(
-        self, app: Any, *, ui: Ui, shell: Shell, areas: dict[str, str], pages: list[str], clock: Callable[[], float]
+        self,
+        app: Any,
+        *,
+        routes: list[Any],
+        ui: Ui,
+        shell: Shell,
+        areas: dict[str, str],
+        pages: list[str],
+        clock: Callable[[], float],
     ):
         self.app = app
+        self.routes = routes  # all that stands behind the gate, for whoever wants to see that it is guarded
         self.ui, self.shell, self.areas, self.pages = ui, shell, areas, pages
         self.secure = ui.settings.behind_proxy
         self.cookie_name = cookie_name(self.secure)
@@ -126,7 +136,7 @@ class Gate:
             self._check_host(asked)
             self._check_origin(asked)
             limit = UPLOAD_LIMIT if UPLOAD.match(asked.path) else BODY_LIMIT
-            _check_length(asked, limit)
+            self._check_length(asked, limit)
             if CLOSED.match(asked.path):
                 raise Refused(404, self.ui.text("gate.not_found", asked.frame.lang))
             person = await self._person(asked)
@@ -168,27 +178,40 @@ class Gate:
     def _check_host(self, asked: Asked) -> None:
         host = asked.headers.get("host", "").lower()
         if host not in self.hosts and _without_port(host) not in self.hosts:
-            raise Refused(
-                421, "This server does not answer to that host name. Add it to allowed_hosts in the settings."
-            )
+            raise Refused(421, self.ui.text("gate.host", asked.frame.lang))
 
     def _check_origin(self, asked: Asked) -> None:
         origin = asked.headers.get("origin")
         ours = f"{'https' if self.secure else 'http'}://{asked.headers.get('host', '').lower()}"
         if origin is not None and origin.lower() != ours:
-            raise Refused(403, "This request comes from another site.")
+            raise Refused(403, self.ui.text("gate.other_site", asked.frame.lang))
         site = asked.headers.get("sec-fetch-site", "none")
         if asked.method not in ("GET", "HEAD", "OPTIONS") and site not in ("same-origin", "none"):
-            raise Refused(403, "This request comes from another site.")
+            raise Refused(403, self.ui.text("gate.other_site", asked.frame.lang))
+
+    def _check_length(self, asked: Asked, limit: int) -> None:
+        length = asked.headers.get("content-length", "0")
+        if not length.isdigit() or int(length) > limit:
+            raise self.too_large(asked, limit)
+
+    def too_large(self, asked: Asked, limit: int) -> Refused:
+        return Refused(413, self.ui.text("gate.too_large", asked.frame.lang, most=limit // 1_000_000))
 
     async def _person(self, asked: Asked) -> Person | None:
         token = asked.cookies.get(self.cookie_name)
         found = signing_in.session(self.ui.store, token)
         if found is None or token is None:
             return None
-        if signing_in.is_due(self.ui.store, found):
-            await run_in_threadpool(signing_in.stay, self.ui.store, token, found)
+        if signing_in.is_due(self.ui.store, found):  # nobody waits for it: it moves a limit of hours
+            self.ui.store.hand_over(partial(self._stay, token, found), _nobody_waits)
         return found.person
+
+    def _stay(self, token: str, found: Session) -> None:
+        try:
+            signing_in.stay(self.ui.store, token, found)
+        except Exception:
+            log.exception("The idle limit of a session could not be moved")
+            raise
 
     async def _ask_to_sign_in(self, asked: Asked, reply: _Reply) -> None:
         if not asked.wants_page:
@@ -227,12 +250,12 @@ class Gate:
             await self.app(scope, receive, reply)
             return
         if JOIN.search(asked.path) and (wait := self.joins.wait_seconds(person.id)):
-            raise Refused(429, f"Too many requests. Try again in {wait} seconds.", wait)
+            raise Refused(429, self.ui.text("gate.too_often", asked.frame.lang, wait=wait), wait)
         if not HELD_OPEN.search(asked.path):
             await self.app(scope, receive, reply)
             return
         if self.held_open[person.id] >= HELD_OPEN_MOST:
-            raise Refused(429, "Too many open pages. Close some tabs and reload.", 10)
+            raise Refused(429, self.ui.text("gate.too_many_pages", asked.frame.lang), 10)
         self.held_open[person.id] += 1
         try:
             await self.app(scope, receive, reply)
@@ -252,7 +275,7 @@ class _Counted:
             self.seen += len(message.get("body", b""))
             if self.seen > self.limit:
                 self.reply.too_large = True  # whatever the app makes of the error, the browser gets 413
-                raise _too_large(self.limit)
+                raise self.reply.gate.too_large(self.reply.asked, self.limit)
         return message
 
 
@@ -270,7 +293,7 @@ class _Reply:
 
     async def __call__(self, message: MutableMapping[str, Any]) -> None:
         if self.too_large and not self.started:
-            raise _too_large(BODY_LIMIT)
+            raise self.gate.too_large(self.asked, BODY_LIMIT)
         if message["type"] == "http.response.start":
             headers = [(name.lower(), value) for name, value in message["headers"]]
             kind = dict(headers).get(b"content-type", b"")
@@ -303,20 +326,9 @@ class _Reply:
         kept = [pair for pair in message["headers"] if pair[0] not in ours]
         await self.send({**message, "headers": [*kept, *ours.items()]})
 
-    def _headers(self, status: int) -> dict[bytes, bytes]:
-        ours = {
-            b"content-security-policy": (AREA_POLICY if self.in_area else STRICT_POLICY).encode(),
-            b"x-content-type-options": b"nosniff",
-            b"x-frame-options": b"DENY",
-            b"referrer-policy": b"same-origin",
-            b"cross-origin-opener-policy": b"same-origin",
-            b"cross-origin-resource-policy": b"same-origin",
-        }
-        keep = status == 200 and KEEP.match(self.asked.path)
-        ours[b"cache-control"] = b"public, max-age=31536000, immutable" if keep else b"no-store"
-        if self.gate.secure:
-            ours[b"strict-transport-security"] = b"max-age=31536000"
-        return ours
+    def _headers(self, status: int) -> Mapping[bytes, bytes]:
+        keep = status == 200 and KEEP.match(self.asked.path) is not None
+        return _our_headers(self.in_area, keep, self.gate.secure)
 
     # ---- replies of the gate itself
 
@@ -348,6 +360,25 @@ class _Reply:
 KEY_IN_PATH = re.compile(r"/invite/.*")
 
 
+@cache
+def _our_headers(in_area: bool, keep: bool, secure: bool) -> Mapping[bytes, bytes]:
+    """What every reply carries; whoever gets it does not change it."""
+    return {
+        b"content-security-policy": (AREA_POLICY if in_area else STRICT_POLICY).encode(),
+        b"x-content-type-options": b"nosniff",
+        b"x-frame-options": b"DENY",
+        b"referrer-policy": b"same-origin",
+        b"cross-origin-opener-policy": b"same-origin",
+        b"cross-origin-resource-policy": b"same-origin",
+        b"cache-control": b"public, max-age=31536000, immutable" if keep else b"no-store",
+        **({b"strict-transport-security": b"max-age=31536000"} if secure else {}),
+    }
+
+
+def _nobody_waits() -> None:
+    """What is called when the outcome of a hand-over is known and nobody asked for it."""
+
+
 def cookie_name(secure: bool) -> str:
     return "__Host-whetstone" if secure else "whetstone"  # browsers take the prefix over https only
 
@@ -356,20 +387,15 @@ def is_loopback(host: str) -> bool:
     return host in LOOPBACK
 
 
-def _check_length(asked: Asked, limit: int) -> None:
-    length = asked.headers.get("content-length", "0")
-    if not length.isdigit() or int(length) > limit:
-        raise _too_large(limit)
-
-
-def _too_large(limit: int) -> Refused:
-    return Refused(413, f"This is too large; at most {limit // 1_000_000} MB are taken.")
-
-
 def _cookies(header: str) -> dict[str, str]:
     """The first value of each cookie; a broken one loses only itself."""
     found: dict[str, str] = {}
     for part in header.split(";"):
+        if '"' not in part:  # nearly all; SimpleCookie takes longer than a query
+            name, equals, value = part.strip().partition("=")
+            if equals:
+                found.setdefault(name.rstrip(), value.lstrip())
+            continue
         try:
             for name, morsel in SimpleCookie(part.strip()).items():
                 found.setdefault(name, morsel.value)
@@ -378,6 +404,7 @@ def _cookies(header: str) -> dict[str, str]:
     return found
 
 
+@lru_cache(maxsize=64)
 def _without_port(host: str) -> str:
     return (urlsplit(f"//{host}").hostname or "") if re.fullmatch(r"[\w.\-\[\]:]+", host) else ""
 

@@ -7,9 +7,9 @@ import socket
 from collections.abc import Callable
 
 import uvicorn
-from fastapi import FastAPI
 
 from backend.settings import Settings
+from ui.gate import Gate
 
 
 class _Server(uvicorn.Server):
@@ -22,12 +22,15 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         gc.collect()
+        gc.set_threshold(
+            20_000, 20, 20
+        )  # records come and go by reference count; looking for rings after every seventh judgement finds none
         gc.freeze()  # what is here now stays; walking through all of Gradio's objects again and again would hold up everybody
         if self.started:
             self._started()
 
 
-def answer(pages: FastAPI, settings: Settings, started: Callable[[], None]) -> None:
+def answer(pages: Gate, settings: Settings, started: Callable[[], None]) -> None:
     """Serve until a signal ends it."""
     config = uvicorn.Config(
         pages,

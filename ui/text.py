@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from ui.strings import STRINGS
@@ -65,6 +66,7 @@ class Text:
         return hashlib.sha256(joined.encode()).hexdigest()[:8]
 
 
+@lru_cache(maxsize=256)
 def choose_language(cookie: str | None, accepted: str) -> str:
     """The cookie wh_lang, else the first language of Accept-Language that we have, else English."""
     if cookie in LANGUAGES:

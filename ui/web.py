@@ -58,8 +58,11 @@ AREAS: dict[str, Area] = {
 HOME = {"annotator": "/label", "engineer": "/studio", "admin": "/admin"}
 
 
-def create_app(ui: Ui, *, areas: dict[str, Area] = AREAS, clock: Callable[[], float] = time.monotonic) -> FastAPI:
-    """Everything the browser talks to. ``clock`` counts seconds, for the limits on how often one person may ask."""
+def create_app(ui: Ui, *, areas: dict[str, Area] = AREAS, clock: Callable[[], float] = time.monotonic) -> Gate:
+    """Everything the browser talks to. ``clock`` counts seconds, for the limits on how often one person may ask.
+
+    The gate stands before FastAPI itself, whose own layers cost a judgement as much time as storing it does.
+    """
     guard = Guard(ui.store, ui.text, cookie_name(ui.settings.behind_proxy), clock)
     ui = replace(ui, guard=guard)
     shell = Shell(ui.text, page_links(areas))
@@ -67,15 +70,6 @@ def create_app(ui: Ui, *, areas: dict[str, Area] = AREAS, clock: Callable[[], fl
     app.add_middleware(
         CORSMiddleware, allow_origins=[]
     )  # its presence switches off Gradio's, which reflects any origin
-    app.add_middleware(label_api.LabelRoutes, ui=ui, clock=clock)
-    app.add_middleware(
-        Gate,
-        ui=ui,
-        shell=shell,
-        areas={prefix: area.role for prefix, area in AREAS.items()},  # closed also where no page is mounted
-        pages=[link.path for link in shell.links],
-        clock=clock,
-    )
     _add_own_routes(app, ui, shell)
     prompts_api.add_routes(app, ui, clock)
 
@@ -85,7 +79,15 @@ def create_app(ui: Ui, *, areas: dict[str, Area] = AREAS, clock: Callable[[], fl
                 _mount(app, ui, prefix, area)
 
     _in_a_loop(mount_areas)
-    return app
+    return Gate(
+        label_api.LabelRoutes(app, ui=ui, clock=clock),
+        routes=app.routes,
+        ui=ui,
+        shell=shell,
+        areas={prefix: area.role for prefix, area in AREAS.items()},  # closed also where no page is mounted
+        pages=[link.path for link in shell.links],
+        clock=clock,
+    )
 
 
 def page_links(areas: dict[str, Area] = AREAS) -> list[Link]:

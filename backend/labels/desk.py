@@ -72,7 +72,7 @@ def progress_of(store: Store, person: Person, project: Project, with_waiting: bo
 def project_of(store: Store, project_id: int) -> Project:
     project = store.get(Project, project_id)
     if project.archived_at is not None:
-        raise LabellingProblem(f"The project {project.name} is closed.", "project_closed", 404)
+        raise LabellingProblem(f"The project {project.name} is closed.", "project_closed", 404, name=project.name)
     return project
 
 

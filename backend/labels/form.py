@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from backend.problem import Problem
@@ -47,29 +47,32 @@ class Form:
     reveal_holdout: float = 0.3  # of comparisons and people nothing is told, to see what telling does
 
 
+NAMES = tuple(f.name for f in fields(Form))
+
+
 def parse(stored: Mapping[str, Any]) -> Form:
     """The form of a project as it is stored; what is not named is as above. Raises BadForm."""
-    known = {f.name for f in fields(Form)}
-    given = {name: value for name, value in stored.items() if name in known}
+    given = {name: value for name, value in stored.items() if name in NAMES}
     for name in ("aspects", "flags", "span_tags"):
         if name in given:
             given[name] = tuple(str(one).strip() for one in given[name])
             _check_names(name, given[name])
     form = Form(**given)
     if form.steps not in STEPS:
-        raise BadForm(f"A pair has {', '.join(map(str, STEPS))} steps, not {form.steps}.", "bad_steps")
+        known = ", ".join(map(str, STEPS))
+        raise BadForm(f"A pair has {known} steps, not {form.steps}.", "bad_steps", known=known, steps=form.steps)
     if form.rationale not in ("off", "optional", "required"):
         raise BadForm("The rationale is off, optional or required.", "bad_rationale")
     if form.reveal not in ("off", "margin", "others") or not 0 <= form.reveal_holdout <= 1:
         raise BadForm("Off, margin or others is revealed, and held back for a share of 0 to 1.", "bad_reveal")
     if not set(form.flags) <= set(FLAGS):
-        raise BadForm(f"Known flags are {', '.join(FLAGS)}.", "bad_flags")
+        raise BadForm(f"Known flags are {', '.join(FLAGS)}.", "bad_flags", known=", ".join(FLAGS))
     return form
 
 
 def stored(form: Form) -> dict[str, Any]:
     """What the database keeps of a form."""
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(form).items()}
+    return {name: list(value) if isinstance(value := getattr(form, name), tuple) else value for name in NAMES}
 
 
 def _check_names(field: str, names: tuple[str, ...]) -> None:

@@ -7,16 +7,19 @@ What goes out: {"judged", "errors", "seconds", "save_ms", "next_ms", "both_ms"};
 import asyncio
 import json
 import random
+import re
 import sys
 import time
 from typing import Any, NamedTuple
 
+ITEM = re.compile(rb'name="instance_id"[^>]*value="(\d+)"')
 RANKS = ([1, 2], [2, 1], [1, 1])
 
 
 class Reply(NamedTuple):
     status: int
-    body: Any
+    body: Any  # None where it is no JSON
+    text: bytes = b""
 
 
 class Connection:
@@ -64,9 +67,9 @@ class Connection:
         if fields.get("connection") == "close":
             self.close()
         try:
-            return Reply(status, json.loads(data) if data else None)
+            return Reply(status, json.loads(data) if data else None, data)
         except ValueError:
-            return Reply(status, None)
+            return Reply(status, None, data)
 
     def close(self) -> None:
         if self.writer is not None:
@@ -146,6 +149,36 @@ async def label_studio(plan: dict[str, Any], token: str, tally: Tally, ends: flo
     line.close()
 
 
+async def potato(plan: dict[str, Any], token: str, tally: Tally, ends: float, draw: random.Random) -> None:
+    """Three requests, as its page makes them: save, go on, and the page with the next item."""
+    line = Connection(plan["host"], plan["port"], {"Cookie": f"session={token}", "X-Potato-Navigation": "1"})
+    item = ITEM.search((await line.ask("GET", "/annotate")).text)
+    while item and time.perf_counter() < ends:
+        began = time.perf_counter()
+        given = {"better:::" + draw.choice(["left", "right", "tie"]): "on"}
+        body: dict[str, Any] = {"instance_id": item[1].decode(), "annotations": given, "span_annotations": []}
+        reply = await line.ask("POST", "/updateinstance", body)
+        saved = time.perf_counter()
+        if reply.status != 200 or reply.body.get("status") != "success":
+            tally.errors.append(reply.status)
+            continue
+        tally.judged.append(int(item[1]))
+        moved = await line.ask("POST", "/annotate", {"action": "next_instance", "instance_id": item[1].decode()})
+        page = await line.ask("GET", "/annotate")
+        if moved.status != 200 or page.status != 200:
+            tally.errors.append(moved.status if moved.status != 200 else page.status)
+            continue
+        following, got = ITEM.search(page.text), time.perf_counter()
+        if following and following[1] == item[1]:
+            tally.errors.append(409)  # it did not go on
+            continue
+        item = following
+        tally.next_ms.append(1000 * (got - saved))
+        tally.save_ms.append(1000 * (saved - began))
+        tally.both_ms.append(1000 * (got - began))
+    line.close()
+
+
 def _key(draw: random.Random) -> str:
     digits = f"{draw.getrandbits(128):032x}"
     return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
@@ -153,7 +186,7 @@ def _key(draw: random.Random) -> str:
 
 async def run(plan: dict[str, Any]) -> dict[str, Any]:
     tally = Tally()
-    side = {"whetstone": whetstone, "label-studio": label_studio}[plan["side"]]
+    side = {"whetstone": whetstone, "label-studio": label_studio, "potato": potato}[plan["side"]]
     began = time.perf_counter()
     ends = began + plan["seconds"]
     clients = [side(plan, token, tally, ends, random.Random(n)) for n, token in enumerate(plan["tokens"])]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
 import pytest
 
-from bench import labelling
+from bench import labelling, potato
 from feedback_db import Store
 
 
@@ -38,6 +39,14 @@ def test_a_prepared_folder_has_pairs_that_wait_and_a_session_for_each_client(tmp
     assert len(set(tokens)) == 3
     assert store.value("select count(*) from comparisons where project_id = ? and slots_left = 1", [project_id]) == 20
     store.close()
+
+
+def test_what_potato_keeps_is_counted_by_pair_and_what_warmed_it_up_is_not(tmp_path):
+    for name, said in (("c0", {"1": {"x": 1}, "2": {}}), ("c1", {"1": {"x": 1}}), ("warm", {"3": {"x": 1}})):
+        (tmp_path / name).mkdir()
+        state = {"instance_id_to_label_to_value": said}
+        (tmp_path / name / "user_state.json").write_text(json.dumps(state), encoding="utf-8")
+    assert potato.stored(tmp_path) == {"1": 2}
 
 
 def test_the_clients_need_nothing_but_the_standard_library():

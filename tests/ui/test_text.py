@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from ui.text import LANGUAGES, Text, choose_language
 
 UI = Path(__file__).parents[2] / "ui"
 CALLS = re.compile(r"""(?:\btext|\blabel|\bsay|\bself\.text|Text\(\))\(\s*"([a-z_]+\.[\w.]+)\"""")
+PROBLEMS = re.compile(r"(Cannot\w+|No[A-Z]\w+|Denied|BadForm|DoesNotFit|\w+Problem)$")
 SCRIPT_CALLS = re.compile(r"""\bt\("([a-z_0-9.]+)\"""")
 
 
@@ -35,6 +37,34 @@ def test_every_key_in_the_code_has_a_string():
     }
     assert len(scripts) > 20
     assert scripts <= set(STRINGS), scripts - set(STRINGS)
+
+
+def test_every_refusal_with_a_code_speaks_every_language_with_the_values_it_gives():
+    """Of the activities and of the pages; what an engine says, and what a file is refused for, has words of its own."""
+    found = 0
+    for file in [
+        *UI.rglob("*.py"),
+        *(UI.parent / "backend").glob("*.py"),
+        *(UI.parent / "backend" / "labels").glob("*.py"),
+    ]:
+        for call in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or len(call.args) < 2:
+                continue
+            code = call.args[1]
+            if (
+                not PROBLEMS.match(call.func.id)
+                or not isinstance(code, ast.Constant)
+                or not isinstance(code.value, str)
+            ):
+                continue
+            if " " in code.value:  # a status and a sentence
+                continue
+            found += 1
+            key, given = f"problem.{code.value}", {keyword.arg for keyword in call.keywords}
+            assert key in STRINGS, f"{file}:{call.lineno}"
+            wanted = set(re.findall(r"{(\w+)}", STRINGS[key][0]))
+            assert None in given or wanted <= given, f"{file}:{call.lineno} gives {given}, {key} needs {wanted}"
+    assert found > 100
 
 
 def test_values_are_filled_in_as_they_are():

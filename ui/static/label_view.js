@@ -134,7 +134,8 @@ export function showProgress(view, strings, { mine, today, median_seconds }, wai
   view.track.setAttribute("aria-valuenow", String(mine));
   view.done.textContent = `${mine} / ${all}${waiting >= WAITING_MOST ? "+" : ""}`;
   view.today.textContent = String(today);
-  view.median.textContent = median_seconds === null ? "–" : say(strings, "seconds", { n: Math.round(median_seconds) });
+  if (median_seconds !== null) view.median.textContent = say(strings, "seconds", { n: Math.round(median_seconds) });
+  else if (mine === 0) view.median.textContent = "–"; // otherwise it was not counted this time
 }
 
 export function showEmpty(root, strings, progress, lookAgain, view) {

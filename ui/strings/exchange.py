@@ -159,6 +159,15 @@ STRINGS = {
     "exchange.look": ("Look again", "重新查看"),
     "exchange.apply": ("Import all of it", "全部导入"),
     "exchange.choose": ("Choose a file first.", "请先选择文件。"),
+    "problem.no_format": ('There is no format "{format}". There are: {known}.', "没有格式“{format}”。可用:{known}。"),
+    "problem.no_rows": (
+        "{file} holds no rows. Check that it is the right file.",
+        "{file} 中没有数据行。请确认文件是否正确。",
+    ),
+    "problem.foreign_template": (
+        "A template belongs to another project. Choose one of this project.",
+        "该模板属于其他项目。请选择本项目的模板。",
+    ),
     "exchange.look_first": ("Look at the file first.", "请先查看文件。"),
     "exchange.would": (
         "{file} ({format}) would bring {templates} templates, {cases} cases, {suites} suites, {demonstrations} demonstrations, {pairs} judged comparisons.",

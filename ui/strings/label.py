@@ -255,6 +255,11 @@ STRINGS = {
         "This comparison went back to the queue after a pause. Your answer is kept; submit it if you are done.",
         "由于长时间未操作,此比较已退回队列。您的内容仍保留,完成后可提交。",
     ),
+    "problem.foreign_key": (
+        "This key belongs to another judgement. Reload the page.",
+        "该提交标识属于另一次评判,请刷新页面。",
+    ),
+    "problem.bad_reason": ("Unknown reason. Known are: {known}.", "未知原因。可选:{known}。"),
     "problem.not_yours": ("This comparison is not on your desk. Reload the page.", "此比较不在您的任务中,请刷新页面。"),
     "problem.nothing_written": ("Write the answer you would want to read.", "请写出您希望读到的回答。"),
     "problem.not_your_judgement": (

@@ -71,6 +71,9 @@ STRINGS = {
         "Gold names an order of the {size} answers, 1 for the best; not all can be equal.",
         "金标须给出 {size} 个回答的顺序,1 为最好;不能全部相等。",
     ),
+    "problem.bad_steps": ("A pair has {known} steps, not {steps}.", "成对比较的档数只能是 {known},不能是 {steps}。"),
+    "problem.bad_rationale": ("The rationale is off, optional or required.", "理由只能是关闭、可选或必填。"),
+    "problem.bad_flags": ("Known flags are {known}.", "可用标记:{known}。"),
     "problem.bad_names": (
         "{field}: at most {most} different names of 1 to {length} characters.",
         "{field}:最多 {most} 个不同的名称,每个 1 到 {length} 个字符。",

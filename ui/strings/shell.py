@@ -50,5 +50,31 @@ STRINGS = {
         "此页面需要{needed}权限,您的角色是{role}。如有需要请联系管理员。",
     ),
     "gate.home": ("Go to your start page", "返回首页"),
+    "gate.host": (
+        "This server does not answer to that host name. Add it to allowed_hosts in the settings.",
+        "本服务器不响应该主机名。请将其加入设置中的 allowed_hosts。",
+    ),
+    "gate.other_site": (
+        "This request comes from another site. Open the page here and try again.",
+        "此请求来自其他网站。请在本站打开页面后重试。",
+    ),
+    "gate.too_large": (
+        "This is too large; at most {most} MB are taken. Send it in parts.",
+        "内容过大,最多接受 {most} MB。请分几次发送。",
+    ),
+    "gate.too_often": ("Too many requests. Try again in {wait} seconds.", "请求过于频繁,请在 {wait} 秒后重试。"),
+    "gate.too_many_pages": (
+        "Too many open pages. Close some tabs and reload.",
+        "打开的页面过多。请关闭一些标签页后刷新。",
+    ),
+    "problem.foreign_tab": (
+        "This page was opened by somebody else. Reload it.",
+        "此页面由其他人打开,请刷新页面。",
+    ),
+    "problem.project_closed": (
+        'The project "{name}" is closed. Choose another one.',
+        "项目“{name}”已关闭,请选择其他项目。",
+    ),
+    "problem.project_nameless": ("The project needs a name.", "项目需要名称。"),
     "gate.wrong": ("Something went wrong. It has been logged.", "出错了,错误已记录。"),
 }
