@@ -123,6 +123,26 @@ def test_four_demonstrations_are_measured_in_24_orders_and_the_pick_is_claimed_o
     assert told.looks == 1 and measurements.of_template(store, template.id or 0)[0].model_digest == bytes(32)
 
 
+def test_a_chat_template_is_measured_too_but_not_on_a_case_that_a_row_answers(
+    store: Store, engine: ScriptedEngine, engineer: Person, template: Template, model: Model
+) -> None:
+    case = prompts.cases(store, template.project_id, split="val")[0]
+    rows = (
+        {"role": "user", "text": text_of(case)}, {"role": "assistant", "text": case.expected or ""},
+        {"role": "demonstrations"}, {"role": "user", "text": "Input: {{input}}\nOutput:"},
+    )  # fmt: skip
+    few_shot = {**template.few_shot, "shape": "turns"}
+    draft = Draft(name="chat", rows=rows, few_shot=few_shot, labels=LABELS, scenario="s")
+    chat = prompting.save_template(store, engineer, template.project_id, draft)
+    one = tuning.start(store, engine, engineer, chat.id or 0, model.id or 0, "order")
+    told = finished(store, engine, engineer, one)
+    assert isinstance(told.found, Orders) and len(told.found.orders) == 24
+    assert case.id not in (*told.plan.search, *told.plan.test) and told.plan.search
+    asked = running.conversations_of(store, engine, chat, told.plan, told.plan.asks[0])
+    starts = {tuple(turn["content"] for turn in messages[:10]) for messages in asked}
+    assert len(starts) == 1, "what stands before the case is the same for all, so that it is read once"
+
+
 def test_what_searches_never_sees_a_test_case_and_no_case_is_shown_as_a_demonstration(
     store: Store, engine: ScriptedEngine, engineer: Person, template: Template, model: Model
 ) -> None:

@@ -62,6 +62,11 @@ def test_the_stub_is_what_stands_between_the_case_and_the_answer() -> None:
     assert stub_of(template(body="Input: {{input}}\nOutput:")) == "Output:"
     assert stub_of(template(body="{% if input %}{{input}}{% endif %} Label: ")) == "Label:"
     assert stub_of(template(body="{{input}}")) == ""
+    rows = ({"role": "user", "text": "Ready? {{a}} no"}, {"role": "assistant", "text": "Yes"}, {"role": "user", "text": "{{input}} Label:"})  # fmt: skip
+    assert (
+        stub_of(template(body="", rows=rows)) == "Label:"
+        and stub_of(template(body="", rows=({"role": "turns"},))) == ""
+    )
 
 
 def test_the_right_label_is_found_whatever_its_case_and_0_is_one() -> None:
