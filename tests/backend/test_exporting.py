@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from backend import curating, exporting, importing, prompting, starting, testing
 from backend.access import Denied
+from backend.engines.features import embedder
 from backend.exchange import formats, upload
 from backend.exchange.out import promptfoo
 from backend.exchange.out.sheet import Exported, Sheet, Shown
@@ -395,7 +396,7 @@ def test_promptfoo_loads_our_export_and_sends_the_same_bytes(store, engineer, pr
     results = json.loads(out.read_text(encoding="utf-8"))["results"]
     kept_aside = {note.field for note in made.remarks if note.field.startswith("case ")}
     cases = [store.get(Case, id) for i, id in enumerate(suite.case_ids, 1) if f"case {i}" not in kept_aside]
-    sheet = exporting._of_suite(store, suite, templates, Notes("suite"))
+    sheet = exporting._of_suite(store, embedder(store, None), suite, templates, Notes("suite"))
     labels = [one.label for one in sheet.templates]
     by_case = {case.id: row for case, row in zip(sheet.cases, sheet.written, strict=True)}
     assert len(results["results"]) == len(cases) * len(templates)
