@@ -149,6 +149,7 @@ def test_a_ranking_is_decided_by_letters_and_flags_and_a_report_is_left_as_it_is
         )
     )  # fmt: skip
     audit.record(store, studio.annotator, "skip", "assignment", lease.id, {"reason": "broken"})
+    tab.call("save_form", studio.project.id, *fields(flags=["unsafe", "bad_prompt"]))
     try:
         lists = [value for value in tab.call("quality_project", studio.project.id) if isinstance(value, dict)]
         names = [name for value in lists for name, id in value.get("choices") or () if id == asked.id]
@@ -157,7 +158,8 @@ def test_a_ranking_is_decided_by_letters_and_flags_and_a_report_is_left_as_it_is
         left, order, _, flags = controls[0], controls[4], controls[5], controls[6]
         assert [one["badge"] for one in parts(seen, "panes")[0]["items"]] == ["A", "B", "C"]
         assert not left["interactive"] and order["interactive"] and flags["visible"]
-        assert ["A: unsafe", "unsafe:0"] in [list(one) for one in flags["choices"]] and len(flags["choices"]) == 13
+        assert [flag for _, flag in flags["choices"][-2:]] == ["unsafe:2", "bad_prompt"]
+        assert ["A: unsafe", "unsafe:0"] in [list(one) for one in flags["choices"]] and len(flags["choices"]) == 4
         with pytest.raises(gr.Error, match="A to C once"):
             tab.call("review_order", None, "A > B", [])
         told = tab.call("review_order", None, "c > a = b", ["unsafe:0", "bad_prompt"])[0]
@@ -171,6 +173,7 @@ def test_a_ranking_is_decided_by_letters_and_flags_and_a_report_is_left_as_it_is
         assert store.get(Comparison, asked.id or 0).cleared_at
     finally:
         adjudicating.void(store, studio.engineer, asked.id or 0, "made for this test")
+        tab.call("save_form", studio.project.id, *fields(steps=4, choices=["tie", "both_bad", "edit"], aspects=""))
 
 
 def test_a_new_guideline_is_in_force_at_once_and_says_what_it_changed(tab: Tab, studio: Studio) -> None:
