@@ -131,7 +131,7 @@ def advance(store: Store) -> list[Job]:
         asked = _automatic(store, project)
         if not asked.every or asked.judged < FEWEST_JUDGED or asked.new < asked.every:
             continue
-        person = store.find(Person, "id = ? and status = 'active'", [project.settings["order_by"]], limit=1)
+        person = store.find(Person, "id = ?", [project.settings["order_by"]], limit=1)
         try:
             begun += [start(store, one, project.id or 0, asked.rule) for one in person]
         except (
