@@ -1,12 +1,7 @@
 // The rows of a chat template: written, added, moved and deleted here at once; the server gets them with the next event.
 // Texts go in by value and textContent only: nothing here makes HTML of a string.
 
-const make = (tag, className, text) => {
-  const node = document.createElement(tag);
-  if (className) node.className = className;
-  if (text !== undefined) node.textContent = text;
-  return node;
-};
+import { button, make } from "./nodes.js";
 
 const PLACES = ["demonstrations", "turns"];
 const PAUSE_MS = 200; // of typing, before the prompt is drawn anew
@@ -28,15 +23,6 @@ export const rows = (root, props, watch, trigger) => {
     props.value = { rows: shown.map(clean) };
     clearTimeout(waiting);
     waiting = setTimeout(() => trigger("select", {}), at);
-  };
-
-  const button = (key, text, label, act) => {
-    const node = make("button", "vw-button", text);
-    node.type = "button";
-    node.dataset.key = key;
-    if (label) node.setAttribute("aria-label", label);
-    node.addEventListener("click", act);
-    return node;
   };
 
   const named = (at) => `${words.row} ${at + 1}`;

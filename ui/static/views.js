@@ -2,13 +2,7 @@
 
 import { differing, fill } from "./label_text.js";
 import { parsed } from "./markdown.js";
-
-const make = (tag, className, text) => {
-  const node = document.createElement(tag);
-  if (className) node.className = className;
-  if (text !== undefined && text !== null) node.textContent = text;
-  return node;
-};
+import { button, make } from "./nodes.js";
 
 const cell = (content) => {
   if (content === null || typeof content !== "object") return make("span", "", content ?? "");
@@ -21,15 +15,6 @@ const cell = (content) => {
   const both = make("span", "vw-both", content.text);
   if (content.sub) both.append(make("small", "", content.sub));
   return both;
-};
-
-const button = (key, text, label, act) => {
-  const node = make("button", "vw-button", text);
-  node.type = "button";
-  node.dataset.key = key;
-  if (label) node.setAttribute("aria-label", label);
-  node.addEventListener("click", act);
-  return node;
 };
 
 // A box that marks a cell of a table, or a row. What is marked the server knows, so that marks stay while pages are turned.
