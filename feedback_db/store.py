@@ -247,9 +247,8 @@ class Store:
         limit: int = -1,
     ) -> list[T]:
         """Records of one kind; ``where`` and ``order_by`` are written by feedback_db, never by a user."""
-        chosen, names = _selection(cast(Any, kind))
-        found = self.db.conn.execute(f"{chosen} where {where} order by {order_by} limit {limit:d}", args)
-        return [_record(kind, dict(zip(names, row, strict=True))) for row in found.fetchall()]
+        sql = f"{_selection(cast(Any, kind))} where {where} order by {order_by} limit {limit:d}"
+        return [_record(kind, row) for row in self.rows(sql, args)]
 
     def rows(self, sql: str, args: list[Any] | tuple[Any, ...] | dict[str, Any] = ()) -> list[dict[str, Any]]:
         """The rows of a query, fetched whole: a half-read cursor would pin the write-ahead log."""
@@ -317,11 +316,10 @@ def changed(record: T, **values: Any) -> T:
 
 
 @cache
-def _selection(kind: Any) -> tuple[str, tuple[str, ...]]:
-    """The beginning of a query for records, and the fields in its order."""
-    names = tuple(column.name for column in _columns(kind))
-    listed = ",".join(f'"{name}"' for name in names)
-    return f"select {listed} from {TABLES[kind]}", names
+def _selection(kind: Any) -> str:
+    """The beginning of a query for records."""
+    listed = ",".join(f'"{column.name}"' for column in _columns(kind))
+    return f"select {listed} from {TABLES[kind]}"
 
 
 def as_record(kind: type[T], row: dict[str, Any]) -> T:
