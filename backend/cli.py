@@ -137,7 +137,9 @@ def _common_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="the engine's: auto, cpu, cuda, cuda:1, mps")
     parser.add_argument("--dtype", help="the engine's: auto, float32, bfloat16, float16")
     parser.add_argument("--attention", help="the engine's: auto, sdpa, eager, flash_attention_2")
-    parser.add_argument("--quantisation", help="of the engine's weights, by bitsandbytes: none, 8bit, 4bit")
+    parser.add_argument(
+        "--quantisation", help="of the engine's weights: none, int8 on a processor, 8bit or 4bit by bitsandbytes"
+    )
 
 
 def _verb(

@@ -16,7 +16,7 @@ PREFIX = "WHETSTONE_"
 DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d{1,2})?")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 ATTENTIONS = ("auto", "sdpa", "eager", "flash_attention_2")
-QUANTISATIONS = ("none", "8bit", "4bit")
+QUANTISATIONS = ("none", "int8", "8bit", "4bit")
 STARTER = Path(__file__).parent / "starter" / "weights"
 
 
@@ -37,8 +37,8 @@ class Settings:
     """``model`` is a folder or a hub id; empty is the embedded starter model.
 
     The engine of this machine holds it on ``device`` (auto: an NVIDIA GPU where there is one, else the processor), its weights
-    as ``dtype`` (auto: float32 on a processor, elsewhere as the files are), or quantised by bitsandbytes, and computes
-    attention as ``attention`` says (auto: as transformers chooses).
+    as ``dtype`` (auto: float32 on a processor, elsewhere as the files are), or quantised (int8 by our own products on a
+    processor, 8bit and 4bit by bitsandbytes), and computes attention as ``attention`` says (auto: as transformers chooses).
     """
 
     data_dir: Path = Path("data")

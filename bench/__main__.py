@@ -77,7 +77,12 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--size", choices=("6M", "90M", "500M"), help="training, generation, prompts: models of one size only"
     )
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="generation: of both sides")
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "int8"),
+        default="float32",
+        help="generation: of both sides; int8: of our weights alone",
+    )
     args = parser.parse_args(argv)
     return report.publish(args.name, *MEASUREMENTS[args.name](args))
 

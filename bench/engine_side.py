@@ -32,7 +32,7 @@ class Engine:
     """A scheduler whose base never ends an answer of itself, and the models it is asked for."""
 
     def __init__(self, order: dict[str, Any]) -> None:
-        base = load_base(order["base"], Setting(device="cpu", dtype=order["dtype"]))
+        base = load_base(order["base"], Setting("cpu", order["dtype"], quantisation=order["quantisation"]))
         base.end_tokens = frozenset()  # every answer has as many tokens as were asked for
         self.base = base
         self.scheduler = Scheduler(base)

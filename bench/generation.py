@@ -28,6 +28,7 @@ REPEATS = 5
 THREADS = 1
 PATIENCE_SECONDS = 1800
 DTYPES = ("float32", "bfloat16")
+INT8 = "int8"  # our weights in whole numbers, all else and the peers in float32
 OURS, THEIRS = ["-m", "bench.engine_side"], ["bench/peers/generate_side.py"]
 
 STEP_REACH = {"6M": 0.0, "90M": 0.5}  # of the memory bandwidth; small weights stay near the processor, so none is asked
@@ -77,7 +78,8 @@ WORK = [
 
 
 def measure(quick: bool, only: str | None = None, dtype: str = "float32", pairs: Path | None = None) -> report.Found:
-    """``only``: the one size of models to measure; ``dtype``: of the weights on both sides, where tokens a second are told."""
+    """``only``: the one size of models to measure; ``dtype``: of the weights on both sides, where tokens a second are told, or
+    "int8" of ours alone."""
     given = pairs or (PAIRS if PAIRS.exists() else None)
     sizes = [only] if only else ["6M"] if quick else ["6M", "90M"]
     folder = workload.prepare(CACHE, given, sizes)
@@ -175,7 +177,8 @@ def order_of(folder: Path, size: str, dtype: str, adapters: int) -> dict[str, An
     made = workload.adapters(folder, size, adapters) if adapters else []
     return {
         "base": str(folder / f"base-{size}"),
-        "dtype": dtype,
+        "dtype": "float32" if dtype == INT8 else dtype,
+        "quantisation": INT8 if dtype == INT8 else "none",
         "threads": THREADS,
         "adapters": [one.folder for one in made],
         "digests": [one.digest for one in made],

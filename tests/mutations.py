@@ -11,6 +11,8 @@ from typing import NamedTuple
 import pytest
 import torch
 
+from backend.decoder import int8
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -327,13 +329,13 @@ STACK_FAULTS = [
     Fault("a model without an output layer is taken", "and head is not None\n        and joined.can_join([head])\n", ""),
     Fault("queries and keys are not turned", "        both = _turned_quickly(both, cos, sin)\n", ""),
     Fault("places of the first rows for all", "self._turns[0][positions], self._turns[1][positions]", "self._turns[0][: len(positions)], self._turns[1][: len(positions)]"),
-    Fault("norms of the heads are left out", "if hasattr(attention, \"q_norm\"):", "if False:"),
+    Fault("norms of the heads are left out", "has_norms = hasattr(mine, \"q_norm\")", "has_norms = False"),
     Fault("attention forgets its input", "x = product(at, 1, seen, x)", "x = product(at, 1, seen)"),
-    Fault("the second half forgets its input", "mlp.act_fn(gate).mul_(up), x)", "mlp.act_fn(gate).mul_(up))"),
-    Fault("gate and up exchanged", "mlp.act_fn(gate).mul_(up)", "mlp.act_fn(up).mul_(gate)"),
-    Fault("the last norm is left out", "return _normed(self.backbone.norm, x)", "return x"),
-    Fault("the norm before attention is left out", "product(at, 0, _normed(layer.input_layernorm, x))", "product(at, 0, x)"),
-    Fault("no epsilon", "_scalar(norm.variance_epsilon, x.device)", "_scalar(1.0, x.device)"),
+    Fault("the second half forgets its input", "layer.activation(gate).mul_(up), x)", "layer.activation(gate).mul_(up))"),
+    Fault("gate and up exchanged", "layer.activation(gate).mul_(up)", "layer.activation(up).mul_(gate)"),
+    Fault("the last norm is left out", "return _normed(self._last_norm, x)", "return x"),
+    Fault("the norm before attention is left out", "product(at, 0, _normed(layer.before_attention, x))", "product(at, 0, x)"),
+    Fault("no epsilon", "_scalar(norm.least, x.device)", "_scalar(1.0, x.device)"),
     Fault("wanted rows ask the first questions", "query, x = query[wanted], x[wanted]", "query, x = query[: len(wanted)], x[wanted]"),
     Fault("wanted rows forget where they came from", "query, x = query[wanted], x[wanted]", "query, x = query[wanted], x[: len(wanted)]"),
     Fault("wanted rows are taken for the first ones' adapters", "whose if wanted_shares is None else wanted_shares", "whose"),
@@ -344,6 +346,8 @@ STACK_FAULTS = [
 ]  # fmt: skip
 
 JOINED_FAULTS = [
+    Fault("whole numbers forget the bias", "bias if both is None else both", "both"),
+    Fault("whole numbers forget what is added", "more + bias", "bias"),
     Fault("the scale of a merged adapter is left out", ", alpha=layer.scaling[adapter])", ")"),
     Fault("an adapter is merged into the first layer", "whole[rows].addmm_(", "whole[: len(b)].addmm_("),
     Fault("the weights themselves take the adapter in", "weights.weight.clone(), 0", "weights.weight, 0"),
@@ -355,6 +359,20 @@ JOINED_FAULTS = [
     Fault("number formats are mixed", "and len({layer.weight.dtype for layer in inner}) == 1", ""),
     Fault("any layer is taken", "type(layer) is nn.Linear for layer in inner", "True for layer in inner"),
     Fault("any number format can be packed", 'if device != "cpu" or dtype not in (torch.float32, torch.bfloat16):', "if False:"),
+]  # fmt: skip
+
+
+INT8_FAULTS = [
+    Fault("all rows count alike", "given.abs().amax(-1, keepdim=True)", "given.abs().amax().expand(len(given), 1).clone()"),
+    Fault("all outputs count alike", "weight.float().abs().amax(1)", "weight.float().abs().amax().expand(len(weight)).clone()"),
+    Fault("inputs are cut off", "(given / step).round_()", "(given / step)"),
+    Fault("weights are cut off", "step[:, None]).round_()", "step[:, None])"),
+    Fault("the middle is forgotten", ".bitwise_xor_(MIDDLE)", ""),
+    Fault("the middle is elsewhere", "whole, 1.0, 128,", "whole, 1.0, 127,"),
+    Fault("a row's step is left out", "out.mul_(step) if", "out if"),
+    Fault("what is added is multiplied", "torch.addcmul(more.float(), out, step)", "(more.float() + out) * step"),
+    Fault("a number too many", "MOST = 127", "MOST = 128"),
+    Fault("half precision becomes single", "out if out.dtype == x.dtype else out.to(x.dtype)", "out"),
 ]  # fmt: skip
 
 
@@ -428,6 +446,7 @@ SUITES = [
     Suite("packing", PACKING_FAULTS),
     Suite("llama", LLAMA_FAULTS),
     Suite("joined", JOINED_FAULTS, "decoder"),
+    *([Suite("int8", INT8_FAULTS, "decoder")] if int8.is_there() else []),
     Suite("beside", BESIDE_FAULTS, "decoder"),
     Suite("stack", STACK_FAULTS, "decoder"),
     Suite("fused", FUSED_FAULTS),

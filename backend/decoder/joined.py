@@ -13,13 +13,16 @@ import torch
 from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 
+from backend.decoder import int8
+from backend.decoder.int8 import Rounded
+
 
 class Weights(NamedTuple):
     """What the base says: the layers' weights below one another. They are views of this storage themselves."""
 
     weight: Tensor  # (O, I)
     bias: Tensor | None  # (O,)
-    packed: Tensor | None = None  # the weight in the order in which a processor reads it for a few rows
+    packed: Tensor | Rounded | None = None  # the weight in the order in which a processor reads it for a few rows
 
 
 def plain(layer: nn.Module) -> nn.Module:
@@ -81,9 +84,17 @@ def packed(weights: Weights, rows: int) -> Weights:
     return weights._replace(packed=torch.ops.mkldnn._reorder_linear_weight(weights.weight, rows))
 
 
+def rounded(weights: Weights, rows: int) -> Weights:
+    """The same in whole numbers of 8 bits."""
+    return weights._replace(packed=int8.rounded(weights.weight, rows))
+
+
 def product(x: Tensor, weights: Weights, more: Tensor | None = None) -> Tensor:
     """Outputs of all the layers side by side, of the base alone, and ``more`` (R, O). x (R, I) -> (R, O)"""
     weight, bias, blocks = weights
+    if isinstance(blocks, Rounded):
+        both = more if bias is None or more is None else more + bias
+        return int8.product(x, blocks, bias if both is None else both)
     if blocks is None:
         out = torch.mm(x, weight.t()) if bias is None else torch.addmm(bias, x, weight.t())
         return out if more is None else out.add_(more)

@@ -74,6 +74,21 @@ class Adapters(NamedTuple):
         return [of(kind.names) for kind in self.kinds]
 
 
+class _Norm(NamedTuple):
+    """One of the model's, as it is asked for in every step: a module's attributes take a microsecond each."""
+
+    gain: Tensor  # (D,)
+    least: float  # added to the mean square
+
+
+class _Layer(NamedTuple):
+    before_attention: _Norm
+    of_queries: _Norm | None  # some families normalise queries and keys first
+    of_keys: _Norm | None
+    before_mlp: _Norm
+    activation: Callable[[Tensor], Tensor]
+
+
 class Stack:
     """The backbone's layers with their weights joined. Heads are counted as H of keys, heads of queries."""
 
@@ -82,6 +97,8 @@ class Stack:
         self.backbone = backbone
         self._weights = [[joined.join(group) for group in _groups(layer)] for layer in backbone.layers]
         self._head = joined.join([head])
+        self._layers = [_layer_of(layer) for layer in backbone.layers]
+        self._last_norm = _norm_of(backbone.norm)
         self._packed: list[list[Weights]] | None = None
         self._packed_head: Weights | None = None
         attention = backbone.layers[0].self_attn
@@ -121,11 +138,15 @@ class Stack:
         shape = (len(self._weights), 2, slots, int(self.keys), places, self.head_size)
         return torch.zeros(shape, dtype=self.dtype, device=self.device)
 
-    def pack(self, rows: int) -> None:
-        """Hold a copy of the weights in the order that about so many rows read quickest, for as long as the stack is there."""
-        if joined.can_pack(self.dtype, self.device.type):
-            self._packed = [[joined.packed(weights, rows) for weights in every] for every in self._weights]
-            self._packed_head = joined.packed(self._head, rows)
+    def pack(self, rows: int, *, is_rounded: bool = False) -> None:
+        """Hold a copy of the weights in the order that about so many rows read quickest, for as long as the stack is there.
+
+        ``is_rounded``: in whole numbers of 8 bits (int8.py), which ask for less memory and time and change the numbers.
+        """
+        if is_rounded or joined.can_pack(self.dtype, self.device.type):
+            copied = joined.rounded if is_rounded else joined.packed
+            self._packed = [[copied(weights, rows) for weights in every] for every in self._weights]
+            self._packed_head = copied(self._head, rows)
 
     def adapters(self, names: Sequence[str]) -> Adapters:
         """These adapters' weights as they are now."""
@@ -194,10 +215,9 @@ class Stack:
         def product(at: int, which: int, x: Tensor, more: Tensor | None = None) -> Tensor:
             return _product(x, every[at][which], [kind.parts[at][which] for kind in adapters.kinds], whose, more)
 
-        for at, layer in enumerate(self.backbone.layers):
-            mine, mlp = layer.self_attn, layer.mlp
-            heads = product(at, 0, _normed(layer.input_layernorm, x)).view(len(x), -1, self.head_size)
-            query, key = self._turn(mine, heads, cos, sin)
+        for at, layer in enumerate(self._layers):
+            heads = product(at, 0, _normed(layer.before_attention, x)).view(len(x), -1, self.head_size)
+            query, key = self._turn(layer, heads, cos, sin)
             if wanted is not None and at == len(every) - 1:
                 query, x = query[wanted], x[wanted]
                 whose = whose if wanted_shares is None else wanted_shares
@@ -205,16 +225,16 @@ class Stack:
             if not len(x):  # nobody asks for the states, and the keys and values are kept
                 return x
             x = product(at, 1, seen, x)
-            gate, up = product(at, 2, _normed(layer.post_attention_layernorm, x)).chunk(2, -1)
-            x = product(at, 3, mlp.act_fn(gate).mul_(up), x)
-        return _normed(self.backbone.norm, x)
+            gate, up = product(at, 2, _normed(layer.before_mlp, x)).chunk(2, -1)
+            x = product(at, 3, layer.activation(gate).mul_(up), x)
+        return _normed(self._last_norm, x)
 
-    def _turn(self, attention: Any, heads: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
-        """Queries and keys with their positions; some families normalise them first."""
+    def _turn(self, layer: _Layer, heads: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries and keys with their positions."""
         both = heads[:, : self.queries + self.keys]
-        if hasattr(attention, "q_norm"):
+        if layer.of_queries is not None and layer.of_keys is not None:
             query, key = both[:, : self.queries], both[:, self.queries :]
-            both = torch.cat([_normed(attention.q_norm, query), _normed(attention.k_norm, key)], 1)
+            both = torch.cat([_normed(layer.of_queries, query), _normed(layer.of_keys, key)], 1)
         both = _turned_quickly(both, cos, sin)
         return both[:, : self.queries], both[:, self.queries :]
 
@@ -240,12 +260,28 @@ def _product(
     return out
 
 
-def _normed(norm: Any, x: Tensor) -> Tensor:
+def _layer_of(layer: Any) -> _Layer:
+    mine = layer.self_attn
+    has_norms = hasattr(mine, "q_norm")
+    return _Layer(
+        _norm_of(layer.input_layernorm),
+        _norm_of(mine.q_norm) if has_norms else None,
+        _norm_of(mine.k_norm) if has_norms else None,
+        _norm_of(layer.post_attention_layernorm),
+        layer.mlp.act_fn,
+    )
+
+
+def _norm_of(norm: Any) -> _Norm:
+    return _Norm(norm.weight, float(norm.variance_epsilon))
+
+
+def _normed(norm: _Norm, x: Tensor) -> Tensor:
     """RMS normalisation, Zhang & Sennrich 2019 (arXiv:1910.07467) eq. 4, in float32 and rounded before the gain. (..., D)"""
     length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
-    scale = torch.addcmul(_scalar(norm.variance_epsilon, x.device), length, length, value=1 / x.shape[-1]).rsqrt_()
+    scale = torch.addcmul(_scalar(norm.least, x.device), length, length, value=1 / x.shape[-1]).rsqrt_()
     found = x * scale
-    return (found if found.dtype == x.dtype else found.to(x.dtype)).mul_(norm.weight)
+    return (found if found.dtype == x.dtype else found.to(x.dtype)).mul_(norm.gain)
 
 
 @lru_cache(maxsize=8)

@@ -28,7 +28,7 @@ def test_a_device_is_named_as_torch_names_it(tmp_path: Path, device: str):
         ("device", "cuda:x", "not 'cuda:x'"),
         ("dtype", "int8", "may be auto, float32, bfloat16, float16, not 'int8'"),
         ("attention", "flash", "may be auto, sdpa, eager, flash_attention_2, not 'flash'"),
-        ("quantisation", "4", "may be none, 8bit, 4bit, not '4'"),
+        ("quantisation", "4", "may be none, int8, 8bit, 4bit, not '4'"),
     ],
 )
 def test_a_value_that_is_not_known_is_refused_with_what_there_is(tmp_path: Path, key: str, value: str, says: str):

@@ -49,7 +49,7 @@ def load_base(
         _check_folder(folder, name)
     place = placing.device_of(setting.device)
     placing.check_attention(setting.attention, place)
-    placing.check_quantisation(setting.quantisation)
+    placing.check_quantisation(setting.quantisation, place)
     options = {"trust_remote_code": False, "local_files_only": is_folder}
     where = str(folder.resolve()) if is_folder else source
     try:
@@ -87,16 +87,17 @@ def _weights(where: str, name: str, setting: Setting, place: torch.device, optio
     loader: Any = AutoModelForSeq2SeqLM if family == "encoder_decoder" else AutoModelForCausalLM
     dtype = placing.dtype_of(setting.dtype, place)
     more: dict[str, Any] = {} if setting.attention == "auto" else {"attn_implementation": setting.attention}
-    if setting.quantisation != "none":
+    is_quantised_whole = setting.quantisation not in ("none", placing.INT8)
+    if is_quantised_whole:
         more |= {"quantization_config": placing.quantised(setting.quantisation, dtype), "device_map": {"": place}}
     try:
         model, found = loader.from_pretrained(
             where, use_safetensors=True, dtype=dtype, output_loading_info=True, **more, **options
         )
-        if setting.quantisation == "none":
-            model = model.to(place)
-        else:
+        if is_quantised_whole:
             placing.keep_unpacked(model)
+        else:
+            model = model.to(place)
     except Exception as problem:
         raise ModelProblem(_why(problem, name, "weights")) from problem
     if found["missing_keys"]:

@@ -27,7 +27,7 @@ from backend.training import families
 from backend.training.chat_ids import ControlTokens, Part, chat_parts, part_ids
 from backend.training.data import Tokens
 
-from .placing import ModelProblem
+from .placing import INT8, ModelProblem
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ class Base:
         accepted = inspect.signature(model.forward).parameters
         self.takes_position = "position_ids" in accepted
         self._takes_logits_to_keep = "logits_to_keep" in accepted
-        self.stack = None if self.is_away else _stack_of(model)
+        self.stack = None if self.is_away else _stack_of(model, quantisation == INT8)
         self._adapter_limit = adapter_limit
         self._adapters: OrderedDict[str, None] = OrderedDict()
         self._peft: PeftModel | None = None
@@ -189,7 +189,7 @@ class Base:
         """The model to its own device, where it is read as a stack again."""
         self.model.to(self.device)
         self.stack = None  # its memory goes before a new one takes any
-        self.stack, self.is_away = _stack_of(self.model), False
+        self.stack, self.is_away = _stack_of(self.model, self.quantisation == INT8), False
 
     # adapters
 
@@ -281,16 +281,22 @@ class Base:
         self._adopt_layers()
 
 
-def _stack_of(model: Any) -> Stack | None:
+def _stack_of(model: Any, is_rounded: bool) -> Stack | None:
     """The decoder read in the fewest products, where the model is wired for it. On a CPU with a packed copy of the weights,
-    as far as they take no more than a quarter of the memory that is free."""
+    as far as they take no more than a quarter of the memory that is free, or with one of 8 bits. Raises ModelProblem where
+    that is asked for and cannot be had."""
     backbone, head = getattr(model, str(model.base_model_prefix), None), model.get_output_embeddings()
     if backbone is None or not can_stack(backbone, head) or not _has_plain_attention(model.config):
+        if is_rounded:
+            raise ModelProblem(
+                "int8 weights are for bases wired like Llama (Llama, Mistral, Qwen 2 and 3), and this one is not. Set "
+                "'quantisation' to none."
+            )
         return None
     stack = Stack(backbone, head)
     weights = sum(weight.nbytes for weight in backbone.parameters())
-    if 4 * weights <= psutil.virtual_memory().available:
-        stack.pack(PACKED_FOR)
+    if is_rounded or 4 * weights <= psutil.virtual_memory().available:
+        stack.pack(PACKED_FOR, is_rounded=is_rounded)
     return stack
 
 

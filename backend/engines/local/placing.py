@@ -7,6 +7,10 @@ from typing import Any
 
 import torch
 
+from backend.decoder import int8
+
+INT8 = "int8"  # ours, for writing on a processor; the others are those of bitsandbytes
+
 
 class ModelProblem(Exception):
     """Something about a model that whoever chose it can put right."""
@@ -47,9 +51,15 @@ def check_attention(wanted: str, device: torch.device) -> None:
         )
 
 
-def check_quantisation(wanted: str) -> None:
+def check_quantisation(wanted: str, device: torch.device) -> None:
     """Raises ModelProblem where there is nothing that would quantise."""
-    if wanted != "none" and find_spec("bitsandbytes") is None:
+    if wanted == INT8:
+        if device.type != "cpu" or not int8.is_there():
+            raise ModelProblem(
+                "int8 weights are for a processor that multiplies whole numbers exactly (AVX-512 VNNI and its like) and a torch "
+                "that uses it, and this is none. Set 'quantisation' to 8bit, 4bit or none."
+            )
+    elif wanted != "none" and find_spec("bitsandbytes") is None:
         raise ModelProblem(
             f"{wanted} weights need the package bitsandbytes, which is not installed. Install it with "
             "pip install bitsandbytes, or set 'quantisation' to none."

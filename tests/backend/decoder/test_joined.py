@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from backend.decoder import joined
+from backend.decoder import int8, joined
 from tests.backend.decoder.pair import ADAPTERS, adapted_pair, by_itself
 
 
@@ -15,6 +15,20 @@ def test_what_is_added_can_be_added_to_the_product_at_once() -> None:
     torch.testing.assert_close(joined.product(x, weights, more), expected)
     if joined.can_pack(torch.float32, "cpu"):
         torch.testing.assert_close(joined.product(x, joined.packed(weights, 16), more), expected)
+
+
+def test_weights_in_whole_numbers_have_the_bias_and_what_is_added() -> None:
+    if not int8.is_there():
+        return  # another processor
+    for has_bias in (False, True):
+        _, layers = adapted_pair(has_bias)
+        x, more = torch.randn(20, 16), torch.randn(20, 32)
+        weights = joined.join(layers)
+        whole = joined.rounded(weights, 16)
+        assert isinstance(whole.packed, int8.Rounded)
+        bare = int8.product(x, whole.packed) + (0 if weights.bias is None else weights.bias)
+        torch.testing.assert_close(joined.product(x, whole), bare)
+        torch.testing.assert_close(joined.product(x, whole, more), bare + more)
 
 
 def test_layers_are_views_of_what_is_joined() -> None:

@@ -11,9 +11,13 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
+from backend.decoder import int8
 from backend.engines.local import placing
 from backend.engines.local.loading import Setting, load_base
+from backend.engines.local.mixed import MixedRows
 from backend.engines.local.model import Base, ModelProblem
+from backend.engines.local.prefixes import Prefixes
+from backend.engines.local.prompts import Prompt
 from backend.engines.local.resolver import Resolved
 from backend.engines.local.resting import Rest
 from backend.engines.local.scheduler import Scheduler
@@ -145,3 +149,58 @@ def test_the_engine_process_is_given_what_was_set(tmp_path: Path, monkeypatch: p
     assert words[0] == sys.executable
     assert (given["--device"], given["--dtype"]) == ("cpu", "bfloat16")
     assert (given["--attention"], given["--quantisation"]) == ("eager", "4bit")
+
+
+@pytest.fixture(scope="module")
+def in_whole_numbers(base_folder: Path) -> Base:
+    if not int8.is_there():
+        pytest.skip("this build of torch or this processor has no such products")
+    return load_base(str(base_folder), Setting("cpu", quantisation="int8"))
+
+
+def test_whole_numbers_say_nearly_the_same_and_adapters_stay_beside_them(
+    base_folder: Path, in_whole_numbers: Base, adapters: dict[str, Resolved]
+):
+    plain = load_base(str(base_folder), device="cpu")
+    assert health(in_whole_numbers)["quantisation"] == "int8"
+    bare = texts(in_whole_numbers)
+    assert texts(in_whole_numbers, adapters["model-1"]) != bare and texts(in_whole_numbers) == bare
+    prompt = [Prompt(list(range(5, 60)), None, "base")]
+    with torch.no_grad():
+        first = [
+            MixedRows(one.stack, 128, Prefixes(0), 4).add(prompt, [0])  # type: ignore[arg-type]
+            for one in (plain, in_whole_numbers)
+        ]
+    assert not torch.equal(*first)
+    assert float(torch.nn.functional.cosine_similarity(*first)) > 0.999
+    with in_whole_numbers.scope(None), plain.scope(None):  # scores are computed with the weights as they were
+        assert torch.equal(in_whole_numbers.logits([[5, 6, 7]]), plain.logits([[5, 6, 7]]))
+
+
+def test_in_whole_numbers_a_seed_gives_the_same_text_in_any_company(in_whole_numbers: Base):
+    def written(scheduler: Scheduler, seed: int) -> Asked:
+        prompt = list(range(5, 12 + 3 * seed))
+        return Asked(scheduler, request(in_whole_numbers, prompt, seed=seed, max_tokens=12))
+
+    scheduler = Scheduler(in_whole_numbers, row_limit=16)
+    alone = [written(scheduler, seed).texts() for seed in range(12)]
+    together = [one.texts() for one in [written(scheduler, seed) for seed in range(12)]]
+    scheduler.close()
+    assert together == alone and len({text for (text,) in alone}) > 6
+
+
+def test_whole_numbers_that_cannot_be_had_are_refused_with_what_to_set(
+    base_folder: Path, gpt2: Path, monkeypatch: pytest.MonkeyPatch
+):
+    with pytest.raises(
+        ModelProblem, match="int8 weights are for a processor.*Set 'quantisation' to 8bit, 4bit or none"
+    ):
+        placing.check_quantisation("int8", torch.device("cuda"))
+    if int8.is_there():
+        with pytest.raises(
+            ModelProblem, match="int8 weights are for bases wired like Llama.*Set 'quantisation' to none"
+        ):
+            load_base(str(gpt2), Setting("cpu", quantisation="int8"))
+    monkeypatch.setattr(int8, "is_there", lambda: False)
+    with pytest.raises(ModelProblem, match="int8 weights are for a processor"):
+        load_base(str(base_folder), Setting("cpu", quantisation="int8"))
