@@ -17,22 +17,21 @@ from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
+from .admission import Job, Room, taken
 from .asking import (
     Event,
     Failed,
     Piece,
-    PromptScores,
     QueueFull,
     Request,
     Resting,
     Ticket,
-    TokenLogp,
-    longest_of,
 )
+from .echo import prompt_scores
 from .encoder_decoder import JoinedRows, Known, StartedRows, can_join, place_bytes
 from .mixed import MixedRows, fewest_rows
 from .model import Base, ModelProblem
@@ -42,27 +41,13 @@ from .resolver import Resolved
 from .rows import FixedRows, PaddedRows, can_be_fixed
 from .sampling import seen_of, uniforms
 from .text import TextStream
-from .writing import Row, Writer, token_logps
+from .writing import Row, Writer
 
 log = logging.getLogger(__name__)
 
 ROW_LIMIT = 64  # rows in the batch at one time
 WAITING_LIMIT = 256  # prompts that may wait
-PREFILL_TOKENS = 16_384  # padded prompt tokens read in one turn
 READ_BESIDE = 1_024  # prompt tokens read between two steps while rows are being written; our choice
-READ_TOGETHER = (
-    512  # of them in one go: each prompt's first token is there when it is read, not when all are; our choice
-)
-SCORED_LOGITS = 1 << 26  # float32 logits held at once while prompts are scored: 256 MB
-
-
-class _Job(NamedTuple):
-    ticket: Ticket
-    prompt: int
-
-    @property
-    def tokens(self) -> list[int]:
-        return self.ticket.request.prompts[self.prompt]
 
 
 @dataclass(eq=False)
@@ -103,7 +88,7 @@ class Scheduler:
         self.prefixes = Prefixes(0)
         self.known = Known(0)  # in its stead where an encoder reads the prompts
         self.settle()
-        self._waiting: deque[_Job] = deque()
+        self._waiting: deque[Job] = deque()
         self._groups: list[_Group] = []
         self._read_tokens = 0  # of prompts since the last step
         self._writer = Writer(base)
@@ -138,7 +123,7 @@ class Scheduler:
                 raise Resting(self._refusal)
             if self._waiting and len(self._waiting) + len(request.prompts) > self.waiting_limit:
                 raise QueueFull(len(self._waiting), self._seconds_until_free())
-            self._waiting.extend(_Job(ticket, at) for at in range(len(request.prompts)))
+            self._waiting.extend(Job(ticket, at) for at in range(len(request.prompts)))
             self._changed.notify()
         return ticket
 
@@ -266,40 +251,20 @@ class Scheduler:
             if future.set_running_or_notify_cancel():
                 future.set_exception(Resting(message))
 
-    def _take_waiting(self) -> list[_Job]:
-        """The first in the queue and all that fit with it: of its model, where rows of several cannot share a step.
-        Nobody overtakes a first one that must wait."""
-        self._waiting = deque(job for job in self._waiting if not job.ticket.is_cancelled)
+    def _take_waiting(self) -> list[Job]:
+        """What begins now; the rest waits on. For whoever holds the lock."""
         running = [row.ticket.request for group in self._groups for row in group.rows]
-        free = self.row_limit - len(running)
-        places = max((longest_of(request) for request in running), default=0)
-        together = READ_TOGETHER if running and self._mixes else PREFILL_TOKENS
-        taken: list[_Job] = []
-        rest: deque[_Job] = deque()
-        longest, is_full = 0, False
-        for job in self._waiting:
-            request = job.ticket.request
-            fits_model = not taken or self._mixes or request.model.digest == taken[0].ticket.request.model.digest
-            longest_now, places_now = max(longest, len(job.tokens)), max(places, longest_of(request))
-            rows_now = self.row_limit - free + request.n
-            fits_memory = not rows_now > request.n or rows_now * places_now * self._place_bytes <= self.memory_limit
-            fits = request.n <= free and fits_memory and (not taken or longest_now * (len(taken) + 1) <= together)
-            if fits_model and fits and not is_full:
-                taken.append(job)
-                longest, places, free = longest_now, places_now, free - request.n
-                continue
-            is_full = is_full or fits_model
-            rest.append(job)
-        self._waiting = rest
-        return taken
+        room = Room(self.row_limit, self.memory_limit, self._place_bytes, self._mixes)
+        found, self._waiting = taken(self._waiting, running, room)
+        return found
 
     def _in_use(self) -> set[str]:
         """Digests of the models of all rows."""
         return {row.ticket.request.model.digest for group in self._groups for row in group.rows}
 
-    def _start(self, jobs: list[_Job]) -> None:
+    def _start(self, jobs: list[Job]) -> None:
         """A model that cannot be had fails its own requests and no others."""
-        by_model: dict[str, list[_Job]] = {}
+        by_model: dict[str, list[Job]] = {}
         for job in jobs:
             by_model.setdefault(job.ticket.request.model.digest, []).append(job)
         keep = self._in_use() | set(by_model)
@@ -314,7 +279,7 @@ class Scheduler:
             if alone:
                 self._guarded(partial(self._prefill_alone, alone), [job.ticket for job in alone])
 
-    def _open(self, jobs: list[_Job], keep: Collection[str]) -> None:
+    def _open(self, jobs: list[Job], keep: Collection[str]) -> None:
         """Have the model in memory, score the prompts that want it, and answer what asks for no token."""
         model = jobs[0].ticket.request.model
         if model.adapter is not None:
@@ -322,7 +287,8 @@ class Scheduler:
         scored = [job for job in jobs if job.ticket.request.wants_prompt_scores]
         if scored:  # switching takes milliseconds, and rows that share steps need none
             with self.base.scope(model.digest if model.adapter else None):
-                self._score(scored)
+                for job, found in prompt_scores(self.base, scored):
+                    job.ticket.emit(found)
         for job in jobs:
             if job.ticket.request.max_tokens == 0:
                 self._emit_empty(job)
@@ -330,26 +296,13 @@ class Scheduler:
     def _goes_beside(self, model: Resolved) -> bool:
         return self._mixes and (model.adapter is None or self.base.stands_beside(model.digest))
 
-    def _emit_empty(self, job: _Job) -> None:
+    def _emit_empty(self, job: Job) -> None:
         seconds = time.monotonic() - job.ticket.arrived
         for sample in range(job.ticket.request.n):
             job.ticket.emit(Piece(job.prompt * job.ticket.request.n + sample, "", [], "length", 0, seconds, seconds))
 
-    def _score(self, jobs: list[_Job]) -> None:
-        """The log-probability of every prompt token, a few prompts at a time."""
-        by_length = sorted(jobs, key=lambda job: len(job.tokens))
-        while by_length:
-            size = max(1, SCORED_LOGITS // (len(by_length[-1].tokens) * self.base.vocabulary))
-            part, by_length = by_length[-size:], by_length[:-size]
-            logps = self.base.logits([job.tokens for job in part]).log_softmax(-1)  # (B, T, V)
-            for row, job in zip(logps, part, strict=True):
-                own = row[: len(job.tokens)]
-                wanted = job.ticket.request.top_logps or 0
-                listed = token_logps(own[:-1], torch.tensor(job.tokens[1:], device=own.device), wanted)
-                job.ticket.emit(PromptScores(job.prompt, [TokenLogp(job.tokens[0], None, []), *listed]))
-
     @torch.inference_mode()  # calls take a seventh less than where no gradient is wanted
-    def _prefill_mixed(self, jobs: list[_Job]) -> None:
+    def _prefill_mixed(self, jobs: list[Job]) -> None:
         """Read each prompt once under its own adapter; its rows join all others."""
         assert self.base.stack is not None
         group = next((group for group in self._groups if isinstance(group.held, MixedRows)), None)
@@ -380,9 +333,9 @@ class Scheduler:
             self._mixed = MixedRows(self.base.stack, self.base.context, self.prefixes, self.fewest, self.memory_limit)
         return self._mixed
 
-    def _read_ahead(self, held: MixedRows, jobs: list[_Job]) -> list[_Job]:
+    def _read_ahead(self, held: MixedRows, jobs: list[Job]) -> list[Job]:
         """Beside rows that are written a long prompt is read a part at a time, and waits on; the jobs that can begin."""
-        ready: list[_Job] = []
+        ready: list[Job] = []
         left = READ_BESIDE
         for job in jobs:
             unread = held.unread(_prompt_of(job))
@@ -394,7 +347,7 @@ class Scheduler:
             left = max(0, left - unread)
         return ready
 
-    def _prefill_alone(self, jobs: list[_Job]) -> None:
+    def _prefill_alone(self, jobs: list[Job]) -> None:
         """Read each prompt once; its rows join those of the same model, and the group's next step writes their first token."""
         model = jobs[0].ticket.request.model
         prompts = list(dict.fromkeys(tuple(job.tokens) for job in jobs))
@@ -420,10 +373,10 @@ class Scheduler:
             return StartedRows(self.base, self.known, model.digest, prompts, sources)
         return PaddedRows(self.base, prompts, sources)
 
-    def _rows(self, jobs: list[_Job]) -> list[Row]:
+    def _rows(self, jobs: list[Job]) -> list[Row]:
         return [self._row(job, sample) for job in jobs for sample in range(job.ticket.request.n)]
 
-    def _row(self, job: _Job, sample: int) -> Row:
+    def _row(self, job: Job, sample: int) -> Row:
         request = job.ticket.request
         before = self.base.before_answer(job.tokens)
         text = TextStream(self.base.tokenizer, before, request.stop)
@@ -457,6 +410,6 @@ class Scheduler:
         self._mixed = None
 
 
-def _prompt_of(job: _Job) -> Prompt:
+def _prompt_of(job: Job) -> Prompt:
     model = job.ticket.request.model
     return Prompt(tuple(job.tokens), model.digest if model.adapter else None, model.digest)

@@ -373,7 +373,7 @@ def test_the_first_token_is_there_when_its_prompt_is_read(load: Callable[[], Bas
         step(group)  # type: ignore[arg-type]
 
     scheduler._step = noted  # type: ignore[method-assign, assignment]
-    monkeypatch.setattr("backend.engines.local.scheduler.READ_TOGETHER", 6)
+    monkeypatch.setattr("backend.engines.local.admission.READ_TOGETHER", 6)
     first = Asked(scheduler, request(scheduler.base, [5, 6, 7], max_tokens=4))
     assert waits.wait(20)
     later = [Asked(scheduler, request(scheduler.base, [8, 9, at, 11], max_tokens=4)) for at in range(3)]

@@ -1,0 +1,59 @@
+"""Which waiting prompts begin: in their order, as many as rows, memory and one reading have room for."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from .asking import Request, Ticket, longest_of
+
+PREFILL_TOKENS = 16_384  # padded prompt tokens read in one turn
+READ_TOGETHER = 512  # beside rows: a prompt's first token is there when it is read, not when all are; our choice
+
+
+class Job(NamedTuple):
+    """One prompt of a request."""
+
+    ticket: Ticket
+    prompt: int
+
+    @property
+    def tokens(self) -> list[int]:
+        return self.ticket.request.prompts[self.prompt]
+
+
+class Room(NamedTuple):
+    rows: int  # at one time
+    memory_bytes: int  # of keys and values
+    place_bytes: int  # of one token; 0 where it is not known
+    mixes: bool  # rows of several models share steps
+
+
+def taken(waiting: Iterable[Job], running: Sequence[Request], room: Room) -> tuple[list[Job], deque[Job]]:
+    """The first in the queue and all that fit with it: of its model, where rows of several cannot share a step. And who waits on.
+
+    ``running``: the request of each row there is. Nobody overtakes a first one that must wait; who has hung up leaves.
+    """
+    free = room.rows - len(running)
+    places = max((longest_of(request) for request in running), default=0)
+    together = READ_TOGETHER if running and room.mixes else PREFILL_TOKENS
+    found: list[Job] = []
+    rest: deque[Job] = deque()
+    longest, is_full = 0, False
+    for job in waiting:
+        if job.ticket.is_cancelled:
+            continue
+        request = job.ticket.request
+        fits_model = not found or room.mixes or request.model.digest == found[0].ticket.request.model.digest
+        longest_now, places_now = max(longest, len(job.tokens)), max(places, longest_of(request))
+        rows_now = room.rows - free + request.n
+        fits_memory = not rows_now > request.n or rows_now * places_now * room.place_bytes <= room.memory_bytes
+        fits = request.n <= free and fits_memory and (not found or longest_now * (len(found) + 1) <= together)
+        if fits_model and fits and not is_full:
+            found.append(job)
+            longest, places, free = longest_now, places_now, free - request.n
+            continue
+        is_full = is_full or fits_model
+        rest.append(job)
+    return found, rest
