@@ -141,12 +141,15 @@ class Stack:
     def pack(self, rows: int, *, is_rounded: bool = False) -> None:
         """Hold a copy of the weights in the order that about so many rows read quickest, for as long as the stack is there.
 
-        ``is_rounded``: in whole numbers of 8 bits (int8.py), which ask for less memory and time and change the numbers.
+        ``is_rounded``: the layers' in whole numbers of 8 bits (int8.py), which ask for less memory and time and change the
+        numbers. The head's stay: rounding them changes what is said as much as all layers do.
         """
-        if is_rounded or joined.can_pack(self.dtype, self.device.type):
+        can_pack = joined.can_pack(self.dtype, self.device.type)
+        if is_rounded or can_pack:
             copied = joined.rounded if is_rounded else joined.packed
             self._packed = [[copied(weights, rows) for weights in every] for every in self._weights]
-            self._packed_head = copied(self._head, rows)
+        if can_pack:
+            self._packed_head = joined.packed(self._head, rows)
 
     def adapters(self, names: Sequence[str]) -> Adapters:
         """These adapters' weights as they are now."""
