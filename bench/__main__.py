@@ -32,6 +32,12 @@ def generation(args: argparse.Namespace) -> report.Found:
     return engine.measure(args.quick, args.size, args.dtype, args.pairs)
 
 
+def precision(args: argparse.Namespace) -> report.Found:
+    from bench import precision as beside_float32  # it imports torch
+
+    return beside_float32.measure(args.quick, args.pairs)
+
+
 def prompts(args: argparse.Namespace) -> report.Found:
     from bench import prompts as scoring  # it imports transformers
 
@@ -58,6 +64,7 @@ MEASUREMENTS: dict[str, Callable[[argparse.Namespace], report.Found]] = {
     "labelling": lambda args: labelling.measure(args.quick),
     "libraries": libraries,
     "learning": lambda args: learning.measure(learning.QUICK if args.quick else learning.Plan()),
+    "precision": precision,
     "prompts": prompts,
     "matrix": matrix,
     "start": lambda args: report.Found(start.measure(args.quick)),
@@ -72,7 +79,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--pairs",
         type=Path,
-        help="training, generation, prompts: preference pairs, one {chosen, rejected} per line, gzip",
+        help="training, generation, precision, prompts: preference pairs, one {chosen, rejected} per line, gzip",
     )
     parser.add_argument(
         "--size", choices=("6M", "90M", "500M"), help="training, generation, prompts: models of one size only"
