@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from backend.measuring import findings, plans, running
 from backend.measuring.findings import Calibrated, Curve, Orders
 from backend.measuring.plans import COUNTS, SEARCHED, SEEDS, CannotMeasure, Plan
 from backend.prompts.chat import text_of
-from backend.prompts.fewshot import FewShot, choose, normalised
+from backend.prompts.fewshot import CASE_WISE, FewShot, choose, normalised
 from backend.prompts.labelwords import asked, saying, score, truth_of
 from backend.prompts.rows import given_away
 from backend.prompts.votek import MOST_TEXTS, vote_k
@@ -83,7 +84,7 @@ def start(
     if not 1 <= seeds <= 20:
         raise CannotMeasure(f"Draw demonstrations 1 to 20 times, not {seeds}.", "measured_draws", most=20, n=seeds)
     running.scorer_for(engine, model)
-    plan = _plan(store, template, kind, most, seed, counts, seeds)
+    plan = _plan(store, engine, template, kind, most, seed, counts, seeds)
     plan = _fitting(store, engine, template, model, kind, plan)
     with store.write():
         made = store.add(
@@ -98,7 +99,14 @@ def start(
 
 
 def _plan(
-    store: Store, template: Template, kind: MeasurementKind, most: int, seed: int, counts: Sequence[int], seeds: int
+    store: Store,
+    engine: running.Engine,
+    template: Template,
+    kind: MeasurementKind,
+    most: int,
+    seed: int,
+    counts: Sequence[int],
+    seeds: int,
 ) -> Plan:
     labels = plans.labels_of(template)
     found = prompts.cases(store, template.project_id, scenario=template.scenario, language=template.language)
@@ -106,8 +114,11 @@ def _plan(
     cases = plans.cases_for(found, labels, most, seed, need_truth=kind == "count")
     bank = _bank(store, template)
     safe = plans.without_leaks(bank, cases)
-    texts = None
-    if kind == "order":
+    texts = chosen = None
+    if kind == "order" and FewShot.parse(template.few_shot).choose in CASE_WISE:
+        chosen = plans.chosen_for(template, safe, cases, embedder(store, engine))
+        asks = plans.case_wise_order_asks(chosen, seed)
+    elif kind == "order":
         asks = plans.order_asks(template, bank, safe, seed)
     elif kind == "count":
         asks = plans.count_asks(template, [one for one in safe if one.retired_at is None], counts, seeds, seed)
@@ -121,7 +132,7 @@ def _plan(
         texts = running.texts_for(template, cases.search, seed)
     return Plan(
         labels=labels, search=_ids(cases.search), test=_ids(cases.test), asks=tuple(asks), seed=seed,
-        left_out=len(bank) - len(safe), texts=texts,
+        left_out=len(bank) - len(safe), texts=texts, chosen=chosen,
     )  # fmt: skip
 
 
@@ -132,23 +143,30 @@ def _fitting(
     cases = [store.get(Case, id) for id in (*plan.search, *plan.test)]
     longest = max(cases, key=lambda case: len(text_of(case)))
     client = engine.client_for(model)
+    sizes = {one.id: len(one.input) + len(one.output) for one in _bank(store, template)}
 
-    def is_fit(ids: Sequence[int]) -> bool:
+    def is_fit(ids: Sequence[int], case: Case = longest) -> bool:
         shown = prompts.demonstrations_by_id(store, tuple(ids))
-        counted = client.tokenize(asked(template, longest, shown), model=engine_name(model))
+        counted = client.tokenize(asked(template, case, shown), model=engine_name(model))
         return counted.count + LABEL_TOKENS <= counted.max_model_len
+
+    def letters(ids: Sequence[int]) -> int:
+        return sum(sizes.get(id, 0) for id in ids)
 
     def widest(count: int) -> Sequence[int]:
         """The longest of the draws by its letters."""
-        draws = [ask.ids or () for ask in plans.draws_of(plan.asks, count)]
-        sizes = {one.id: len(one.input) + len(one.output) for one in _bank(store, template)}
-        return max(draws, key=lambda ids: sum(sizes.get(id, 0) for id in ids))
+        return max((ask.ids or () for ask in plans.draws_of(plan.asks, count)), key=letters)
 
     if kind == "count":
         unfit = tuple(count for count in plans.counts_of(plan.asks) if not is_fit(widest(count)))
         kept = tuple(ask for ask in plan.asks if int(ask.name.split(":")[1]) not in unfit)
-        plan = Plan(**{**plan.as_row(), "asks": kept, "unfit": unfit})
+        plan = replace(plan, asks=kept, unfit=unfit)
         if any(ask.ids for ask in kept):
+            return plan
+    elif plan.chosen is not None:
+        shown = {case.id: plan.chosen[case.id or 0].own for case in cases}
+        widest_case = max(cases, key=lambda case: len(text_of(case)) + letters(shown[case.id]))
+        if is_fit(shown[widest_case.id], widest_case):
             return plan
     elif plan.asks[0].ids is None or is_fit(plan.asks[0].ids):
         return plan

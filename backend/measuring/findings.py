@@ -14,7 +14,7 @@ from backend.prompts import calibrate
 from backend.stats.agreement import Estimate, share
 from backend.stats.paired import difference
 
-from .plans import Ask, Plan, counts_of, draws_of
+from .plans import Ask, Plan, counts_of, draws_of, own_places, places_of
 
 Logps = Sequence[Sequence[float]]  # (N, L) nats per token
 Truths = Sequence[int | None]  # of each case the label that is right, or None
@@ -31,7 +31,9 @@ class Claim(NamedTuple):
 
 
 class Order(NamedTuple):
-    ids: tuple[int, ...]
+    ids: tuple[int, ...]  # of demonstrations; empty where each case has its own
+    places: tuple[int, ...]  # of these, which choice stands where; 1 is the first choice
+    seed: int | None  # the template's ``seed`` that makes this order; None: its own order, or one of ``ids``
     accuracy: Estimate
     entropy: float  # nats of the labels it says, whatever is right
     is_own: bool  # the template's own order
@@ -91,8 +93,8 @@ def later(kind: str, plan: Plan, found: Mapping[str, Logps], truths: Truths) -> 
     if not plan.test or any(ask.name not in found for ask in plan.asks):
         return []
     if kind == "order":
-        own, likely, best = (plan.asks[at].ids for at in _picked(plan, found, truths))
-        return [Ask("test:own", own, "test"), Ask("test:entropy", likely, "test"), Ask("test:best", best, "test")]
+        picked = zip(("own", "entropy", "best"), _picked(plan, found, truths), strict=True)
+        return [plan.asks[at]._replace(name=f"test:{name}", on="test") for name, at in picked]
     if kind == "count":
         best_count = _best_count(plan, found, truths)
         asks = [Ask("test:none", (), "test")]
@@ -117,12 +119,23 @@ def orders_found(plan: Plan, found: Mapping[str, Logps], searched: Truths, teste
     entropies = {at: calibrate.label_entropy(calibrate.shares(logps)) for at, _, logps in done}
     kept = [at for at in sorted(entropies, key=lambda at: -entropies[at])[:KEPT] if entropies[at] > 0]
     orders = [
-        Order(ask.ids or (), accuracy(logps, searched), entropies[at], at == 0, at in kept) for at, ask, logps in done
-    ]
+        Order(
+            ask.ids or (), _places(plan, ask), ask.order_seed, accuracy(logps, searched), entropies[at], at == 0, at in kept
+        )
+        for at, ask, logps in done
+    ]  # fmt: skip
     values = sorted(one.accuracy.value for one in orders if one.accuracy.n)
     orders.sort(key=lambda one: (-(one.accuracy.value if one.accuracy.n else 0.0), -one.entropy))
     names = {name: found[f"test:{name}"] for name in ("own", "entropy", "best") if f"test:{name}" in found}
     return Orders(orders, values, _claims(names, tested, "own"))
+
+
+def _places(plan: Plan, ask: Ask) -> tuple[int, ...]:
+    if plan.chosen is None:
+        return ()
+    if ask.order_seed is None:
+        return own_places(plan.chosen)
+    return places_of(min(len(one.ranked) for one in plan.chosen.values()), ask.order_seed)
 
 
 def _claims(found: Mapping[str, Logps], truths: Truths, first: str) -> list[Claim]:

@@ -6,6 +6,7 @@ demonstration that is (nearly) one of these cases is never shown.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
@@ -14,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 from backend.problem import Problem
 from backend.prompts import calibrate
 from backend.prompts.chat import text_of
-from backend.prompts.fewshot import CASE_WISE, MOST_DEMONSTRATIONS, FewShot, choose, leaks
+from backend.prompts.fewshot import CASE_WISE, MOST_DEMONSTRATIONS, Embed, FewShot, choose, leaks, shuffled
 from backend.prompts.labelwords import truth_of
 from feedback_db.types import Case, Demonstration, MeasurementKind, Template
 
@@ -30,11 +31,20 @@ class CannotMeasure(Problem):
 
 
 class Ask(NamedTuple):
-    """One part: these demonstrations, in this order, before these texts. ``ids`` None: as the template chooses for each case."""
+    """One part: these demonstrations, in this order, before these texts. ``ids`` None: as the template chooses for each case,
+    shuffled by ``order_seed`` where there is one."""
 
     name: str
     ids: tuple[int, ...] | None
     on: On
+    order_seed: int | None = None
+
+
+class Chosen(NamedTuple):
+    """Ids of the demonstrations that a template chose for one case."""
+
+    ranked: tuple[int, ...]  # first choice first
+    own: tuple[int, ...]  # in the template's own order
 
 
 class Cases(NamedTuple):
@@ -54,15 +64,21 @@ class Plan:
     left_out: int = 0  # demonstrations that are (nearly) one of the cases
     unfit: tuple[int, ...] = ()  # numbers of demonstrations that the model's context has no room for
     texts: Mapping[str, Sequence[str]] | None = None  # in the place of a case's own, by what they are for
+    chosen: Mapping[int, Chosen] | None = (
+        None  # by case, where a template that chooses case by case is measured in orders
+    )
 
     def as_row(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+        row = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {**row, "chosen": self.chosen and [[case, *self.chosen[case]] for case in self.chosen]}
 
     @classmethod
     def parse(cls, row: Mapping[str, Any]) -> Plan:
-        asks = tuple(Ask(name, None if ids is None else tuple(ids), on) for name, ids, on in row["asks"])
+        asks = tuple(Ask(name, None if ids is None else tuple(ids), *more) for name, ids, *more in row["asks"])
         lists = {name: tuple(row[name]) for name in ("labels", "search", "test", "unfit")}
-        return cls(**{**row, **lists, "asks": asks})
+        given = row.get("chosen")
+        chosen = given and {case: Chosen(tuple(ranked), tuple(own)) for case, ranked, own in given}
+        return cls(**{**row, **lists, "asks": asks, "chosen": chosen})
 
 
 def labels_of(template: Template) -> tuple[str, ...]:
@@ -109,25 +125,62 @@ def order_asks(
 ) -> list[Ask]:
     """The template's own demonstrations in up to 24 orders, its own order first. Raises CannotMeasure, FewShotProblem."""
     few_shot = FewShot.parse(template.few_shot)
-    if few_shot.choose in CASE_WISE:
-        raise CannotMeasure(
-            "This template chooses other demonstrations for every case, so there is no order of its own to measure. "
-            "Choose fixed, seeded or balanced.",
-            "order_of_case_wise",
-        )
     fit = {one.id for one in safe}
     is_named = few_shot.choose == "fixed" and bool(few_shot.ids)
     shown = [one.id or 0 for one in choose(pool if is_named else safe, "", few_shot) if one.id in fit]
-    if len(shown) < 2:
-        raise CannotMeasure(
-            f"An order needs two demonstrations or more; this template shows {len(shown)}. Raise k or add demonstrations.",
-            "order_of_few",
-            n=len(shown),
-        )
+    _enough(len(shown))
     return [
         Ask(f"search:{at}", tuple(shown[place] for place in order), "search")
         for at, order in enumerate(calibrate.orders(len(shown), seed))
     ]
+
+
+def chosen_for(
+    template: Template, safe: Sequence[Demonstration], cases: Cases, embed: Embed | None
+) -> dict[int, Chosen]:
+    """What a template that chooses case by case shows each of them. Raises FewShotProblem, and what ``embed`` raises."""
+    few_shot = FewShot.parse(template.few_shot)
+    ranked = replace(few_shot, order="listed")  # shown first choice last
+
+    def ids(case: Case, how: FewShot) -> tuple[int, ...]:
+        return tuple(one.id or 0 for one in choose(safe, text_of(case), how, embed))
+
+    return {case.id or 0: Chosen(ids(case, ranked)[::-1], ids(case, few_shot)) for case in (*cases.search, *cases.test)}
+
+
+def case_wise_order_asks(chosen: Mapping[int, Chosen], seed: int) -> list[Ask]:
+    """What was chosen for each case in up to 24 orders: the template's own, then those that a seed of its own makes, from
+    ``seed`` on, so that any of them can be kept as a setting. Raises CannotMeasure."""
+    shown = min(len(one.ranked) for one in chosen.values())
+    _enough(shown)
+    seen, asks = {own_places(chosen)}, [Ask("search:0", None, "search")]
+    while len(asks) < min(calibrate.MOST_ORDERS, math.factorial(shown)):
+        places = places_of(shown, seed)
+        if places not in seen:
+            seen.add(places)
+            asks.append(Ask(f"search:{len(asks)}", None, "search", seed))
+        seed += 1
+    return asks
+
+
+def places_of(count: int, order_seed: int) -> tuple[int, ...]:
+    """Which choice stands where, 1 is the first choice."""
+    return tuple(shuffled(range(1, count + 1), order_seed))
+
+
+def own_places(chosen: Mapping[int, Chosen]) -> tuple[int, ...]:
+    """The same of a template's own order; empty where that differs from case to case."""
+    found = {tuple(one.ranked.index(id) + 1 for id in one.own) for one in chosen.values()}
+    return found.pop() if len(found) == 1 else ()
+
+
+def _enough(shown: int) -> None:
+    if shown < 2:
+        raise CannotMeasure(
+            f"An order needs two demonstrations or more; this template shows {shown}. Raise k or add demonstrations.",
+            "order_of_few",
+            n=shown,
+        )
 
 
 def count_asks(

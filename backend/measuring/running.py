@@ -13,7 +13,7 @@ from backend.engines.kept import engine_name
 from backend.problem import Problem
 from backend.prompts import calibrate
 from backend.prompts.chat import text_of
-from backend.prompts.fewshot import FewShot, choose
+from backend.prompts.fewshot import FewShot, choose, shuffled
 from backend.prompts.labelwords import Scorer, asked, saying, score, stub_of, truth_of
 from feedback_db import NotFound, Store, measurements, prompts
 from feedback_db.types import Case, Demonstration, MeasuredPart, Measurement, Message, Model, Template
@@ -100,6 +100,13 @@ def conversations_of(
     if ask.ids is not None:
         shown = prompts.demonstrations_by_id(store, ask.ids)
         return [asked(template, case, shown) for case in cases]
+    if plan.chosen is not None:
+        given = [plan.chosen[case.id or 0] for case in cases]
+        ids = [one.own if ask.order_seed is None else tuple(shuffled(one.ranked, ask.order_seed)) for one in given]
+        return [
+            asked(template, case, prompts.demonstrations_by_id(store, own))
+            for case, own in zip(cases, ids, strict=True)
+        ]
     few_shot, pool = FewShot.parse(template.few_shot), pool_of(store, template, plan)
     embed = embedder(store, engine)
     return [asked(template, case, choose(pool, text_of(case), few_shot, embed)) for case in cases]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from functools import lru_cache
 from random import Random
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,7 @@ LEAK_JACCARD = 0.8  # our choice
 BM25_K1, BM25_B = 1.2, 0.75  # the values in common use
 Matrix = npt.NDArray[np.float64]
 Embed = Callable[[Sequence[str], str], Matrix]  # texts, fingerprint of a base -> (N, D), each of length 1
+T = TypeVar("T")
 NEAR = 0.5  # how much nearness counts against difference from what was taken, for ``varied``; our choice
 
 
@@ -124,12 +125,19 @@ def choose(
         fit = _varied(fit, near(fit), few_shot.k)
     taken = fit[: few_shot.k]
     if few_shot.order == "seeded":
-        Random(f"order {few_shot.seed}").shuffle(taken)
+        taken = shuffled(taken, few_shot.seed)
     elif few_shot.order == "nearest_last":
         taken = _by_similarity(taken, near(taken))
     elif few_shot.choose in CASE_WISE:
         taken.reverse()
     return taken
+
+
+def shuffled(chosen: Sequence[T], seed: int) -> list[T]:
+    """What ``order`` seeded makes of what was chosen, first choice first."""
+    own = list(chosen)
+    Random(f"order {seed}").shuffle(own)
+    return own
 
 
 def leaks(input: str, asked: str) -> bool:

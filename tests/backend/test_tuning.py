@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import permutations
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -303,7 +304,7 @@ def test_what_cannot_be_measured_says_what_is_missing(
 
     refused("searched_cases", template, most=0)
     refused("measured_draws", template, seeds=0)
-    refused("order_of_case_wise", version(store, engineer, template, choose="nearest"))
+    refused("order_of_few", version(store, engineer, template, choose="nearest", k=1))
     refused("order_of_few", version(store, engineer, template, choose="balanced", k=1))
     refused("no_labels", version(store, engineer, replace(template, labels=None)))
     small: Any = ScriptedEngine(lambda *_: "", max_model_len=75, likely=likely)
@@ -319,6 +320,49 @@ def test_what_cannot_be_measured_says_what_is_missing(
         store, engineer, template.project_id, Draft(name="e", body=BODY, labels=LABELS, scenario="nobody")
     )
     refused("no_search_cases", empty)
+
+
+@pytest.mark.parametrize("choose", ["nearest", "bm25", "varied", "embedded_varied"])
+def test_what_was_chosen_for_each_case_is_measured_in_all_orders_and_any_of_them_can_be_kept(
+    store: Store, engine: ScriptedEngine, engineer: Person, template: Template, model: Model, choose: str
+) -> None:
+    by_case = version(store, engineer, template, choose=choose, k=3)
+    one = tuning.start(store, engine, engineer, by_case.id or 0, model.id or 0, "order", seed=7)
+    plan = Plan.parse(one.settings)
+    assert one.total == 6 + 3 and all(ask.ids is None for ask in plan.asks)
+    chosen = plan.chosen or {}
+    assert set(chosen) == {*plan.search, *plan.test} and len({frozenset(own.ranked) for own in chosen.values()}) > 1
+    for ask in plan.asks:
+        kept = (
+            by_case
+            if ask.order_seed is None
+            else version(store, engineer, by_case, order="seeded", seed=ask.order_seed)
+        )
+        asked = running.conversations_of(store, engine, by_case, plan, ask)
+        for id, messages in zip(plan.search, asked, strict=True):
+            values = store.get(Case, id).values or {}
+            sent = prompting.preview(store, engine, engineer, template.project_id, prompting.draft_of(kept), values)
+            assert [dict(one) for one in messages] == [dict(one) for one in sent.messages]
+    curating.add_demonstration(
+        store, engineer, template.project_id, input="a place called zzz", output="bad", label="bad", scenario="s"
+    )
+    told = finished(store, engine, engineer, one)  # what came to the bank meanwhile is not measured in some orders only
+    assert isinstance(told.found, Orders) and len(told.found.orders) == 6
+    assert sorted(order.places for order in told.found.orders) == list(permutations((1, 2, 3)))
+    own = next(order for order in told.found.orders if order.is_own)
+    assert (own.places, own.seed) == ((3, 2, 1), None)
+    assert len(told.found.accuracy) == 6 and len(told.found.claims) == 3
+
+
+def test_an_own_order_that_differs_from_case_to_case_is_measured_too(
+    store: Store, engine: ScriptedEngine, engineer: Person, template: Template, model: Model
+) -> None:
+    by_case = version(store, engineer, template, choose="varied", k=4, order="nearest_last")
+    one = tuning.start(store, engine, engineer, by_case.id or 0, model.id or 0, "order")
+    told = finished(store, engine, engineer, one)
+    assert isinstance(told.found, Orders) and len(told.found.orders) == 24
+    assert [order.places for order in told.found.orders if order.is_own] == [()]
+    assert len({order.places for order in told.found.orders}) == 24
 
 
 @pytest.mark.parametrize("choose", ["nearest", "embedded"])

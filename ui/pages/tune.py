@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, get_args
 import gradio as gr
 
 from backend import curating, prompting, streaming, tuning
-from backend.measuring.findings import Orders
+from backend.measuring.findings import Order, Orders
 from backend.measuring.plans import SEARCHED, SEEDS
 from backend.tuning import Progress, Told
 from feedback_db.types import Case, MeasurementKind, Template
@@ -249,8 +249,9 @@ def _order_events(ui: Ui, panel: Panel, asked: Asked, keeping: Keeping) -> None:
         person, told = ui.guard.person(), tuning.told(ui.store, ui.guard.person(), measurement_id)
         assert isinstance(told.found, Orders)
         template = prompting.template(ui.store, person, told.progress.measurement.template_id)
-        ids = told.found.orders[place].ids
-        saved = prompting.save_template(ui.store, person, template.project_id, _in_order(template, ids))
+        saved = prompting.save_template(
+            ui.store, person, template.project_id, _in_order(template, told.found.orders[place])
+        )
         templates = template_choices(prompting.templates(ui.store, person, template.project_id))
         said = note(ui.guard.say("tune.kept", name=saved.name, version=saved.version), "ok")
         return [drawing(said), gr.update(choices=templates)]
@@ -374,7 +375,13 @@ def _choices(ui: Ui, measurement_id: int | None) -> Any:
     return gr.update(choices=case_choices(told, _cases(ui, told)), value=None)
 
 
-def _in_order(template: Template, ids: tuple[int, ...]) -> prompting.Draft:
-    """The template with these demonstrations, in this order."""
-    few_shot = {**template.few_shot, "choose": "fixed", "ids": list(ids), "k": len(ids), "order": "listed"}
+def _in_order(template: Template, order: Order) -> prompting.Draft:
+    """The template with these demonstrations, in this order; where it chooses by case, with the seed that makes the order."""
+    if order.ids:
+        fixed = {"choose": "fixed", "ids": list(order.ids), "k": len(order.ids), "order": "listed"}
+        few_shot = {**template.few_shot, **fixed}
+    elif order.seed is not None:
+        few_shot = {**template.few_shot, "order": "seeded", "seed": order.seed}
+    else:
+        few_shot = dict(template.few_shot)
     return replace(prompting.draft_of(template), few_shot=few_shot)

@@ -111,7 +111,7 @@ def _orders(ui: Ui, found: Orders, place: int | None) -> list[Any]:
                     (
                         round(one.accuracy.value, 4),
                         "own" if one.is_own else "kept" if one.is_kept else "other",
-                        _hint(one),
+                        f"{_ids(ui, one)}: {_estimate(one.accuracy)}",
                     )
                     for one in found.orders
                 ],
@@ -120,13 +120,16 @@ def _orders(ui: Ui, found: Orders, place: int | None) -> list[Any]:
     if found.orders and not any(one.entropy for one in found.orders):
         parts.append(note(say("tune.one_label"), "warn"))
     parts += _claimed(ui, found.claims, {name: say(f"tune.claim.{name}") for name in ("own", "entropy", "best")})
+    is_case_wise = any(not one.ids for one in found.orders)
+    if is_case_wise:
+        parts.append(note(say("tune.order_by_case")))
     rows = [
-        (at, [_ids(one), _estimate(one.accuracy), f"{one.entropy:.3f}", _marks(ui, one)])
+        (at, [_ids(ui, one), _estimate(one.accuracy), f"{one.entropy:.3f}", _marks(ui, one)])
         for at, one in enumerate(found.orders)
     ]
     parts.append(
         table(
-            [say(f"tune.{name}") for name in ("order", "accuracy", "entropy", "marks")], rows, caption=say("tune.orders"),
+            [say(f"tune.{name}") for name in ("choices" if is_case_wise else "order", "accuracy", "entropy", "marks")], rows, caption=say("tune.orders"),
             empty="", chosen=place, selects=True, numbers=[1, 2],
         )
     )  # fmt: skip
@@ -139,12 +142,9 @@ def _marks(ui: Ui, one: Order) -> Any:
     return badge(" · ".join(said), "warn" if one.is_own else "ok") if said else ""
 
 
-def _ids(one: Order) -> str:
-    return " · ".join(map(str, one.ids))
-
-
-def _hint(one: Order) -> str:
-    return f"{_ids(one)}: {_estimate(one.accuracy)}"
+def _ids(ui: Ui, one: Order) -> str:
+    """Which demonstrations, or which choices, from first to last."""
+    return " · ".join(map(str, one.ids or one.places)) or ui.guard.say("tune.as_nearest_last")
 
 
 def _curve(ui: Ui, found: Curve, told: Told) -> list[Any]:

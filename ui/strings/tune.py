@@ -74,6 +74,15 @@ STRINGS = {
     "tune.strip": ("Accuracy of each order", "各顺序的准确率"),
     "tune.orders": ("Orders, best first", "各顺序(由好到差)"),
     "tune.order": ("Demonstrations, first to last", "示例(从先到后)"),
+    "tune.choices": ("Choices, first to last", "所选名次(从先到后)"),
+    "tune.as_nearest_last": ("nearest last, case by case", "逐例:最近者在末"),
+    "tune.order_by_case": (
+        (
+            "This template chooses for each case. What it chose stays, and its order changes: 1 is the first choice of each case. An order "
+            "is kept as the template's seed."
+        ),
+        "此模板为每个用例各选示例。所选示例不变,只变顺序:1 为每个用例的首选。保存顺序即保存模板的种子。",
+    ),
     "tune.accuracy": ("Accuracy", "准确率"),
     "tune.entropy": ("Entropy of labels", "标签熵"),
     "tune.marks": ("Which", "标记"),
@@ -143,13 +152,6 @@ STRINGS = {
     "problem.no_search_cases": (
         "There is no val or train case to search on that expects one of the labels. Add cases with their answers.",
         "没有可供搜索、且期望答案为某个标签的验证或训练用例。请添加带答案的用例。",
-    ),
-    "problem.order_of_case_wise": (
-        (
-            "This template chooses other demonstrations for every case, so there is no order of its own to measure. Choose fixed, seeded or "
-            "balanced."
-        ),
-        "此模板为每个用例各选示例,没有固定顺序可测。请改用固定、随机或均衡选择。",
     ),
     "problem.order_of_few": (
         "An order needs two demonstrations or more; this template shows {n}. Raise k or add demonstrations.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
@@ -11,6 +12,7 @@ from playwright.sync_api import expect
 
 from backend import prompting, tuning
 from backend.measuring import running
+from backend.measuring.plans import places_of
 from feedback_db import models
 from feedback_db.types import Template
 from tests.ui.house import token_for
@@ -30,7 +32,7 @@ def tab(studio: Studio, studio_app: Any) -> Tab:
 @pytest.fixture
 def sentiment(studio: Studio) -> Template:
     found = prompting.templates(studio.store, studio.engineer, studio.project.id or 0)
-    return next(one for one in found if one.labels and one.language == "en")
+    return next(one for one in found if one.labels and one.language == "en" and one.name != "by case")
 
 
 def live(studio: Studio) -> int:
@@ -78,6 +80,31 @@ def test_orders_are_measured_and_the_chosen_one_becomes_a_version(
     assert (
         newest.few_shot["ids"] == wanted and newest.few_shot["choose"] == "fixed" and newest.labels == sentiment.labels
     )
+
+
+def test_an_order_of_a_template_that_chooses_by_case_is_kept_as_its_seed(
+    tab: Tab, studio: Studio, sentiment: Template
+) -> None:
+    few_shot = {**sentiment.few_shot, "choose": "nearest", "k": 3}
+    draft = replace(prompting.draft_of(sentiment), name="by case", few_shot=few_shot)
+    by_case = prompting.save_template(studio.store, studio.engineer, studio.project.id or 0, draft)
+    id = measured(studio, by_case, "order")
+    tab.call("tune_open")
+    shown, *_ = tab.call("choose_order", by_case.id, event={"id": id})
+    rows = parts(shown, "table")[-1]["rows"]
+    assert sorted(row["cells"][0] for row in rows) == ["1 · 2 · 3", "1 · 3 · 2", "2 · 1 · 3", "2 · 3 · 1", "3 · 1 · 2", "3 · 2 · 1"]  # fmt: skip
+    assert any("first choice of each case" in one["text"] for one in parts(shown, "note"))
+    other = next(at for at, row in enumerate(rows) if row["cells"][0] == "1 · 2 · 3")
+    tab.call("choose_order_row", id, event={"id": other})
+    tab.call("keep_order", id, other)
+    newest = prompting.versions(studio.store, studio.engineer, studio.project.id or 0, "by case")[0].template
+    assert (newest.version, newest.few_shot["order"], newest.few_shot["choose"]) == (2, "seeded", "nearest")
+    assert places_of(3, newest.few_shot["seed"]) == (1, 2, 3)
+    own = next(at for at, row in enumerate(rows) if row["cells"][0] == "3 · 2 · 1")
+    tab.call("choose_order_row", id, event={"id": own})
+    tab.call("keep_order", id, own)  # reverts to the template's own order
+    kept = prompting.versions(studio.store, studio.engineer, studio.project.id or 0, "by case")[0].template
+    assert kept.version == 3 and kept.few_shot.get("order") != "seeded"
 
 
 def test_the_curve_has_a_point_for_each_number(tab: Tab, studio: Studio, sentiment: Template) -> None:
