@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
+from random import Random
 from typing import Any, NamedTuple
 
 from backend import access
 from backend.engines.features import embedder
 from backend.engines.kept import engine_name
-from backend.measuring import findings, plans, running
+from backend.measuring import findings, plans, running, sure
 from backend.measuring.findings import Calibrated, Curve, Orders
-from backend.measuring.plans import COUNTS, SEARCHED, SEEDS, CannotMeasure, Plan
+from backend.measuring.plans import COUNTS, MOST_SURE, SEARCHED, SEEDS, CannotMeasure, Plan
+from backend.measuring.sure import Sure
 from backend.prompts.chat import text_of
 from backend.prompts.fewshot import CASE_WISE, FewShot, choose, normalised
 from backend.prompts.labelwords import asked, saying, score, truth_of
@@ -37,7 +39,7 @@ class Told(NamedTuple):
 
     progress: Progress
     plan: Plan
-    found: Orders | Curve | Calibrated
+    found: Orders | Curve | Calibrated | Sure
     straddling: list[str]  # labels that a tokenizer would have joined with the end of the prompt
     looks: int  # measurements of this template that test cases were asked for
 
@@ -77,6 +79,7 @@ def start(
     seed: int = 0,
     counts: Sequence[int] = COUNTS,
     seeds: int = SEEDS,
+    wanted: int = 10,
 ) -> Measurement:
     """Begin to measure; ``advance`` of the room does the work. Raises CannotMeasure, FewShotProblem, EngineError."""
     access.require(person, "build")
@@ -84,7 +87,10 @@ def start(
     if not 1 <= seeds <= 20:
         raise CannotMeasure(f"Draw demonstrations 1 to 20 times, not {seeds}.", "measured_draws", most=20, n=seeds)
     running.scorer_for(engine, model)
-    plan = _plan(store, engine, template, kind, most, seed, counts, seeds)
+    if kind == "confidence":
+        plan = _sure_plan(store, template, seed, wanted)
+    else:
+        plan = _plan(store, engine, template, kind, most, seed, counts, seeds)
     plan = _fitting(store, engine, template, model, kind, plan)
     with store.write():
         made = store.add(
@@ -136,6 +142,33 @@ def _plan(
     )  # fmt: skip
 
 
+def _sure_plan(store: Store, template: Template, seed: int, wanted: int) -> Plan:
+    """Raises CannotMeasure."""
+    _wanted(wanted)
+    found = [case for case in _waiting(store, template) if given_away(template, text_of(case)) is None]
+    bank = _bank(store, template)
+    if not found:
+        raise CannotMeasure("No train case of this scenario waits for an answer. Add cases without one.", "none_waits")
+    if not any(one.retired_at is None for one in bank):
+        raise CannotMeasure(
+            "The second stage shows the model what is labelled, and nothing is. Label the cases of the first stage.",
+            "label_first",
+        )
+    Random(f"sure {seed}").shuffle(found)
+    drawn = sorted(_ids(found[: min(MOST_SURE, max(1, MOST_TEXTS - len(bank)))]))
+    return Plan(
+        labels=tuple(template.labels or ()), search=tuple(drawn), test=(), asks=tuple(sure.asks(len(drawn))), seed=seed,
+        wanted=min(wanted, len(drawn)),
+    )  # fmt: skip
+
+
+def _sure(store: Store, one: Measurement, plan: Plan, logps: Mapping[str, Sequence[Sequence[float]]]) -> Sure:
+    """By what was labelled when the model was asked, so that labelling one case leaves the others as they are."""
+    bank = [shown for shown in _bank(store, store.get(Template, one.template_id)) if shown.created_at <= one.created_at]
+    texts = {id: text_of(store.get(Case, id)) for id in plan.search}
+    return sure.sure_found(plan, logps, texts, [shown.input for shown in bank])
+
+
 def _fitting(
     store: Store, engine: running.Engine, template: Template, model: Model, kind: MeasurementKind, plan: Plan
 ) -> Plan:
@@ -145,10 +178,10 @@ def _fitting(
     client = engine.client_for(model)
     sizes = {one.id: len(one.input) + len(one.output) for one in _bank(store, template)}
 
-    def is_fit(ids: Sequence[int], case: Case = longest) -> bool:
+    def is_fit(ids: Sequence[int], case: Case = longest, room: int = LABEL_TOKENS) -> bool:
         shown = prompts.demonstrations_by_id(store, tuple(ids))
         counted = client.tokenize(asked(template, case, shown), model=engine_name(model))
-        return counted.count + LABEL_TOKENS <= counted.max_model_len
+        return counted.count + room <= counted.max_model_len
 
     def letters(ids: Sequence[int]) -> int:
         return sum(sizes.get(id, 0) for id in ids)
@@ -167,6 +200,14 @@ def _fitting(
         shown = {case.id: plan.chosen[case.id or 0].own for case in cases}
         widest_case = max(cases, key=lambda case: len(text_of(case)) + letters(shown[case.id]))
         if is_fit(shown[widest_case.id], widest_case):
+            return plan
+    elif kind == "confidence":
+        few_shot = FewShot.parse(template.few_shot)
+        shown_ids = [
+            one.id or 0 for one in choose(_bank(store, template), text_of(longest), few_shot, embedder(store, engine))
+        ]
+        room = LABEL_TOKENS if plan.labels else sure.SAID_TOKENS
+        if is_fit(shown_ids, room=room):
             return plan
     elif plan.asks[0].ids is None or is_fit(plan.asks[0].ids):
         return plan
@@ -201,11 +242,13 @@ def told(store: Store, person: Person, measurement_id: int) -> Told:
     plan, parts = Plan.parse(one.settings), measurements.parts(store, measurement_id)
     logps = {name: part.logps for name, part in parts.items()}
     searched, tested = running.truths(store, plan, plan.search), running.truths(store, plan, plan.test)
-    found: Orders | Curve | Calibrated
+    found: Orders | Curve | Calibrated | Sure
     if one.kind == "order":
         found = findings.orders_found(plan, logps, searched, tested)
     elif one.kind == "count":
         found = findings.curve_found(plan, logps, searched, tested)
+    elif one.kind == "confidence":
+        found = _sure(store, one, plan, logps)
     else:
         found = findings.calibration_found(logps, searched, tested)
     straddling = sorted({label for part in parts.values() for label in part.straddling})
@@ -252,20 +295,34 @@ def what_to_label_next(store: Store, person: Person, template_id: int, count: in
     """Train cases of a template's scenario without an expected answer that stand for many others, by vote-k; the bank counts as
     labelled. Raises CannotMeasure."""
     access.require(person, "build")
-    if not 1 <= count <= MOST_NEXT:
-        raise CannotMeasure(f"Ask for 1 to {MOST_NEXT} cases, not {count}.", "next_cases", most=MOST_NEXT, n=count)
+    _wanted(count)
     template = store.get(Template, template_id)
-    found = prompts.cases(
-        store, template.project_id, scenario=template.scenario, language=template.language, split="train"
-    )
-    bank = _bank(store, template)
-    known = {normalised(one.input) for one in bank}
-    waiting = [case for case in found if case.expected is None and normalised(text_of(case)) not in known]
+    bank, waiting = _bank(store, template), _waiting(store, template)
     shown = waiting[: max(0, MOST_TEXTS - len(bank))]
     texts = [one.input for one in bank] + [text_of(case) for case in shown]
     votes = vote_k(texts, count, range(len(bank))) if shown else []
     cases = [Next(shown[vote.place - len(bank)], vote.score, vote.stands_for) for vote in votes]
     return NextCases(cases, len(waiting), len(bank))
+
+
+def _waiting(store: Store, template: Template) -> list[Case]:
+    """Train cases without an expected answer that are no demonstration yet."""
+    found = prompts.cases(
+        store, template.project_id, scenario=template.scenario, language=template.language, split="train"
+    )
+    known = {normalised(one.input) for one in _bank(store, template)}
+    return [case for case in found if case.expected is None and normalised(text_of(case)) not in known]
+
+
+def still_waiting(store: Store, person: Person, template_id: int) -> set[int]:
+    """Ids of the train cases that have no answer yet, and are no demonstration."""
+    access.require(person, "build")
+    return set(_ids(_waiting(store, store.get(Template, template_id))))
+
+
+def _wanted(count: int) -> None:
+    if not 1 <= count <= MOST_NEXT:
+        raise CannotMeasure(f"Ask for 1 to {MOST_NEXT} cases, not {count}.", "next_cases", most=MOST_NEXT, n=count)
 
 
 def _bars(plan: Plan, found: Any, logps: Any, text: str, truth: int | None) -> Bars:

@@ -17,7 +17,7 @@ JobState = Literal["queued", "running", "paused", "cancelling", "done", "failed"
 RoundState = Literal["training_reward", "training_policy", "waiting_for_people", "done", "ended", "stopped", "failed"]
 SnapshotKind = Literal["preference", "sft", "prompts", "unpaired", "texts"]
 Basis = Literal["prompt", "demonstrations", "template"]
-MeasurementKind = Literal["order", "count", "calibration"]
+MeasurementKind = Literal["order", "count", "calibration", "confidence"]
 BakeState = Literal["asking", "training", "testing", "done", "failed", "stopped"]
 Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
 Row = dict[
@@ -408,7 +408,7 @@ class Verdict:
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
     """Label words of a few-shot template scored by a model again and again: in other orders, with other demonstrations, after
-    texts that say nothing. All that is asked follows from the row."""
+    texts that say nothing; or how sure the model is of cases without an answer. All that is asked follows from the row."""
 
     id: int | None = None
     project_id: int

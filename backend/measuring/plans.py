@@ -24,6 +24,8 @@ COUNTS = (0, 1, 2, 4, 8, 16, 32)
 SEEDS = 5
 SEARCHED = 30  # cases a search looks at, unless said otherwise; our choice
 MOST_SEARCHED, MOST_TEST = 200, 200
+MOST_SURE = 500  # cases a model is asked how sure it is of; our choice
+AT_ONCE = 16  # of them in one part; our choice
 
 
 class CannotMeasure(Problem):
@@ -64,9 +66,8 @@ class Plan:
     left_out: int = 0  # demonstrations that are (nearly) one of the cases
     unfit: tuple[int, ...] = ()  # numbers of demonstrations that the model's context has no room for
     texts: Mapping[str, Sequence[str]] | None = None  # in the place of a case's own, by what they are for
-    chosen: Mapping[int, Chosen] | None = (
-        None  # by case, where a template that chooses case by case is measured in orders
-    )
+    wanted: int = 0  # cases to label, of those the model is asked how sure it is of
+    chosen: Mapping[int, Chosen] | None = None  # by case, for orders of a template that chooses so
 
     def as_row(self) -> dict[str, Any]:
         row = {name: getattr(self, name) for name in self.__dataclass_fields__}

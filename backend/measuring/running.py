@@ -18,7 +18,7 @@ from backend.prompts.labelwords import Scorer, asked, saying, score, stub_of, tr
 from feedback_db import NotFound, Store, measurements, prompts
 from feedback_db.types import Case, Demonstration, MeasuredPart, Measurement, Message, Model, Template
 
-from . import findings
+from . import findings, sure
 from .plans import Ask, CannotMeasure, Cases, Plan, without_leaks
 
 AT_ONCE_SECONDS = 2.0  # of parts before somebody else's turn; our choice
@@ -80,8 +80,13 @@ def truths(store: Store, plan: Plan, case_ids: Sequence[int]) -> list[int | None
 def _do(store: Store, engine: Engine, measurement: Measurement, ask: Ask) -> None:
     plan, template = Plan.parse(measurement.settings), store.get(Template, measurement.template_id)
     model = store.get(Model, measurement.model_id)
-    conversations = conversations_of(store, engine, template, plan, ask)
-    found = score(scorer_for(engine, model), conversations, plan.labels, engine_name(model))
+    scorer = scorer_for(engine, model)
+    if measurement.kind == "confidence":
+        pool, client = bank_of(store, template), engine.client_for(model)
+        found = sure.measured(store, engine, client, scorer, template, model, pool, plan, ask)
+    else:
+        conversations = conversations_of(store, engine, template, plan, ask)
+        found = score(scorer, conversations, plan.labels, engine_name(model))
     part = MeasuredPart(
         measurement_id=measurement.id or 0, name=ask.name, logps=tuple(found.logps), straddling=tuple(found.straddling)
     )

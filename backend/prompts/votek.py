@@ -1,8 +1,8 @@
 """What to label next: cases that stand for many others which no demonstration is near yet.
 
 Vote-k of Su et al. 2022 (arXiv:2209.01975), its graph and its first stage: every text points at its nearest ones, and each next
-case is the one that most others point at, where a text counts a tenth for every neighbour that is labelled already. The second
-stage, which asks a model how sure it is of every case, is left out: the first needs no model and answers at once.
+case is the one that most others point at, where a text counts a tenth for every neighbour that is labelled already. This needs no
+model and answers at once. Their second stage, which asks a model how sure it is, hands its groups to the same votes.
 """
 
 from __future__ import annotations
@@ -32,6 +32,13 @@ def vote_k(texts: Sequence[str], count: int, labelled: Sequence[int] = ()) -> li
 
     Between equals the earlier text comes first. Nothing is random.
     """
+    open_ones = len(texts) - len(set(labelled))
+    return vote_in_groups(texts, [range(len(texts))] * min(count, open_ones), labelled)
+
+
+def vote_in_groups(texts: Sequence[str], groups: Sequence[Sequence[int]], labelled: Sequence[int] = ()) -> list[Vote]:
+    """Of each group of places, one after the other, the one with the most votes that was not taken before it. A group needs a
+    place that is not taken yet."""
     near = _neighbours(texts)  # (N, k)
     covered = np.zeros(len(texts), dtype=np.int64)  # labelled ones among the nearest of each
     is_open = np.ones(len(texts), dtype=bool)
@@ -47,10 +54,11 @@ def vote_k(texts: Sequence[str], count: int, labelled: Sequence[int] = ()) -> li
 
     for place in labelled:
         take(place)
-    while len(taken) < count and is_open.any():
+    for group in groups:
         weights = np.where(is_open, FADES ** -covered.astype(np.float64), 0.0)
         scores = np.bincount(near.ravel(), np.repeat(weights, near.shape[1]), len(texts))
-        best = int(np.where(is_open, scores, -1.0).argmax())
+        places = np.asarray(group)
+        best = int(places[np.where(is_open[places], scores[places], -1.0).argmax()])
         stands_for = sum(1 for place in points_at[best] if is_open[place] and not covered[place])
         taken.append(Vote(best, float(scores[best]), stands_for))
         take(best)

@@ -437,3 +437,27 @@ def test_a_file_from_before_flags_were_reviewed_has_nothing_cleared(tmp_path: Pa
     assert store.get(Comparison, 1).cleared_at
     assert store.rows("pragma foreign_key_check") == []
     store.close()
+
+
+def test_measurements_and_their_parts_survive_the_step_that_asks_for_confidence(tmp_path: Path) -> None:
+    path = tmp_path / "feedback.db"
+    file_before(path, "m022_confidence", migrations.SCHEMA_VERSION - 1)
+    conn = sqlite3.connect(path, isolation_level=None)
+    conn.executescript(
+        "insert into templates(id, project_id, name, version, body, variables, few_shot, mode, digest, created_at)"
+        " values (1, 1, 't', 1, 'b', '[]', '{}', 'plain', zeroblob(32), 1);"
+        "insert into measurements(id, project_id, template_id, model_id, kind, settings, state, total, problem, created_at, finished_at)"
+        " values (5, 1, 1, 1, 'order', '{\"a\":1}', 'done', 3, 'p', 7, 9);"
+        "insert into measured_parts(measurement_id, name, logps, created_at) values (5, 'search:0', '[[-1.0]]', 8);"
+    )
+    conn.close()
+    store = Store(path)
+    old = store.get(Measurement, 5)
+    assert (old.kind, old.settings, old.state, old.total, old.problem) == ("order", {"a": 1}, "done", 3, "p")
+    assert (old.created_at, old.finished_at) == (7, 9) and list(measurements.parts(store, 5)) == ["search:0"]
+    made = store.add(replace(old, id=None, kind="confidence", state="running"))
+    assert [one.id for one in measurements.running(store)] == [made.id]
+    indexes = store.rows("select name from sqlite_master where type = 'index' and tbl_name = 'measurements'")
+    assert {row["name"] for row in indexes} == {"measurements_template", "measurements_running"}
+    assert store.rows("pragma foreign_key_check") == []
+    store.close()

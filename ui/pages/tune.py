@@ -8,14 +8,16 @@ from typing import Any, NamedTuple, get_args
 
 import gradio as gr
 
-from backend import curating, prompting, streaming, tuning
+from backend import prompting, streaming, tuning
 from backend.measuring.findings import Order, Orders
 from backend.measuring.plans import SEARCHED, SEEDS
-from backend.tuning import Progress, Told
-from feedback_db.types import Case, MeasurementKind, Template
+from backend.tuning import Progress
+from feedback_db.types import MeasurementKind, Template
 from ui.context import Ui
 from ui.guard import needs
-from ui.pages.tune_view import bars_shown, case_choices, earlier_shown, next_shown, told_shown
+from ui.pages import tune_next
+from ui.pages.tune_next import cases_of, waiting_for
+from ui.pages.tune_view import bars_shown, case_choices, earlier_shown, told_shown
 from ui.views.drawn import drawing, drawn, note
 from ui.views.pickers import (
     asked_for,
@@ -74,16 +76,6 @@ class Keeping(NamedTuple):
     keep: Any
 
 
-class Labelling(NamedTuple):
-    count: Any
-    find: Any
-    shown: Any
-    chosen: Any
-    answer: Any
-    add: Any
-    status: Any
-
-
 def page(ui: Ui) -> None:
     label = ui.text.label
     with gr.Column(elem_classes=["wh-page", "wh-wide"]), gr.Row(equal_height=False):
@@ -102,14 +94,16 @@ def page(ui: Ui) -> None:
                 panels["calibration"] = _panel(ui, "calibration", lambda: made.append(_calibrating(ui)))
                 (calibrating,) = made
             with gr.Tab(label("tune.tab.next"), elem_id="tab-next"):
-                labelling = _labelling(ui)
+                sure: list[Panel] = []
+                labelling = tune_next.draw(ui, lambda: sure.append(_panel(ui, "confidence")))
+                (panels["confidence"],) = sure
         timer = gr.Timer(EVERY_SECONDS, active=False)
     _events(ui, asked, panels, calibrating.case, timer)
     for kind, panel in panels.items():
-        _panel_events(ui, kind, panel, asked, calibrating.case, keeping.place)
+        _panel_events(ui, kind, panel, asked, calibrating.case, keeping.place, labelling.count)
     _order_events(ui, panels["order"], asked, keeping)
     _calibration_events(ui, panels["calibration"], calibrating)
-    _next_events(ui, asked, labelling)
+    tune_next.connect(ui, asked.template, labelling, panels["confidence"].shown, panels["confidence"].chosen)
 
 
 def _asked(ui: Ui) -> Asked:
@@ -145,18 +139,6 @@ def _calibrating(ui: Ui) -> Calibrating:
         text = gr.Textbox(label=label("tune.text"), elem_id="tune-text", max_lines=3, scale=4, min_width=220)
         show = gr.Button(label("tune.try"), size="sm", elem_id="tune-try", scale=0, min_width=90)
     return Calibrating(case, text, show, drawn("tune-bars"))
-
-
-def _labelling(ui: Ui) -> Labelling:
-    label = ui.text.label
-    with gr.Row(elem_classes=["wh-tight", "wh-middle"]):
-        count = gr.Number(10, precision=0, label=label("tune.next_count"), elem_id="next-count", scale=0, min_width=110)
-        find = gr.Button(label("tune.find_next"), variant="primary", size="sm", elem_id="find-next", scale=0, min_width=160)  # fmt: skip
-    status, shown = drawn("next-status"), drawn("next-shown")
-    with gr.Row(elem_classes=["wh-tight", "wh-middle"]):
-        answer = gr.Textbox(label=label("tune.answer"), elem_id="next-answer", max_lines=3, scale=4)
-        add = gr.Button(label("tune.to_bank"), size="sm", elem_id="next-add", scale=0, min_width=160)
-    return Labelling(count, find, shown, gr.State(None), answer, add, status)
 
 
 def _events(ui: Ui, asked: Asked, panels: dict[MeasurementKind, Panel], case: Any, timer: Any) -> None:
@@ -196,7 +178,9 @@ def _events(ui: Ui, asked: Asked, panels: dict[MeasurementKind, Panel], case: An
     timer.tick(look_again, [asked.template, *watched], every, api_name="tune_tick", **quiet)
 
 
-def _panel_events(ui: Ui, kind: MeasurementKind, panel: Panel, asked: Asked, case: Any, place: Any) -> None:
+def _panel_events(
+    ui: Ui, kind: MeasurementKind, panel: Panel, asked: Asked, case: Any, place: Any, wanted: Any
+) -> None:
     quiet: dict[str, Any] = {"show_progress": "hidden", "queue": False}
     more = [case] if kind == "calibration" else [place] if kind == "order" else []
 
@@ -210,10 +194,11 @@ def _panel_events(ui: Ui, kind: MeasurementKind, panel: Panel, asked: Asked, cas
         if not template_id or not model_id:
             skipped = [gr.skip()] * (len(panel.filled()) + len(more))
             return [drawing(note(ui.guard.say("tune.choose"), "warn")), *skipped]
-        most, seed, seeds = (int(one or 0) for one in given)
+        most, seed, seeds, next_count = (int(one or 0) for one in given)
         made = tuning.start(
-            ui.store, ui.engine, ui.guard.person(), template_id, model_id, kind, most=most, seed=seed, seeds=seeds
-        )
+            ui.store, ui.engine, ui.guard.person(), template_id, model_id, kind, most=most, seed=seed, seeds=seeds,
+            wanted=next_count,
+        )  # fmt: skip
         told = note(ui.guard.say("tune.started", id=made.id, n=made.total), "ok")
         return [drawing(told), *after(template_id, made.id)]
 
@@ -231,7 +216,7 @@ def _panel_events(ui: Ui, kind: MeasurementKind, panel: Panel, asked: Asked, cas
         return after(template_id, int(event._data["id"]))
 
     filled, of = panel.filled(), [asked.template, panel.chosen]
-    panel.start.click(start, list(asked), [panel.status, *filled, *more], api_name=f"start_{kind}")
+    panel.start.click(start, [*asked, wanted], [panel.status, *filled, *more], api_name=f"start_{kind}")
     panel.stop.click(stop, of, filled, api_name=f"stop_{kind}")
     panel.go_on.click(go_on, of, filled, api_name=f"go_on_{kind}")
     panel.earlier.select(choose, asked.template, [*filled, *more], api_name=f"choose_{kind}", **quiet)
@@ -240,7 +225,7 @@ def _panel_events(ui: Ui, kind: MeasurementKind, panel: Panel, asked: Asked, cas
 def _order_events(ui: Ui, panel: Panel, asked: Asked, keeping: Keeping) -> None:
     def choose(measurement_id: int | None, event: gr.EventData) -> list[Any]:
         place, told = int(event._data["id"]), tuning.told(ui.store, ui.guard.person(), measurement_id or 0)
-        return [place, told_shown(ui, told, _cases(ui, told), place)]
+        return [place, told_shown(ui, told, cases_of(ui, told), place)]
 
     @needs("build")
     def keep(measurement_id: int | None, place: int | None) -> list[Any]:
@@ -282,45 +267,6 @@ def _calibration_events(ui: Ui, panel: Panel, calibrating: Calibrating) -> None:
     )  # fmt: skip
 
 
-def _next_events(ui: Ui, asked: Asked, labelling: Labelling) -> None:
-    def found(template_id: int | None, count: int | None, chosen: int | None = None) -> dict[str, Any]:
-        if not template_id:
-            return drawing(note(ui.guard.say("tune.choose"), "warn"))
-        person = ui.guard.person()
-        return next_shown(ui, tuning.what_to_label_next(ui.store, person, template_id, int(count or 0)), chosen)
-
-    def find(template_id: int | None, count: int | None) -> list[Any]:
-        return [found(template_id, count), None, drawing()]
-
-    def choose(template_id: int | None, count: int | None, event: gr.EventData) -> list[Any]:
-        chosen = int(event._data["id"])
-        return [found(template_id, count, chosen), chosen]
-
-    @needs("build")
-    def add(template_id: int | None, count: int | None, case_id: int | None, answer: str) -> list[Any]:
-        if not template_id or not case_id:
-            return [gr.skip(), gr.skip(), gr.skip(), drawing(note(ui.guard.say("tune.choose_case"), "warn"))]
-        person = ui.guard.person()
-        template, case = prompting.template(ui.store, person, template_id), prompting.case(ui.store, person, case_id)
-        said = (answer or "").strip()
-        made = curating.add_demonstration(
-            ui.store, person, template.project_id, input=prompting.case_text(case), output=said,
-            label=said if said in (template.labels or ()) else None, scenario=template.scenario, language=template.language,
-        )  # fmt: skip
-        told = drawing(note(ui.guard.say("tune.added", id=made.id), "ok"))
-        return [found(template_id, count), None, "", told]
-
-    quiet: dict[str, Any] = {"show_progress": "hidden", "queue": False}
-    of = [asked.template, labelling.count]
-    labelling.find.click(find, of, [labelling.shown, labelling.chosen, labelling.status], api_name="find_next")
-    labelling.shown.select(choose, of, [labelling.shown, labelling.chosen], api_name="choose_next", **quiet)
-    gr.on(
-        [labelling.add.click, labelling.answer.submit],
-        add, [*of, labelling.chosen, labelling.answer],
-        [labelling.shown, labelling.chosen, labelling.answer, labelling.status], api_name="add_next",
-    )  # fmt: skip
-
-
 def _pickers(ui: Ui, project_id: int, wanted: int | None) -> tuple[Any, Any, int | None]:
     """The templates, those with labels first, and the models; and the template that is shown."""
     person = ui.guard.person()
@@ -348,7 +294,7 @@ def _shown(ui: Ui, template_id: int | None, kind: MeasurementKind, measurement_i
     state = one.measurement.state if one else ""
     told = tuning.told(ui.store, person, chosen) if chosen else None
     return [
-        told_shown(ui, told, _cases(ui, told)) if told else drawing(),
+        told_shown(ui, told, cases_of(ui, told), None, waiting_for(ui, told)) if told else drawing(),
         earlier_shown(ui, found, chosen, names),
         gr.update(visible=state == "running"),
         gr.update(visible=state == "stopped"),
@@ -363,16 +309,11 @@ def _seen(found: list[Progress], kind: MeasurementKind, chosen: int | None) -> l
     return [[one.measurement.id, one.measurement.state, one.done, one.measurement.id == chosen] for one in own]
 
 
-def _cases(ui: Ui, told: Told) -> list[Case]:
-    person, plan = ui.guard.person(), told.plan
-    return [prompting.case(ui.store, person, id) for id in (*plan.search, *plan.test)]
-
-
 def _choices(ui: Ui, measurement_id: int | None) -> Any:
     if measurement_id is None:
         return gr.update(choices=[], value=None)
     told = tuning.told(ui.store, ui.guard.person(), measurement_id)
-    return gr.update(choices=case_choices(told, _cases(ui, told)), value=None)
+    return gr.update(choices=case_choices(told, cases_of(ui, told)), value=None)
 
 
 def _in_order(template: Template, order: Order) -> prompting.Draft:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from backend import prompting
 from backend.measuring.findings import Calibrated, Claim, Curve, Method, Order, Orders
+from backend.measuring.sure import Sure
 from backend.prompts.chat import text_of
 from backend.stats.agreement import Estimate
 from backend.tuning import Bars, NextCases, Progress, Told
@@ -45,9 +46,14 @@ def earlier_shown(ui: Ui, found: Sequence[Progress], chosen: int | None, names: 
     )
 
 
-def told_shown(ui: Ui, told: Told, cases: Sequence[Case], place: int | None = None) -> dict[str, Any]:
-    """A measurement, also while it is under way; ``place``: the order that is chosen in the table."""
+def told_shown(
+    ui: Ui, told: Told, cases: Sequence[Case], place: int | None = None, waiting: Collection[int] = ()
+) -> dict[str, Any]:
+    """A measurement, also while it is under way; ``place``: the order, or the case, that is chosen in the table; ``waiting``:
+    cases that have no answer yet."""
     found = told.found
+    if isinstance(found, Sure):
+        return drawing(*_progress(ui, told), *_sure(ui, found, told, cases, place, waiting))
     if isinstance(found, Orders):
         parts = _orders(ui, found, place)
     elif isinstance(found, Curve):
@@ -224,6 +230,43 @@ def _methods(ui: Ui, methods: Sequence[Method], labels: Sequence[str], caption: 
     ]
     columns = [say(f"tune.{name}") for name in ("method", "accuracy", "gain", "error", "prior")]
     return table(columns, rows, caption=caption, empty="", numbers=[1, 2, 3])
+
+
+def _sure(
+    ui: Ui, found: Sure, told: Told, cases: Sequence[Case], chosen: int | None, waiting: Collection[int]
+) -> list[Any]:
+    say, known = ui.guard.say, {case.id: case for case in cases}
+    if not found.picks:
+        return []
+    asked, picks = sorted(found.confidences), found.picks
+    rows = [
+        (
+            one.case_id,
+            [
+                clipped(text_of(known[one.case_id]), 110), share(one.confidence), str(one.group), figure(one.votes),
+                "" if one.case_id in waiting else badge(say("tune.labelled"), "ok"),
+            ],
+        )
+        for one in picks
+    ]  # fmt: skip
+    columns = [say(f"tune.{name}") for name in ("case", "confidence", "group", "votes", "state")]
+    said = say("tune.sure", n=len(asked), left_out=found.left_out, groups=len(picks))
+    return [
+        note(said),
+        cards(
+            [
+                (say("tune.least_sure"), share(asked[0]), ""),
+                (
+                    say("tune.half_sure"),
+                    share(asked[len(asked) // 2]),
+                    say("tune.confidence_hint_labels" if told.plan.labels else "tune.confidence_hint"),
+                ),
+                (say("tune.most_sure"), share(asked[-1]), ""),
+            ]
+        ),
+        note(say("tune.straddles", labels=" · ".join(told.straddling)), "warn") if told.straddling else None,
+        table(columns, rows, caption=say("tune.unsure"), empty="", chosen=chosen, selects=True, numbers=[1, 2, 3]),
+    ]
 
 
 def bars_shown(ui: Ui, found: Bars | None) -> dict[str, Any]:

@@ -134,6 +134,35 @@ STRINGS = {
         ),
         "从 {waiting} 个没有答案的训练用例中选出 {n} 个;示例库中的 {bank} 个示例视为已标注。Vote-k:优先选能代表许多其他用例、且附近没有已标注者的用例。",
     ),
+    "tune.first_stage": (
+        "**First stage**, without a model: cases that stand for many others. Label about a tenth of what you will label in all.",
+        "**第一阶段**,不用模型:选能代表许多其他用例的用例。请先标注计划总量的约十分之一。",
+    ),
+    "tune.second_stage": (
+        (
+            "**Second stage**, once those are in the bank: the model above answers every case that waits, by this template with what is "
+            "labelled. The surest tenth is left out; the others are put in the order of its confidence and cut into as many equal groups as "
+            "cases are wanted; of each the one with the most votes is named (Su et al. 2022)."
+        ),
+        (
+            "**第二阶段**,待上述示例入库后:上方模型用此模板与已标注的示例回答每个等待答案的用例。去掉最有把握的十分之一,其余按把握排序,"
+            "按所需数量等分成组,每组取得票最多者(Su 等,2022)。"
+        ),
+    ),
+    "tune.start.confidence": ("Ask how sure the model is", "询问模型的把握"),
+    "tune.sure": (
+        "The model was asked about {n} cases; the {left_out} it is surest of are left out; one of each of {groups} equal groups, least sure first.",
+        "询问了 {n} 个用例;去掉最有把握的 {left_out} 个;其余等分为 {groups} 组,每组一个,最无把握者在前。",
+    ),
+    "tune.unsure": ("What to label next, by confidence", "按把握选出的待标注用例"),
+    "tune.confidence": ("Confidence", "把握"),
+    "tune.group": ("Group", "组"),
+    "tune.labelled": ("in the bank", "已入库"),
+    "tune.least_sure": ("Least sure", "最无把握"),
+    "tune.half_sure": ("Median", "中位数"),
+    "tune.most_sure": ("Surest", "最有把握"),
+    "tune.confidence_hint_labels": ("share of the likeliest label", "最可能标签的份额"),
+    "tune.confidence_hint": ("mean probability of its answer's tokens", "答案各词元概率的平均"),
     "tune.nothing_next": (
         "No train case of this scenario waits for an answer.",
         "此场景没有等待答案的训练用例。",
@@ -172,6 +201,14 @@ STRINGS = {
     "problem.no_likelihoods": (
         "The engine of {name} does not tell how likely a given answer is. Choose a model of the built-in engine.",
         "{name} 的引擎不提供给定答案的概率。请选择内置引擎的模型。",
+    ),
+    "problem.none_waits": (
+        "No train case of this scenario waits for an answer. Add cases without one.",
+        "此场景没有等待答案的训练用例。请添加没有答案的用例。",
+    ),
+    "problem.label_first": (
+        "The second stage shows the model what is labelled, and nothing is. Label the cases of the first stage.",
+        "第二阶段要向模型展示已标注的示例,而示例库为空。请先标注第一阶段的用例。",
     ),
     "problem.next_cases": ("Ask for 1 to {most} cases, not {n}.", "请索取 1 到 {most} 个用例,不能是 {n} 个。"),
 }

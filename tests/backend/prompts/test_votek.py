@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 
-from backend.prompts.votek import vote_k
+from backend.prompts.votek import vote_in_groups, vote_k
 
 PARCELS = [f"where is my parcel number {n}, it has not come" for n in range(12)]
 FILMS = [f"the film was slow and the story number {n} poor" for n in range(9)]
@@ -54,6 +54,16 @@ def test_votes_are_those_of_the_formula() -> None:
     assert all(place not in row for place, row in enumerate(near))
     for labelled in ([], [0, 12]):
         assert [vote.place for vote in vote_k(texts, 8, labelled)] == plain(texts, 8, labelled, near)
+
+
+def test_of_each_group_the_most_voted_is_taken_and_counts_as_labelled_for_the_next() -> None:
+    texts = [*FILMS, *PARCELS, *ODD]
+    films, parcels = range(len(FILMS)), range(len(FILMS), len(FILMS) + len(PARCELS))
+    found = vote_in_groups(texts, [parcels, films, parcels])
+    assert [vote.place in group for vote, group in zip(found, (parcels, films, parcels), strict=True)] == [True] * 3
+    assert found[0].place != found[2].place and found[2].score < found[0].score
+    alone = vote_k(texts, 1)[0]
+    assert vote_in_groups(texts, [range(len(texts))]) == [alone]
 
 
 def test_few_texts_or_none_are_no_problem() -> None:

@@ -57,7 +57,7 @@ def test_the_page_opens_with_a_template_that_has_labels_and_the_models_of_the_en
 def test_orders_are_measured_and_the_chosen_one_becomes_a_version(
     tab: Tab, studio: Studio, sentiment: Template
 ) -> None:
-    said, _, _, stop, go_on, *_ = tab.call("start_order", studio.project.id, sentiment.id, live(studio), 10, 0, 5)
+    said, _, _, stop, go_on, *_ = tab.call("start_order", studio.project.id, sentiment.id, live(studio), 10, 0, 5, 10)
     id = tuning.measured(studio.store, studio.engineer, sentiment.id or 0)[0].measurement.id or 0
     assert "27 parts" in parts(said, "note")[0]["text"]
     assert stop["visible"] and not go_on["visible"]
@@ -135,21 +135,41 @@ def test_the_next_to_label_goes_to_the_bank(tab: Tab, studio: Studio) -> None:
     case_id = rows[0]["id"]
     chosen, _ = tab.call("choose_next", service.id, 4, event={"id": case_id})
     assert parts(chosen, "table")[0]["rows"][0]["chosen"]
-    shown, _, emptied, said = tab.call("add_next", service.id, 4, case_id, "It is on its way.")
+    shown, _, _, emptied, said = tab.call("add_next", service.id, 4, None, case_id, "It is on its way.")
     assert "is in the bank" in parts(said, "note")[0]["text"] and emptied == ""
     assert case_id not in [row["id"] for row in parts(shown, "table")[0]["rows"]]
     rest = parts(tab.call("find_next", service.id, 100)[0], "table")[0]["rows"]
     assert case_id not in [row["id"] for row in rest]  # it is labelled
     tab.call("choose_next", service.id, 4, event={"id": rest[0]["id"]})
     with pytest.raises(gr.Error, match="both an input and an output"):
-        tab.call("add_next", service.id, 4, case_id, " ")
+        tab.call("add_next", service.id, 4, None, case_id, " ")
+
+
+def test_the_model_says_how_sure_it_is_and_a_case_it_doubts_goes_to_the_bank(tab: Tab, studio: Studio) -> None:
+    found = prompting.templates(studio.store, studio.engineer, studio.project.id or 0)
+    service = next(one for one in found if one.scenario == "customer service" and one.language == "en")
+    said, *_ = tab.call("start_confidence", studio.project.id, service.id, live(studio), 10, 0, 5, 3)
+    assert "was started" in parts(said, "note")[0]["text"]
+    while running.advance(studio.store, studio.engine):
+        pass
+    id = tuning.measured(studio.store, studio.engineer, service.id or 0)[0].measurement.id or 0
+    shown, *_ = tab.call("choose_confidence", service.id, event={"id": id})
+    rows = parts(shown, "table")[0]["rows"]
+    assert len(rows) == 3 and [row["cells"][2] for row in rows] == ["1", "2", "3"]
+    chosen, _ = tab.call("choose_unsure", id, event={"id": rows[1]["id"]})
+    assert [row["chosen"] for row in parts(chosen, "table")[0]["rows"]] == [False, True, False]
+    _, shown, _, emptied, said = tab.call("add_next", service.id, 4, id, rows[1]["id"], "It left us today.")
+    assert "is in the bank" in parts(said, "note")[0]["text"] and emptied == ""
+    again = parts(shown, "table")[0]["rows"]
+    assert [row["id"] for row in again] == [row["id"] for row in rows]
+    assert again[1]["cells"][4]["text"] == "in the bank" and again[0]["cells"][4] == ""
 
 
 def test_what_cannot_be_measured_is_told_in_the_readers_language(tab: Tab, studio: Studio) -> None:
     found = prompting.templates(studio.store, studio.engineer, studio.project.id or 0)
     service = next(one for one in found if not one.labels)
     with pytest.raises(gr.Error, match="has no labels"):
-        tab.call("start_order", studio.project.id, service.id, live(studio), 10, 0, 5)
+        tab.call("start_order", studio.project.id, service.id, live(studio), 10, 0, 5, 10)
 
 
 @pytest.mark.parametrize(("theme", "lang"), [("light", "en"), ("dark", "zh-CN")])
@@ -161,7 +181,7 @@ def test_the_page_breaks_no_rule_of_accessibility(
     page = studio_page(studio.engineer, lang, theme)
     page.goto(f"/studio/tune?template={sentiment.id}")
     expect(page.locator("#order-shown svg circle")).to_have_count(24)
-    for at, shown in ((0, None), (1, "#count-shown svg"), (2, "#calibration-shown table")):
+    for at, shown in ((0, None), (1, "#count-shown svg"), (2, "#calibration-shown table"), (3, "#start-confidence")):
         page.locator("button[role=tab]").nth(at).click()
         if shown:
             expect(page.locator(shown).first).to_be_visible()
