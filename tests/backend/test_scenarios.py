@@ -25,7 +25,7 @@ from feedback_db.cases import conversation
 from feedback_db.types import Case, Demonstration, Guideline, Person, Project, Template
 
 PATHS = files.files(scenarios.FOLDER)
-LEAST_CASES, DEMONSTRATIONS = 45, 16
+LEAST_CASES, LEAST_TEST, DEMONSTRATIONS = 65, 20, 16
 
 
 @pytest.fixture(params=PATHS, ids=lambda path: path.name)
@@ -48,7 +48,7 @@ def test_a_scenario_is_whole(found: Scenario) -> None:
     assert len(found.templates) >= 2 and len({one.name for one in found.templates}) == 1
     assert FewShot.parse(found.templates[0].few_shot).k == 0 < FewShot.parse(found.templates[-1].few_shot).k
     assert len(found.demonstrations) == DEMONSTRATIONS and len(found.cases) >= LEAST_CASES
-    assert scenarios.splits(found)["test"] > 0
+    assert scenarios.splits(found)["test"] >= LEAST_TEST
     assert sum("hard" in case.tags for case in found.cases) * 10 >= len(found.cases) - 10
     assert {name for one in found.templates for name in one.variables} <= set(found.cases[0].values or {})
 
