@@ -56,7 +56,7 @@ def parse(upload: Upload) -> Plan:
             suites += _case_rows(
                 rows or [], column, checks, f"{name} {node.id}" if suites else name, cases, flow, notes
             )
-        elif node.type not in {*DRAWN, "textfields", "table", "csv", "evaluator", "simpleval"}:
+        elif node.type not in {*DRAWN, "textfields", "table", "csv", "evaluator", "simpleval", "llmeval", "multieval"}:
             notes.refused(
                 0, node.id, "code" if node.type in ("script", "processor") else "node", code_of(node), name=node.type
             )

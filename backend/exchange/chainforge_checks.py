@@ -18,6 +18,12 @@ _META = re.compile(
     r"r(?:esponse)?\.text|r(?:esponse)?\.text\s*(?P<equal>===?)\s*(?P=name))\s*;?\s*\}?\s*\Z"
 )
 
+_TEXT = re.compile(
+    r"return\s+(?P<no>!|not\s+)?(?:r(?:esponse)?\.text\.(?P<method>startswith|startsWith|endswith|endsWith|includes)\(\s*(?P<q>['\"])"
+    r"(?P<text>[^'\"\\\n]+)(?P=q)\s*\)|r(?:esponse)?\.text\s*(?P<equal>===?)\s*(?P<e>['\"])(?P<whole>[^'\"\\\n]+)(?P=e))\s*;?\s*\}?\s*\Z"
+)
+_NAMED = re.compile(r"\{#?(\w+)\}")
+
 
 class Node(NamedTuple):
     id: str
@@ -44,21 +50,52 @@ def checks_of(flow: Flow, node: Node, notes: Notes) -> tuple[tuple[dict[str, Any
         one = flow.nodes.get(edge["target"])
         if edge["source"] != node.id or one is None or one.type in {*DRAWN, "prompt", "chat"}:
             continue
-        found = (
-            _simple(one, notes) if one.type == "simpleval" else _known(one, notes) if one.type == "evaluator" else None
-        )
-        if found is None:
-            if one.type not in ("simpleval", "evaluator"):
-                notes.refused(0, one.id, "node", code_of(one), name=one.type)
-            continue
-        kind, value, column = found
-        if column and column not in fed:
-            columns.add(column)
-        checks.append(_check(kind, value, column, column in fed))
+        for part in _parts(one):
+            found = _read(part, notes)
+            if found is None:
+                continue
+            kind, value, column = found
+            if column and column not in fed:
+                columns.add(column)
+            checks.append(_check(kind, value, column, column in fed))
     if len(columns) > 1:
         notes.refused(0, node.id, "two_columns", name=", ".join(sorted(columns)))
         return (), ""
     return tuple(checks), next(iter(columns), "")
+
+
+def _parts(node: Node) -> list[Node]:
+    """The evaluators that one node holds: itself, or each of several."""
+    if node.type != "multieval":
+        return [node]
+    kinds = {"simple": "simpleval", "llm": "llmeval", "javascript": "evaluator", "python": "evaluator"}
+    held = [one for one in list_in(node.data, "evaluators") if isinstance(one, dict)]
+    return [
+        Node(f"{node.id}.{texts(one.get('name') or at)}", kinds.get(texts(one.get("type") or ""), "evaluator"), table_in(one, "state"))
+        for at, one in enumerate(held, 1)
+    ]  # fmt: skip
+
+
+def _read(node: Node, notes: Notes) -> tuple[str, str, str] | None:
+    """Kind, text and column of an evaluator's check; None, and told, where it has none here."""
+    if node.type == "simpleval":
+        return _simple(node, notes)
+    if node.type == "evaluator":
+        return _known(node, notes)
+    if node.type == "llmeval":
+        return _asked(node, notes)
+    notes.refused(0, node.id, "node", code_of(node), name=node.type)
+    return None
+
+
+def _asked(node: Node, notes: Notes) -> tuple[str, str, str] | None:
+    """A question to a model that is answered by true or false is a rubric; ``{#name}`` in it is the case's variable."""
+    prompt = texts(node.data.get("prompt") or "").strip()
+    if texts(node.data.get("format") or "bin") != "bin" or not prompt or "{" in _NAMED.sub("", prompt):
+        notes.refused(0, node.id, "rubric_kind", prompt)
+        return None
+    notes.mapped(0, node.id, "rubric_asked", prompt)
+    return "llm-rubric", _NAMED.sub(r"{{\1}}", prompt), ""
 
 
 def _check(kind: str, value: str, column: str, is_variable: bool) -> dict[str, Any]:
@@ -88,6 +125,9 @@ def _known(node: Node, notes: Notes) -> tuple[str, str, str] | None:
     """An evaluator in code that is one of the usual three; another one is shown."""
     code = texts(node.data.get("code") or "")
     body = re.sub(r"\A\s*(def\s+evaluate\s*\(\w+\)\s*:|function\s+evaluate\s*\(\w+\)\s*\{)", "", code)
+    literal = _TEXT.match(body.strip()) if body != code else None
+    if literal:
+        return _literal(node, code, literal, notes)
     match = _META.match(body.strip()) if body != code else None
     if match is None:
         notes.refused(0, node.id, "code", code)
@@ -101,6 +141,15 @@ def _known(node: Node, notes: Notes) -> tuple[str, str, str] | None:
     )
     notes.mapped(0, node.id, "evaluator", code, name=kind)
     return kind, "", name_of(match["column"])
+
+
+def _literal(node: Node, code: str, match: re.Match[str], notes: Notes) -> tuple[str, str, str]:
+    """An evaluator that compares with a text of its own."""
+    method = (match["method"] or "equals").casefold()
+    kind = {"startswith": "starts-with", "endswith": "ends-with", "includes": "contains"}.get(method, "equals")
+    kind = f"not-{kind}" if match["no"] else kind
+    notes.mapped(0, node.id, "evaluator", code, name=kind)
+    return kind, match["text"] or match["whole"], ""
 
 
 def pairs_of(flow: Flow, notes: Notes) -> list[NewPair]:

@@ -129,6 +129,8 @@ PARTS = {  # what became of a part of a file
     "chat_node": "each of its turns is asked by itself; histories are not continued",
     "setting_variable": "a variable that sets a model's setting has no place here",
     "two_columns": "evaluators compare with several columns ({name}); a case has one expected answer",
+    "rubric_asked": "this question to a model is the check llm-rubric; its true counts as passed, asked of the judge of a run",
+    "rubric_kind": "this question to a model is not answered by true or false alone, or holds braces; it has no check here",
     "operation": "this comparison has no check here",
     "evaluator": "this evaluator does no more than the check {name}",
     "grade_alone": "a good and a bad answer to one prompt make a comparison; here is only one kind",

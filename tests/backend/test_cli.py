@@ -47,7 +47,7 @@ def test_a_scenario_is_listed_and_added_once(tmp_path: Path, capsys: pytest.Capt
     status, said = run("scenario", "list", "--language", "zh")
     assert status == 0 and "service intent           zh  客服：顾客想办什么" in said and " en  " not in said
     add = ("scenario", "add", "service intent", "--project", "Help desk")
-    assert run(*add)[1].endswith("2 template versions, 16 demonstrations and 60 cases are new.\n")
+    assert run(*add)[1].endswith("2 template versions, 16 demonstrations and 77 cases are new.\n")
     assert run(*add)[1].endswith("0 template versions, 0 demonstrations and 0 cases are new.\n")
     status, said = run("scenario", "add", "weather", "--project", "Help desk")
     assert status == 2 and 'no scenario "weather"' in said

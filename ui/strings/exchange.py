@@ -121,6 +121,8 @@ ZH = {
     "chat_node": "每一轮单独提问;不延续历史",
     "setting_variable": "设置模型参数的变量在这里没有对应项",
     "two_columns": "评估器与多列比较({name});一个用例只有一个期望答案",
+    "rubric_asked": "此模型提问即检查 llm-rubric;回答为真算通过,由运行的评判模型作答",
+    "rubric_kind": "此模型提问并非只答真假,或含花括号,这里没有对应的检查",
     "operation": "这里没有对应此比较的检查",
     "evaluator": "此评估器的作用与检查 {name} 相同",
     "grade_alone": "同一提示的好答案与坏答案才组成比较;这里只有一种",

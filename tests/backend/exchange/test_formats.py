@@ -284,3 +284,60 @@ def test_what_nunjucks_and_jinja_share_becomes_logic_and_the_rest_is_refused():
 def test_a_prompt_with_half_a_brace_is_text_as_in_promptfoo():
     body, mode = from_nunjucks("Complete: {{ name and {% if")
     assert render(compile_template(body, mode), {}) == "Complete: {{ name and {% if"
+
+
+def flow_with(*evaluators: dict[str, object]) -> str:
+    """A flow of one prompt, asked of two colours, and these evaluators behind it."""
+    nodes = [
+        {"id": "t", "type": "textfields", "data": {"fields": {"f0": "red", "f1": "blue"}}},
+        {"id": "p", "type": "prompt", "data": {"prompt": "Describe {colour}."}},
+        *({"id": f"e{at}", **one} for at, one in enumerate(evaluators)),
+    ]
+    edges = [{"source": "t", "sourceHandle": "output", "target": "p", "targetHandle": "colour"}]
+    edges += [{"source": "p", "target": f"e{at}"} for at in range(len(evaluators))]
+    return json.dumps({"flow": {"nodes": nodes, "edges": edges}})
+
+
+def test_chainforge_questions_to_a_judge_and_nodes_of_several_evaluators_are_checks():
+    code = "function evaluate(r) {\n\treturn !r.text.includes('#');\n}"
+    plan = plan_from(
+        "f.cforge",
+        flow_with(
+            {"type": "llmeval", "data": {"prompt": "Respond with true if {#colour} is named.", "format": "bin"}},
+            {"type": "llmeval", "data": {"prompt": "Which mood?", "format": "cat"}},
+            {
+                "type": "multieval",
+                "data": {
+                    "evaluators": [
+                        {"name": "tags", "type": "javascript", "state": {"code": code}},
+                        {"name": "kind", "type": "llm", "state": {"prompt": "Is it kind?"}},
+                        {"name": "long", "type": "python", "state": {"code": "def evaluate(r):\n  return len(r.text)"}},
+                    ]
+                },
+            },
+        ),
+    )
+    assert plan.suites[0].checks == (
+        {"type": "llm-rubric", "value": "Respond with true if {{colour}} is named."},
+        {"type": "not-contains", "value": "#"},
+        {"type": "llm-rubric", "value": "Is it kind?"},
+    )
+    refused = told(plan, "refused")
+    assert ("f.cforge", 0, "e1", "rubric_kind") in refused and ("f.cforge", 0, "e2.long", "code") in refused
+
+
+@pytest.mark.parametrize(
+    ("code", "check"),
+    [
+        ('function evaluate(response) {\n  return response.text.startsWith(\n    "[[TOOLS]]"\n  );\n}', ("starts-with", "[[TOOLS]]")),
+        ("def evaluate(r):\n  return r.text.endswith('.')", ("ends-with", ".")),
+        ("def evaluate(r):\n  return not r.text.startswith('No')", ("not-starts-with", "No")),
+        ("function evaluate(r) { return r.text === 'yes'; }", ("equals", "yes")),
+        ("function evaluate(r) { return r.text.includes('a') && steal(); }", None),
+        ("function evaluate(r) { return r.text.includes('a\\n'); }", None),
+    ],
+)  # fmt: skip
+def test_a_chainforge_evaluator_that_compares_with_its_own_text_is_that_check(code, check):
+    plan = plan_from("f.cforge", flow_with({"type": "evaluator", "data": {"code": code}}))
+    checks = [(one["type"], one["value"]) for suite in plan.suites for one in suite.checks]
+    assert checks == ([check] if check else [])
