@@ -123,6 +123,7 @@ def _template(
         mode=version.mode,
         system_text=version.system_text,
         body=version.body,
+        rows=version.rows,
         few_shot=version.few_shot,
         labels=version.labels,
     )
@@ -138,6 +139,7 @@ def _template(
         mode=version.mode,  # type: ignore[arg-type]
         system_text=version.system_text,
         body=version.body,
+        rows=version.rows,
         variables=version.variables,
         few_shot=version.few_shot,
         labels=version.labels,

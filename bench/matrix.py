@@ -26,13 +26,14 @@ from backend import opening, prompting, signing_in, starting, testing
 from backend.engines.kept import SamplingSettings
 from backend.engines.scripted import ScriptedEngine
 from backend.prompts import template
+from backend.prompts.chat import build_messages
 from backend.registry.bases import Base
 from backend.settings import Settings
 from backend.suites import running
 from backend.suites.looking import Looks
 from bench import report
 from feedback_db import Store, models, people
-from feedback_db.types import Person, SuiteRun
+from feedback_db.types import Person, Row, SuiteRun, Template
 from ui.context import Ui
 from ui.text import Text
 from ui.web import create_app
@@ -47,6 +48,12 @@ HOSTILE_SECONDS, HOSTILE_MB = 0.5, 64.0
 LEFT = 64  # cells that come while somebody looks
 PLAIN = "You are {{role}}. Answer briefly.\n\nText: {{text}}\nQuestion: {{question}}\nAnswer:"
 LOGIC = "You are {{ role }}.{% if text %}\n\nText: {{ text }}{% endif %}\nQuestion: {{ question|trim }}\nAnswer:"
+CHAT: tuple[Row, ...] = (
+    {"role": "system", "text": "You are {{role}}. Answer briefly."},
+    {"role": "user", "text": "Text: {{text}}"},
+    {"role": "assistant", "text": "I have read it."},
+    {"role": "user", "text": "Question: {{question}}\nAnswer:"},
+)
 VALUES = {"role": "a support agent", "text": "The parcel left on Monday. " * 8, "question": " Where is it? "}
 BLANKS = """async (steps) => {
   const frame = document.querySelector('#run-cases .vw-scroll');
@@ -90,6 +97,14 @@ def _templates(quick: bool) -> tuple[list[report.Row], dict[str, Any]]:
         seconds = [_seconds(partial(template.render, compiled, VALUES), 2000) for _ in range(5 if quick else 25)]
         rows.append(report.row(f"rendering a compiled template, {name}", "limit of 50 µs", seconds, RENDER_SECONDS, 1))
         facts[f"render_{name}_us"] = round(statistics.median(seconds) * 1e6, 2)
+    chat = Template(project_id=0, name="chat", digest=bytes(32), few_shot={}, body="", rows=CHAT)
+    seconds = [_seconds(partial(build_messages, chat, VALUES, (), "turns"), 2000) for _ in range(5 if quick else 25)]
+    rows.append(
+        report.row(
+            "rendering a chat template of four rows to its messages", "limit of 50 µs", seconds, RENDER_SECONDS, 1
+        )
+    )
+    facts["render_chat_us"] = round(statistics.median(seconds) * 1e6, 2)
     tries = [(body, mode, values) for body, values in TRIED.HOSTILE.values() for mode in ("logic", "plain")]
     tries += [(body, "logic", values) for body, values in TRIED.AMPLIFIERS.values()]
     longest = [max(_cpu_seconds(*one) for one in tries) for _ in range(2 if quick else 5)]

@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 from backend.labels import form
 from backend.problem import Problem
 from backend.prompts.fewshot import FewShot
+from backend.prompts.rows import check_rows
 from backend.prompts.template import compile_template
 from backend.suites.checks import parse
-from feedback_db.types import Message
+from feedback_db.types import Message, Row
 
 AREAS = ("service", "finance", "medicine", "sentiment", "reading", "inference")
 LANGUAGES = ("en", "zh")
@@ -23,7 +24,7 @@ FIELDS = {
     "synthetic", "area", "scenario", "language", "title", "about", "templates", "demonstrations", "cases", "suite",
     "label_form", "guideline",
 }  # fmt: skip
-TEMPLATE_FIELDS = {"name", "system_text", "body", "mode", "few_shot", "labels", "note"}
+TEMPLATE_FIELDS = {"name", "system_text", "body", "rows", "mode", "few_shot", "labels", "note"}
 
 
 class BadScenario(Problem, ValueError):
@@ -31,11 +32,13 @@ class BadScenario(Problem, ValueError):
 
 
 class Version(NamedTuple):
-    """A version of a template as the file holds it; ``few_shot`` names no ids, for those are a project's own."""
+    """A version of a template as the file holds it, with ``rows`` instead of texts where it is a chat template; ``few_shot`` names
+    no ids, for those are a project's own."""
 
     name: str
     system_text: str
     body: str
+    rows: tuple[Row, ...]
     mode: str
     few_shot: dict[str, Any]
     labels: tuple[str, ...] | None
@@ -137,11 +140,17 @@ def _version(row: Mapping[str, Any]) -> Version:
     few_shot, mode = dict(row.get("few_shot") or {}), row.get("mode", "plain")
     if FewShot.parse(few_shot).ids:
         raise ValueError("few_shot names ids; a file cannot know those of a project.")
-    system_text, body = row.get("system_text", ""), row.get("body", "")
-    used = [*compile_template(system_text, mode).variables, *compile_template(body, mode).variables]
+    system_text, body, rows = row.get("system_text", ""), row.get("body", ""), row.get("rows", ())
+    if rows and (system_text or body):
+        raise ValueError("a template has rows or texts (system_text, body), not both.")
+    rows = check_rows(rows, mode) if rows else ()
+    texts = [one.get("text", "") for one in rows] if rows else [system_text, body]
+    used = [name for text in texts for name in compile_template(text, mode).variables]
     labels = tuple(row["labels"]) if row.get("labels") else None
     name = _text("template name", row["name"])
-    return Version(name, system_text, body, mode, few_shot, labels, row.get("note", ""), tuple(dict.fromkeys(used)))
+    return Version(
+        name, system_text, body, rows, mode, few_shot, labels, row.get("note", ""), tuple(dict.fromkeys(used))
+    )
 
 
 def _shown(row: Mapping[str, Any]) -> Shown:

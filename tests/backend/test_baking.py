@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -23,6 +24,7 @@ from feedback_db.types import (
     Model,
     Person,
     Project,
+    Prompt,
     Snapshot,
     Suite,
     SuiteRun,
@@ -135,6 +137,38 @@ def test_a_bake_goes_from_answers_to_an_adapter_to_a_test(
     assert set(store.get(Suite, bake.suite_id).case_ids) == tested
     assert bake.facts["probe"]["n"] == len(tested) and bake.facts["probe"]["learnt"] == len(learnt)
     assert baking.advance(store, knowing) is None and store.get(Bake, bake.id or 0) == bake
+
+
+def test_a_chat_template_is_baked_into_one_that_is_none_and_the_other_way_round(
+    store: Store, admin: Person, engineer: Person, project: Project, knowing: Knowing, long: Template
+) -> None:
+    rows = (
+        {"role": "system", "text": "Odd or even?"}, {"role": "demonstrations"}, {"role": "user", "text": "{{input}}"},
+    )  # fmt: skip
+    chat = replace(prompting.draft_of(long), name="chat", body="", rows=rows)
+    brief = prompting.Draft(
+        name="brief", rows=({"role": "user", "text": "Which is {{input}}"},), labels=LABELS, scenario="parity"
+    )
+    from_chat = prompting.save_template(store, engineer, project.id or 0, chat)
+    to_chat = prompting.save_template(store, engineer, project.id or 0, brief)
+    suite = suite_of(store, engineer, project)
+    bake = baking.start(store, admin, suite.id or 0, from_chat.id or 0, to_chat.id or 0, changes=SMALL)
+    bake = advanced(store, knowing, bake, "training")
+    frozen = store.get(Snapshot, store.get(Job, bake.job_id or 0).snapshot_id or 0)
+    learnt = [json.loads(line) for line in rows_text(store, frozen).splitlines()]
+    for row in learnt:
+        case = store.get(Case, row["case"])
+        assert row["messages"] == [{"role": "user", "content": f"Which is {(case.values or {})['input']}"}]
+    answers = [
+        store.get(Completion, cell.completion_id or 0)
+        for cell in store.find(Cell, "run_id = ?", [bake.run_id], "case_id")
+    ]
+    (answered,) = {len(store.get(Prompt, one.prompt_id).messages) for one in answers}
+    assert answered == 6 and len(learnt) > 50  # the system row, two demonstrations of two turns, and the question
+    trained(store, bake)
+    bake = advanced(store, knowing, bake, "done")
+    (told,) = baking.told(store, admin, project.id or 0)
+    assert [template.name for template, _ in told.arms] == ["chat", "brief", "brief"]
 
 
 def test_only_answers_that_pass_are_learnt_unless_it_is_asked_otherwise(

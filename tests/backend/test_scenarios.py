@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from backend import comparing, labelling, scenarios, testing
+from backend import comparing, labelling, prompting, scenarios, testing
 from backend.access import Denied
 from backend.engines.scripted import ScriptedEngine
 from backend.exchange import scenario as files
@@ -207,6 +207,8 @@ def changed(tmp_path: Path, **fields: object) -> Path:
         ({"suite": {"name": "x", "checks": [{"type": "contain"}]}}, 'there is no check "contain"'),
         ({"suite": {"name": "x", "checks": [{"type": "equals"}], "threshold": 2}}, "threshold is 2"),
         ({"label_form": {"steps": 5}}, "steps, not 5"),
+        ({"templates": [{"name": "x", "body": "{{input}}", "rows": [{"role": "user", "text": "{{input}}"}]}]}, "rows or texts"),
+        ({"templates": [{"name": "x", "rows": [{"role": "user", "text": "a"}, {"role": "system", "text": "b"}]}]}, "Row 2"),
         ({"cases": 3}, "mine.en.json: "),
     ],
     ids=lambda value: str(value)[:40],
@@ -226,6 +228,32 @@ def test_a_file_that_is_no_json_says_so(tmp_path: Path) -> None:
     with pytest.raises(BadScenario, match="mine.en.json"):
         files.read(path)
     assert files.read(changed(tmp_path)) == files.read(PATHS[0])
+
+
+def test_a_scenario_may_hold_a_chat_template_which_is_asked_and_added_like_any_other(
+    tmp_path: Path, store: Store, engineer: Person, project: Project
+) -> None:
+    rows = [
+        {"role": "system", "text": "Sort messages."},
+        {"role": "demonstrations"},
+        {"role": "user", "text": "About {{topic}}: {{input}}"},
+    ]
+    chat = {"name": "sorter", "rows": rows, "few_shot": {"k": 2, "choose": "nearest"}}
+    found = files.read(
+        changed(tmp_path, templates=[chat], cases=[{"values": {"input": "x", "topic": "y"}, "expected": "z"}])
+    )
+    assert found.templates[0].variables == ("topic", "input") and found.templates[0].body == ""
+    added = scenarios.add_to_new(store, engineer, found, "chats")
+    assert [row["role"] for row in added.template.rows] == ["system", "demonstrations", "user"]
+    saved = prompting.save_template(store, engineer, added.project.id or 0, prompting.draft_of(added.template))
+    assert saved.digest == added.template.digest and saved.id == added.template.id
+    assert scenarios.add(store, engineer, found, added.project.id or 0).templates == 0
+    sent = prompting.preview(
+        store, ScriptedEngine(lambda *_: ""), engineer, added.project.id or 0, prompting.draft_of(added.template),
+        {"input": "Where is it?", "topic": "parcels"},
+    )  # fmt: skip
+    assert [one["role"] for one in sent.messages] == ["system", "user", "assistant", "user", "assistant", "user"]
+    assert sent.messages[-1]["content"] == "About parcels: Where is it?"
 
 
 def test_an_answer_that_is_json_becomes_one_line_of_it(tmp_path: Path) -> None:

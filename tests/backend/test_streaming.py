@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from backend import comparing, starting, streaming
+from backend import comparing, prompting, starting, streaming
 from backend.engines.client import Piece
 from backend.engines.scripted import ScriptedEngine
 from backend.labels.voting import CannotVote
 from backend.streaming import Column, Run, Runs
 from feedback_db import Store, models, priorities, prompts, snapshots
-from feedback_db.types import Comparison, Completion, Person, Project, Prompt
+from feedback_db.types import Case, Comparison, Completion, Person, Project, Prompt
 
 
 class Held(ScriptedEngine):
@@ -104,6 +104,29 @@ def test_a_judgement_in_the_middle_is_about_what_was_shown_and_is_never_trained_
     (row,) = [json.loads(line) for line in snapshots.rows_text(store, frozen).splitlines()]
     assert row["arm"] == "chosen", "what people chose themselves says nothing of the rule that orders the queue"
     assert priorities.counts(store, project.id)["priority_judged"] == 0
+
+
+def test_a_chat_template_is_a_column_beside_a_text_template(store, engineer, project, case_id, columns):
+    rows = (
+        {"role": "system", "text": "Be brief."}, {"role": "user", "text": "Ready?"}, {"role": "assistant", "text": "Yes."},
+        {"role": "turns"}, {"role": "user", "text": "Say {{input}}"},
+    )  # fmt: skip
+    chat = prompting.save_template(store, engineer, project.id, prompting.Draft(name="chat", rows=rows))
+    beside = [columns[0], Column(template_id=chat.id, model_id=columns[0].model_id, seed=1)]
+    engine = ScriptedEngine(lambda messages, model, seed: f"{len(messages)} turns, {messages[-1]['content']}")
+    run = Run(store, engine, engineer, case_id=case_id, columns=beside, seed=0)
+    *_, last = run.watched()
+    asked = store.get(Case, case_id).values["input"]
+    assert [pane.state for pane in last] == ["done", "done"] and last[1].text == f"4 turns, Say {asked}"
+    streaming.vote(store, engineer, run, [2, 1])
+    kept = [store.get(Prompt, store.get(Completion, pane.completion_id).prompt_id) for pane in last]
+    assert kept[1].template_id == chat.id and [one["role"] for one in kept[1].messages] == [
+        "system",
+        "user",
+        "assistant",
+        "user",
+    ]
+    assert snapshots.trainable_count(store, project.id) == 0, "a win between two templates trains nobody"
 
 
 def test_nothing_is_judged_before_every_column_has_written_something(store, engineer, case_id, columns):

@@ -88,12 +88,28 @@ def test_a_chat_template_is_a_version_like_any_other(store: Store, engineer: Per
     assert prompts.version_called(store, project.id or 0, "t", "production") == second
 
 
-def test_behaviour_is_told_by_the_cases_that_flipped(store: Store, engineer: Person, project: Project) -> None:
+SHAPES: tuple[tuple[dict[str, object], dict[str, object]], ...] = (
+    ({"body": "Say {{word}}"}, {"body": "LOUD {{word}}"}),
+    ({"body": "Say {{word}}"}, {"rows": ({"role": "user", "text": "Ready?"}, {"role": "assistant", "text": "Yes."}, {"role": "user", "text": "LOUD {{word}}"})}),
+    (
+        {"rows": ({"role": "system", "text": "Be kind."}, {"role": "user", "text": "Say {{word}}"})},
+        {"rows": ({"role": "user", "text": "LOUD {{word}}"},)},
+    ),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("before", "after"), SHAPES, ids=["texts", "text to chat", "chats"])
+def test_behaviour_is_told_by_the_cases_that_flipped(
+    store: Store, engineer: Person, project: Project, before: dict[str, object], after: dict[str, object]
+) -> None:
     def say(messages: object, model: str, seed: int) -> str:
         text = messages[-1]["content"]  # type: ignore[index]
         return "no" if ("LOUD" in text and "b" in text) or ("LOUD" not in text and "c" in text) else text
 
-    first, second = (saved(store, engineer, project, body) for body in ("Say {{word}}", "LOUD {{word}}"))
+    first, second = (
+        saved(store, engineer, project, str(fields.get("body", "")), rows=fields.get("rows", ()))
+        for fields in (before, after)
+    )
     rows = [({"word": word}, word) for word in ("alpha", "beta", "gamac", "delta", "cc")]
     cases = prompting.add_cases(store, engineer, project.id or 0, rows)
     suite = testing.save_suite(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import shutil
 import struct
 import uuid
@@ -20,6 +21,7 @@ from transformers import AutoModel
 
 from backend import labelling, looking_back
 from backend.engines.client import EngineClient
+from backend.engines.kept import SamplingSettings
 from backend.engines.local.reading import parts
 from backend.engines.local.resolver import Resolved, StoreResolver
 from backend.registry import artifacts
@@ -27,8 +29,10 @@ from backend.training import judge
 from backend.training.data import Tokens
 from backend.training.shared_base import Shape, SharedBase, load_base
 from feedback_db import Store, models
-from feedback_db.types import Model, Project
+from feedback_db.cases import conversation
+from feedback_db.types import Case, Cell, Completion, Model, Person, Project
 from tests.backend.engines.tiny import KEY, Served, save_adapter
+from tests.backend.suites.house import finished, pasted, started, words
 from tests.ui import house
 
 HELLO = [{"role": "user", "content": "where is my parcel"}]
@@ -315,3 +319,52 @@ def test_texts_are_read_in_parts_of_bounded_size_each_once():
     assert sorted(at for part in found for at in part) == list(range(len(lengths)))
     assert all(len(part) == 1 or max(lengths[at] for at in part) * len(part) <= 600 for part in found)
     assert found == [[4, 0, 2, 5, 3], [1], [6], [7]]
+
+
+class Running:
+    """The engine as a run of a suite asks it."""
+
+    def __init__(self, asked: EngineClient) -> None:
+        self.asked = asked
+
+    def client(self) -> EngineClient:
+        return self.asked
+
+    def client_for(self, model: Model) -> EngineClient:
+        return self.asked
+
+
+def test_the_check_of_a_suite_gives_the_score_of_a_trained_reward_adapter(
+    rewards: dict[str, Path], trained: SharedBase, engine: Served, tmp_path: Path
+):
+    store = Store(tmp_path / "feedback.db")
+    engineer = store.add(Person(pseudonym="e", name="eve", role="engineer"))
+    project = store.add(Project(name="p"))
+    given: dict[str, Any] = {"base": "tiny", "source": "test", "base_fingerprint": bytes(32)}
+    store.add(Model(id=1, name="policy", kind="policy", adapter="f", digest=b"p" * 32, stage="live", **given))
+    store.add(
+        Model(
+            id=12,
+            name="three",
+            kind="reward",
+            adapter="r",
+            digest=b"r" * 32,
+            stage="live",
+            project_id=project.id,
+            **given,
+        )
+    )
+    suite = pasted(store, engineer, project, words(3), "reward(0)\nreward(-1000):three")
+    run = started(store, engineer, project, suite, samplings=[SamplingSettings(temperature=0.0, max_tokens=8)])
+    client = EngineClient(engine.url, KEY)
+    assert finished(store, Running(client), run).state == "done"  # type: ignore[arg-type]
+    client.close()
+    loaded, tokens = judge.load(trained, rewards["model-12"], adapter="for a suite"), Tokens(trained.tokenizer, 256)
+    for cell in store.find(Cell, "run_id = ?", [run.id], "case_id"):
+        said, case = store.get(Completion, cell.completion_id or 0), store.get(Case, cell.case_id)
+        asked = conversation(case.values, case.conversation)
+        ids = tokens.joined(tokens.prefix(asked), [tokens.answer(said.text, True)])
+        expected = judge.scores(trained, loaded, ids, 4096).mean().item()
+        scores = [one[0] for one in cell.results]
+        assert scores == pytest.approx([1 / (1 + math.exp(-expected)), 1.0], abs=1e-4)
+    store.close()
