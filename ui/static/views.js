@@ -233,12 +233,12 @@ const DRAW = {
     for (const group of part.groups) {
       const bars = make("dd");
       group.bars.forEach(([label, value, isRight]) => {
-        const row = make("div", "vw-bar");
+        const row = make("div", "vw-share");
         const fill = make("i");
         fill.style.width = `${100 * value}%`;
         const track = make("span", "vw-track");
         track.append(fill);
-        row.append(make("span", "vw-bar-label", label + (isRight ? " ✓" : "")), track, make("b", "", `${(100 * value).toFixed(1)} %`));
+        row.append(make("span", "vw-share-label", label + (isRight ? " ✓" : "")), track, make("b", "", `${(100 * value).toFixed(1)} %`));
         bars.append(row);
       });
       node.append(make("dt", "", group.name), bars);

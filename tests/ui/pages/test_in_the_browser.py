@@ -33,6 +33,19 @@ def test_axe_finds_nothing(studio: Studio, studio_page: Open, theme: str, lang: 
         assert violations(page) == [], path
 
 
+def test_the_token_bar_shows_every_part_as_wide_as_it_is(studio: Studio, studio_page: Open) -> None:
+    page = studio_page(studio.engineer)
+    page.goto("/studio/", wait_until="commit")
+    page.wait_for_selector("#prompt .vw-segments .vw-bar i")
+    drawn = page.locator("#prompt .vw-segments .vw-bar i").evaluate_all(
+        "all => all.map(one => ({ wide: one.getBoundingClientRect().width, high: one.getBoundingClientRect().height, part: +one.style.flexGrow }))"
+    )
+    whole = page.locator("#prompt .vw-segments .vw-bar").evaluate("one => one.getBoundingClientRect().width")
+    of = sum(one["part"] for one in drawn)
+    assert len(drawn) > 2 and all(one["high"] >= 8 for one in drawn)
+    assert [one["wide"] for one in drawn] == pytest.approx([whole * one["part"] / of for one in drawn], abs=1.5)
+
+
 def violations(page: Page) -> list[Any]:
     page.evaluate("document.getAnimations().forEach(one => one.finish())")  # a colour on its way is nobody's colour
     found = Axe().run(page, options=RULES).response["violations"]
