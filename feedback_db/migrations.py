@@ -6,7 +6,7 @@ from pathlib import Path
 from sqlite_utils import Database, Migrations
 from sqlite_utils.utils import sqlite3
 
-SCHEMA_VERSION = 19  # = number of steps below; written to user_version, so that older code refuses a newer file
+SCHEMA_VERSION = 20  # = number of steps below; written to user_version, so that older code refuses a newer file
 
 migrations = Migrations("whetstone")
 
@@ -121,6 +121,12 @@ def m018_features(db: Database) -> None:
 @migrations()
 def m019_cleared(db: Database) -> None:
     for statement in _statements("019_cleared.sql"):
+        db.conn.execute(statement)
+
+
+@migrations()
+def m021_reports(db: Database) -> None:
+    for statement in _statements("021_reports.sql"):
         db.conn.execute(statement)
 
 

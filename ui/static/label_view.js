@@ -44,6 +44,7 @@ export function build(root, strings, acts) {
   view.track = el("span", { class: "track", role: "progressbar", "aria-label": t("progress"), "aria-valuemin": "0" }, view.fill);
   view.undo = el("button", { type: "button", id: "undo", onclick: acts.undo });
   view.skip = el("button", { type: "button", id: "skip", onclick: acts.skip });
+  view.report = el("button", { type: "button", id: "report", onclick: acts.report });
   view.goOn = el("button", { type: "button", id: "go-on", onclick: acts.goOn });
   view.submit = el("button", { type: "button", id: "submit", class: "submit", onclick: acts.submit });
   view.sights = Object.fromEntries(["view", "diff", "plain", "sync"].map((name) =>
@@ -57,7 +58,7 @@ export function build(root, strings, acts) {
       el("button", { type: "button", id: "past", onclick: acts.past }, t("past")),
       el("button", { type: "button", id: "own", onclick: acts.own }, t("own"))),
     view.stage, view.choice, view.asks,
-    el("div", { class: "acts" }, view.rationale, view.undo, view.skip, view.goOn, view.submit),
+    el("div", { class: "acts" }, view.rationale, view.undo, view.report, view.skip, view.goOn, view.submit),
     view.hints,
   ];
   view.hints.append(view.told, view.said, view.alert);
@@ -73,6 +74,7 @@ export function showKeys(view, strings, layout, desk, openSheet) {
   view.undo.replaceChildren(...[key("undo"), t("undo")].filter(Boolean));
   view.undo.hidden = Boolean(desk.corrects);
   view.skip.replaceChildren(...[key("skip"), t(desk.corrects ? "leave_it" : "skip")].filter(Boolean));
+  view.report.replaceChildren(...[key("report"), t("report")].filter(Boolean));
   view.goOn.replaceChildren(...[key("go_on"), t("go_on")].filter(Boolean));
   view.goOn.hidden = !desk.form.continues || Boolean(desk.corrects) || !["pair", "rank"].includes(desk.kind);
   view.submit.replaceChildren(...[t("submit"), key("submit")].filter(Boolean));

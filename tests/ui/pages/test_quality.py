@@ -153,7 +153,7 @@ def test_a_ranking_is_decided_by_letters_and_flags_and_a_report_is_left_as_it_is
     try:
         lists = [value for value in tab.call("quality_project", studio.project.id) if isinstance(value, dict)]
         names = [name for value in lists for name, id in value.get("choices") or () if id == asked.id]
-        assert names == [f"{asked.id}: Text is broken or empty; 0 judgements"]
+        assert names == [f"{asked.id}: skipped: Text is broken or empty; 0 judgements"]
         seen, _, _, *controls = tab.call("review_look", asked.id)
         left, order, _, flags = controls[0], controls[4], controls[5], controls[6]
         assert [one["badge"] for one in parts(seen, "panes")[0]["items"]] == ["A", "B", "C"]
