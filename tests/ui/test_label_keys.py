@@ -11,7 +11,8 @@ from playwright.sync_api import Page, expect
 
 from backend.labels.form import Form
 from feedback_db.types import Report
-from tests.ui.test_label_form import ALL, asked, last, press  # noqa: F401  a fixture
+from tests.ui.house import ALL
+from tests.ui.test_label_form import last, press
 from tests.ui.test_label_page import chosen, judgements, open_desk, ready
 
 LAYOUTS = ("digits", "home")
@@ -165,7 +166,7 @@ PAIR: dict[str, Callable[[Page, str], None]] = {
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_every_key_of_the_table_does_with_a_pair_what_it_says(house, page_of, asked, layout):  # noqa: F811
+def test_every_key_of_the_table_does_with_a_pair_what_it_says(house, page_of, asked, layout):
     asked(8, replace(ALL, continues=True))
     page = page_of(house.ann)
     open_desk(page)
@@ -177,7 +178,7 @@ def test_every_key_of_the_table_does_with_a_pair_what_it_says(house, page_of, as
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_the_sheet_names_every_key_of_the_table_and_no_other(house, page_of, asked, layout):  # noqa: F811
+def test_the_sheet_names_every_key_of_the_table_and_no_other(house, page_of, asked, layout):
     asked(1, replace(ALL, continues=True))
     page = page_of(house.ann)
     open_desk(page)
@@ -197,7 +198,7 @@ def test_the_sheet_names_every_key_of_the_table_and_no_other(house, page_of, ask
 
 @pytest.mark.parametrize("steps", VERDICTS)
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_the_keys_of_the_sides_are_their_verdicts(house, page_of, asked, layout, steps):  # noqa: F811
+def test_the_keys_of_the_sides_are_their_verdicts(house, page_of, asked, layout, steps):
     work = asked(steps + 1, replace(ALL, steps=steps))
     page = page_of(house.ann)
     desk = open_desk(page)
@@ -214,7 +215,7 @@ def test_the_keys_of_the_sides_are_their_verdicts(house, page_of, asked, layout,
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_sixteen_answers_have_a_key_each_with_ties_and_a_way_back(house, page_of, asked, layout):  # noqa: F811
+def test_sixteen_answers_have_a_key_each_with_ties_and_a_way_back(house, page_of, asked, layout):
     work = asked(1, kind="rank", size=16)
     page = page_of(house.ann)
     open_desk(page)
@@ -241,7 +242,7 @@ def test_sixteen_answers_have_a_key_each_with_ties_and_a_way_back(house, page_of
     assert last(house, work)["ranks"] == [15, 14, 1, *range(2, 14), 1]
 
 
-def test_questions_and_highlights_have_keys_of_their_own_while_they_last(house, page_of, asked):  # noqa: F811
+def test_questions_and_highlights_have_keys_of_their_own_while_they_last(house, page_of, asked):
     for layout, (two, three) in {"digits": ("2", "3"), "home": ("s", "d")}.items():
         work = asked(1, Form(aspects=("kind",), confidence=True, span_tags=("false", "odd")))
         page = page_of(house.ann)
@@ -260,7 +261,7 @@ def test_questions_and_highlights_have_keys_of_their_own_while_they_last(house, 
 
 
 @pytest.mark.parametrize(("layout", "skip", "report", "third"), [("digits", "s", "x", "3"), ("home", "x", "b", "d")])
-def test_reasons_have_a_key_each_where_the_hands_rest(house, page_of, asked, layout, skip, report, third):  # noqa: F811
+def test_reasons_have_a_key_each_where_the_hands_rest(house, page_of, asked, layout, skip, report, third):
     work = asked(3)
     page = page_of(house.ann)
     desk = open_desk(page)
@@ -287,7 +288,7 @@ def test_reasons_have_a_key_each_where_the_hands_rest(house, page_of, asked, lay
 
 
 @pytest.mark.parametrize(("kind", "size"), [("pair", 2), ("rank", 3)])
-def test_without_single_keys_none_does_anything_and_tab_reaches_all(house, page_of, asked, kind, size):  # noqa: F811
+def test_without_single_keys_none_does_anything_and_tab_reaches_all(house, page_of, asked, kind, size):
     work = asked(2, kind=kind, size=size)
     page = page_of(house.ann)
     desk = open_desk(page)
@@ -314,7 +315,7 @@ def test_without_single_keys_none_does_anything_and_tab_reaches_all(house, page_
     assert ("verdict" if kind == "pair" else "rank") in reached
 
 
-def test_a_key_with_control_or_while_composing_is_not_ours(house, page_of, asked):  # noqa: F811
+def test_a_key_with_control_or_while_composing_is_not_ours(house, page_of, asked):
     work = asked(1)
     page = page_of(house.ann)
     desk = open_desk(page)

@@ -33,6 +33,7 @@ class Desk {
     listen(document, "keydown", (event) => this.pressed(event));
     listen(window, "storage", (event) => this.heard(event));
     listen(document, "visibilitychange", () => this.clock());
+    listen(window, "online", () => this.unsent?.());
     listen(window, "pagehide", () => this.leave());
     listen(window, "pageshow", (event) => event.persisted && location.reload());
     for (const name of ["pointerdown", "keydown", "wheel"]) listen(document, name, () => { this.touched = Date.now(); });
@@ -249,9 +250,15 @@ class Desk {
     this.kept.set(`draft:${assignment}`, draft);
     clearTimeout(this.draftTimer);
     if (this.desk.corrects) return; // a judgement has no draft on the server
-    this.draftTimer = setTimeout(() => {
-      post("draft", { assignment, ...draft }).then(() => (draft.rationale || draft.edited_text) && this.say(this.t("draft_kept")), () => {});
-    }, DRAFT_MS);
+    this.draftTimer = setTimeout(() => this.sendDraft(assignment, draft), DRAFT_MS);
+  }
+
+  // Without a connection the server hears of it when there is one again; until then it is on this device.
+  sendDraft(assignment, draft) {
+    this.unsent = null;
+    post("draft", { assignment, ...draft }).then(() => (draft.rationale || draft.edited_text) && this.say(this.t("draft_kept")), (problem) => {
+      if (problem.status === 0) this.unsent = () => this.desk?.assignment === assignment && this.sendDraft(assignment, draft);
+    });
   }
 
   // Another tab of this person works on the same desk: what is typed there stands here, what is saved there is gone here.

@@ -71,13 +71,14 @@ export function build(root, strings, acts) {
 export function showKeys(view, strings, layout, desk, openSheet) {
   const t = (key, values) => say(strings, key, values);
   const key = (act) => kbd(keyOf(layout, act));
-  view.undo.replaceChildren(...[key("undo"), t("undo")].filter(Boolean));
+  const named = (act, text) => (key(act) ? [key(act), " ", text] : [text]); // the space is for who hears it
+  view.undo.replaceChildren(...named("undo", t("undo")));
   view.undo.hidden = Boolean(desk.corrects);
-  view.skip.replaceChildren(...[key("skip"), t(desk.corrects ? "leave_it" : "skip")].filter(Boolean));
-  view.report.replaceChildren(...[key("report"), t("report")].filter(Boolean));
-  view.goOn.replaceChildren(...[key("go_on"), t("go_on")].filter(Boolean));
+  view.skip.replaceChildren(...named("skip", t(desk.corrects ? "leave_it" : "skip")));
+  view.report.replaceChildren(...named("report", t("report")));
+  view.goOn.replaceChildren(...named("go_on", t("go_on")));
   view.goOn.hidden = !desk.form.continues || Boolean(desk.corrects) || !["pair", "rank"].includes(desk.kind);
-  view.submit.replaceChildren(...[t("submit"), key("submit")].filter(Boolean));
+  view.submit.replaceChildren(...named("submit", t("submit")).reverse());
   const isAsked = { why: desk.form.rationale !== "off", edit: desk.form.edit, flags: desk.form.flags.length, asks: view.asks.children.length,
     marks: desk.form.span_tags.length };
   const shown = HINTS.filter((act) => layout !== "off" && isAsked[act] !== false && isAsked[act] !== 0);
