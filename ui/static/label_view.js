@@ -79,7 +79,7 @@ export function showKeys(view, strings, layout, desk, openSheet) {
   view.goOn.replaceChildren(...named("go_on", t("go_on")));
   view.goOn.hidden = !desk.form.continues || Boolean(desk.corrects) || !["pair", "rank"].includes(desk.kind);
   view.submit.replaceChildren(...named("submit", t("submit")).reverse());
-  const isAsked = { why: desk.form.rationale !== "off", edit: desk.form.edit, flags: desk.form.flags.length, asks: view.asks.children.length,
+  const isAsked = { why: desk.form.rationale !== "off", edit: desk.form.edit, flags: desk.form.flags.length, asks: Boolean(view.asks.querySelector("input")),
     marks: desk.form.span_tags.length };
   const shown = HINTS.filter((act) => layout !== "off" && isAsked[act] !== false && isAsked[act] !== 0);
   const sheet = el("button", { type: "button", id: "keys", class: "plain", onclick: openSheet }, kbd("?"), ` ${t("help")}`);
