@@ -105,7 +105,9 @@ class Shell:
     def bar(self, frame: Frame, person: Person | None) -> str:
         """The top bar. It is in the reply, not built by a script: it is there before anything else has loaded."""
         say = self._in(frame.lang)
-        mark = f'<a class="wh-mark" href="/" aria-label="{say("shell.name")}">{MARK}<span>{say("shell.name")}</span></a>'
+        mark = (
+            f'<a class="wh-mark" href="/" aria-label="{say("shell.name")}">{MARK}<span>{say("shell.name")}</span></a>'
+        )
         who = ""
         links = ""
         if person is not None:
