@@ -20,7 +20,7 @@ from feedback_db.types import Assignment, Comparison, Judgement, Message, Person
 
 MOST = 50  # comparisons in the list
 READ_MOST = 20_000  # rankings looked at, the newest ones
-REPORTS = ("unclear", "personal", "broken")  # reasons for a skip that are about the comparison, not about who skips
+SKIPS = ("unclear", "personal", "broken")  # reasons for a skip that are about the comparison, not about who skips
 CANDIDATES, UNANIMOUS_OF = 20, 3  # gold candidates shown, and how many people must agree on one
 REASON_MOST = 500
 
@@ -31,14 +31,23 @@ class CannotReview(Problem):
 
 class Conflict(NamedTuple):
     """Something that asks for a decision. ``value``: entropy in nats of what is probable, given who said what, log 2 at most
-    between two sides, and the mean over all pairs of a ranking; 0 where people are not divided. ``flags`` and ``reports``: what
-    was said of it, without of which answer and by whom: a reviewer is blind."""
+    between two sides, and the mean over all pairs of a ranking; 0 where people are not divided. ``flags``, ``reports`` and
+    ``skips`` (reasons that are about the comparison): what was said of it, without of which answer and by whom: a reviewer is
+    blind."""
 
     id: int
     judged: int
     value: float
     flags: tuple[str, ...] = ()
     reports: tuple[str, ...] = ()
+    skips: tuple[str, ...] = ()
+
+
+class Told(NamedTuple):
+    """A report that waits: its category and what was written, without by whom."""
+
+    category: str
+    note: str
 
 
 class Blind(NamedTuple):
@@ -50,19 +59,21 @@ class Blind(NamedTuple):
     shown: tuple[int, ...]  # canonical positions, left to right
     flags: tuple[str, ...]  # what the project's form lets flag
     has_order: bool  # whether there is something to order; else it can only be set aside or left
+    told: tuple[Told, ...] = ()
 
 
 class Said(NamedTuple):
-    """What somebody said, by the places the reviewer saw; or with what reason they skipped it."""
+    """What somebody said, by the places the reviewer saw; or what they reported, or with what reason they skipped it."""
 
     person: str
-    purpose: str  # of the assignment, or "report"
+    purpose: str  # of the assignment, or "report", or "skip"
     ranks: tuple[int, ...] = ()  # 1 is best
     both_bad: bool = False
     both_good: bool = False
     strength: int | None = None
     flags: tuple[tuple[str, int | None], ...] = ()  # None: of what was asked
-    rationale: str = ""  # of a report the reason's name
+    rationale: str = ""  # of a report its note
+    reason: str = ""  # of a report the category, of a skip the reason
 
 
 class Candidate(NamedTuple):
@@ -76,16 +87,17 @@ class Candidate(NamedTuple):
 
 
 def conflicts(store: Store, person: Person, project_id: int) -> list[Conflict]:
-    """What nobody has decided yet and this person has not judged: first what was flagged, then what was reported, then what divides
-    people, the most open question first."""
+    """What nobody has decided yet and this person has not judged: first what was reported or flagged, then what was skipped as
+    broken, then what divides people, the most open question first."""
     require(person, "review")
     me = person.id or 0
     values, judged = _divided(store, project_id, me)
-    flags, reports = (
+    flags, reports, skips = (
         _together(rows)
         for rows in (
             reviews.flagged(store, project_id, me, MOST),
-            reviews.reported(store, project_id, me, REPORTS, MOST),
+            reviews.told(store, project_id, MOST),
+            reviews.skipped(store, project_id, me, SKIPS, MOST),
         )
     )
     made = [
@@ -95,10 +107,22 @@ def conflicts(store: Store, person: Person, project_id: int) -> list[Conflict]:
             values.get(id, 0.0),
             flags.get(id, ()),
             reports.get(id, ()),
+            skips.get(id, ()),
         )
-        for id in {**values, **flags, **reports}
+        for id in {**values, **flags, **reports, **skips}
     ]
-    return sorted(made, key=lambda one: (not one.flags, not one.reports, -one.value, -one.judged, one.id))[:MOST]
+    return sorted(made, key=_urgency)[:MOST]
+
+
+def _urgency(one: Conflict) -> tuple[object, ...]:
+    """Smaller is sooner."""
+    return not (one.reports or one.flags), not one.skips, -one.value, -one.judged, one.id
+
+
+def reports_waiting(store: Store, person: Person) -> int:
+    """In how many comparisons of open projects a report waits; counting stops at 99."""
+    require(person, "review")
+    return reviews.open_reports(store, 99)
 
 
 def _together(rows: Sequence[tuple[int, str]]) -> dict[int, tuple[str, ...]]:
@@ -153,13 +177,21 @@ def _entropy(share: float) -> float:
 
 
 def look(store: Store, person: Person, comparison_id: int) -> Blind:
-    """The texts in an order of this person's own, without names and without what others said."""
+    """The texts in an order of this person's own, without names and without how others judged; with what was reported of them, which
+    may speak of what is wrong. Who has judged it may look at what was reported, and set it aside or leave it."""
     require(person, "review")
-    comparison = _reviewable(store, person, comparison_id)
+    comparison = store.get(Comparison, comparison_id)
+    _check_stands(comparison)
+    open_ones = [one for one in reviews.told_of(store, comparison_id) if one.closed_at is None]
+    is_blind = _is_blind(store, person, comparison_id)
+    if not is_blind and not open_ones:
+        raise not_blind()
     lease = _assignment(store, person, comparison)
     seen = judgements.shown(store, lease)
     flags = forms.parse(store.get(Project, comparison.project_id).label_form).flags
-    return Blind(comparison_id, seen.conversation, seen.answers, lease.shown, flags, _has_order(comparison))
+    has_order = is_blind and _has_order(comparison)
+    told = tuple(Told(one.category, one.note or "") for one in open_ones)
+    return Blind(comparison_id, seen.conversation, seen.answers, lease.shown, flags, has_order, told)
 
 
 def judge(store: Store, person: Person, comparison_id: int, answer: Answer, key: bytes) -> list[Said]:
@@ -171,6 +203,7 @@ def judge(store: Store, person: Person, comparison_id: int, answer: Answer, key:
             _check(store, comparison, answer)
             lease = store.add(_assignment(store, person, comparison))
             _keep(store, lease, answer, key, None)
+            reviews.close_reports(store, comparison_id)
             audit.record(store, person, "review", "comparison", comparison_id, {})
     return said(store, person, comparison_id)
 
@@ -180,9 +213,15 @@ def said(store: Store, person: Person, comparison_id: int) -> list[Said]:
     require(person, "review")
     lease = _mine(store, person, comparison_id)
     judged = [_said(store, row, lease.shown) for row in reviews.said_of(store, comparison_id)]
-    reports = reviews.reports_of(store, comparison_id, REPORTS)
-    skipped = [Said(people.shown_name(store, one["person_id"]), "report", rationale=one["reason"]) for one in reports]
-    return judged + skipped
+    reported = [
+        Said(people.shown_name(store, one.person_id), "report", rationale=one.note or "", reason=one.category)
+        for one in reviews.told_of(store, comparison_id)
+    ]
+    skipped = [
+        Said(people.shown_name(store, one["person_id"]), "skip", reason=one["reason"])
+        for one in reviews.skips_of(store, comparison_id, SKIPS)
+    ]
+    return judged + reported + skipped
 
 
 def _said(store: Store, row: Mapping[str, Any], mine: Sequence[int]) -> Said:
@@ -222,8 +261,7 @@ def keep(store: Store, person: Person, comparison_id: int) -> Comparison:
     require(person, "review")
     with store.write():
         found = store.get(Comparison, comparison_id)
-        if found.gold is not None or found.void_reason is not None:
-            raise CannotReview("Gold, and what was set aside, is not reviewed. Choose another one.", "not_reviewable")
+        _check_stands(found)
         reviews.clear(store, comparison_id)
         audit.record(store, person, "clear", "comparison", comparison_id, {"judged": found.judged})
         return store.get(Comparison, comparison_id)
@@ -241,8 +279,7 @@ def void(store: Store, person: Person, comparison_id: int, reason: str) -> Compa
         )
     with store.write():
         found = store.get(Comparison, comparison_id)
-        if found.gold is not None or found.void_reason is not None:
-            raise CannotReview("Gold, and what was set aside, is not reviewed. Choose another one.", "not_reviewable")
+        _check_stands(found)
         reviews.make_void(store, comparison_id, reason)
         audit.record(store, person, "void", "comparison", comparison_id, {"judged": found.judged})
         return store.get(Comparison, comparison_id)
@@ -266,12 +303,24 @@ def candidates(store: Store, person: Person, project_id: int) -> list[Candidate]
 
 def _reviewable(store: Store, person: Person, comparison_id: int) -> Comparison:
     found = store.get(Comparison, comparison_id)
-    if found.gold is not None or found.void_reason is not None:
-        raise CannotReview("Gold, and what was set aside, is not reviewed. Choose another one.", "not_reviewable")
-    mine = "comparison_id = ? and person_id = ? and state in ('submitted', 'leased')"
-    if store.find(Assignment, mine, [comparison_id, person.id], limit=1):
-        raise CannotReview("You have judged this comparison already, so you are not blind to it.", "not_blind")
+    _check_stands(found)
+    if not _is_blind(store, person, comparison_id):
+        raise not_blind()
     return found
+
+
+def _is_blind(store: Store, person: Person, comparison_id: int) -> bool:
+    mine = "comparison_id = ? and person_id = ? and state in ('submitted', 'leased')"
+    return not store.find(Assignment, mine, [comparison_id, person.id], limit=1)
+
+
+def not_blind() -> CannotReview:
+    return CannotReview("You have judged this comparison already, so you are not blind to it.", "not_blind")
+
+
+def _check_stands(comparison: Comparison) -> None:
+    if comparison.void_reason is not None:
+        raise CannotReview("What was set aside is not reviewed. Choose another one.", "not_reviewable")
 
 
 def _mine(store: Store, person: Person, comparison_id: int) -> Assignment:
@@ -298,7 +347,8 @@ def _drawn(person: Person, comparison: Comparison, position: int) -> bytes:
 
 
 def _has_order(comparison: Comparison) -> bool:
-    return comparison.kind != "demonstration" and comparison.size > 1
+    """Gold has its order already."""
+    return comparison.gold is None and comparison.kind != "demonstration" and comparison.size > 1
 
 
 def _check(store: Store, comparison: Comparison, answer: Answer) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast, get_args
 
 from backend.access import require
 from backend.labels.desk import (
@@ -20,14 +20,16 @@ from backend.labels.desk import (
 )
 from backend.labels.form import Answer
 from backend.labels.keeping import checked, judge, keep_as_demonstration
-from feedback_db import Store, audit, judgements, prompts, queue
+from feedback_db import Store, audit, judgements, prompts, queue, reviews
 from feedback_db.judgements import Counts
 from feedback_db.queue import Draw
-from feedback_db.types import Assignment, Judgement, Person, Project
+from feedback_db.types import Assignment, Judgement, Person, Project, Report, ReportCategory
 
 __all__ = ["Answer", "Desk", "LabellingProblem"]
 
 UNDO_SECONDS = 600
+REPORT_CATEGORIES = get_args(ReportCategory)
+NOTE_MOST, REPORTS_MOST = 2000, 10
 SKIP_REASONS = ("", "unclear", "both_same", "needs_knowledge", "personal", "broken")
 
 
@@ -112,6 +114,46 @@ def skip(store: Store, person: Person, assignment_id: int, reason: str = "") -> 
 
     project, following = store.commit(act)
     return desk_of(store, person, project, following)
+
+
+def report(store: Store, person: Person, assignment_id: int, key: bytes, category: str, note: str = "") -> int:
+    """Tell those who look after the project what is wrong with a comparison, which stays on the desk; returns the report's row.
+
+    The same key again gives the same row. ``note`` has up to 2000 characters; the category "other" needs one.
+    """
+    require(person, "label")
+    note = note.strip()
+    if category not in REPORT_CATEGORIES:
+        known = ", ".join(REPORT_CATEGORIES)
+        raise LabellingProblem(f"Unknown reason. Known are: {known}.", "bad_reason", 422, known=known)
+    if len(note) > NOTE_MOST:
+        raise LabellingProblem(f"A text may have {NOTE_MOST} characters.", "long_text", 422, most=NOTE_MOST)
+    if category == "other" and not note:
+        raise LabellingProblem("Say in a few words what is wrong.", "note_missing", 422)
+
+    def act() -> int:
+        known = reviews.report_by_key(store, key)
+        if known is not None:
+            if known.person_id != person.id:
+                raise LabellingProblem("This key belongs to another report. Reload the page.", "foreign_report")
+            return id_of(known)
+        found = mine(store, person, assignment_id)
+        if reviews.reports_by(store, found.comparison_id, id_of(person)) >= REPORTS_MOST:
+            raise LabellingProblem(
+                f"You have reported this comparison {REPORTS_MOST} times. Those who look after the project will see it.",
+                "many_reports",
+                most=REPORTS_MOST,
+            )
+        made = store.add(
+            Report(
+                key=key, project_id=found.project_id, comparison_id=found.comparison_id, person_id=id_of(person),
+                category=cast(ReportCategory, category), note=note or None,
+            )
+        )  # fmt: skip
+        audit.record(store, person, "report", "comparison", found.comparison_id, {"category": category})
+        return id_of(made)
+
+    return store.commit(act)
 
 
 def undo(store: Store, person: Person, project_id: int, key: bytes, judgement_id: int | None = None) -> Desk:

@@ -206,8 +206,7 @@ def opened(plan: Plan, base: SharedBase | None = None) -> House:
     base = base or load_base(str(starter.WEIGHTS))
     found = judged.cases(plan.cases)
     tokens = Tokens(base.tokenizer, base.longest)
-    kept = CACHE / f"acquisition-{plan.cases}-{plan.answers}.safetensors"
-    features = Features(base, "starter", kept)
+    features = features_of(plan, base)
     items: dict[bool, list[Compared]] = {True: [], False: []}
     rows: dict[bool, list[ComparisonRow]] = {True: [], False: []}
     written = judged.answers(base, None, found, plan.answers, 0, "acquisition", run)
@@ -227,6 +226,11 @@ def opened(plan: Plan, base: SharedBase | None = None) -> House:
     assert pool is not None and held_out is not None
     assert [len(rows[True]), len(rows[False])] == [len(pool.shares), len(held_out.shares)]
     return House(pool, held_out, rows)
+
+
+def features_of(plan: Plan, base: SharedBase) -> Features:
+    """The bare base's features of the answers, those of earlier runs from their file."""
+    return Features(base, "starter", CACHE / f"acquisition-{plan.cases}-{plan.answers}.safetensors")
 
 
 def ranks_of(share: float) -> list[int]:

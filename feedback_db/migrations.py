@@ -6,7 +6,7 @@ from pathlib import Path
 from sqlite_utils import Database, Migrations
 from sqlite_utils.utils import sqlite3
 
-SCHEMA_VERSION = 20  # = number of steps below; written to user_version, so that older code refuses a newer file
+SCHEMA_VERSION = 21  # = number of steps below; written to user_version, so that older code refuses a newer file
 
 migrations = Migrations("whetstone")
 
@@ -125,8 +125,14 @@ def m019_cleared(db: Database) -> None:
 
 
 @migrations()
-def m022_confidence(db: Database) -> None:
-    for statement in _statements("022_confidence.sql"):
+def m020_confidence(db: Database) -> None:
+    for statement in _statements("020_confidence.sql"):
+        db.conn.execute(statement)
+
+
+@migrations()
+def m021_reports(db: Database) -> None:
+    for statement in _statements("021_reports.sql"):
         db.conn.execute(statement)
 
 

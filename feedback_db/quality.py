@@ -67,7 +67,7 @@ def gold_sides(store: Store, project_id: int) -> dict[int, int]:
     """Gold pairs: comparison -> 0 the first is better, 1 the second, 2 neither."""
     rows = store.rows(
         "select id, json_extract(gold, '$[0]') as one, json_extract(gold, '$[1]') as other from comparisons"
-        " where project_id = ? and gold is not null and kind = 'pair'",
+        " where project_id = ? and gold is not null and kind = 'pair' and void_reason is null",
         [project_id],
     )
     return {row["id"]: 2 if row["one"] == row["other"] else int(row["one"] > row["other"]) for row in rows}
@@ -102,7 +102,7 @@ def gold_answers(store: Store, project_id: int, person_id: int) -> list[dict[str
     return store.rows(
         "select j.ranks, j.shown, k.gold from assignments a join judgements j on j.id = a.head_judgement_id"
         " join comparisons k on k.id = a.comparison_id where a.state = 'submitted' and a.purpose = 'gold'"
-        " and a.project_id = ? and a.person_id = ? and k.gold is not null",
+        " and a.project_id = ? and a.person_id = ? and k.gold is not null and k.void_reason is null",
         [project_id, person_id],
     )
 

@@ -1,4 +1,5 @@
-"""What a reviewer decides: what divides people, what they flagged or reported, pairs they agree on, and what everybody said of one."""
+"""What a reviewer decides: what divides people, what they flagged, reported or skipped as broken, pairs they agree on, and what
+everybody said of one."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .store import Store
+from .types import Report
 
 COUNTED = (  # judgements that count, by whoever
     " from assignments a join judgements j on j.id = a.head_judgement_id join comparisons k on k.id = a.comparison_id"
@@ -59,10 +61,10 @@ def flagged(store: Store, project_id: int, person_id: int, most: int) -> list[tu
     return [(row["id"], flag.partition(":")[0]) for row in rows for flag in json.loads(row["flags"])]
 
 
-def reported(store: Store, project_id: int, person_id: int, reasons: Sequence[str], most: int) -> list[tuple[int, str]]:
+def skipped(store: Store, project_id: int, person_id: int, reasons: Sequence[str], most: int) -> list[tuple[int, str]]:
     """(comparison, reason) of what was skipped for one of these reasons, as ``flagged``. A reason stands with the act of skipping."""
     found = store.db.conn.execute(
-        f"select a.comparison_id, {WHY}{SKIPPED} and a.project_id = :project and k.void_reason is null and k.gold is null"
+        f"select a.comparison_id, {WHY}{SKIPPED} and a.project_id = :project and k.void_reason is null"
         f" and e.at > coalesce(k.cleared_at, 0){NOT_REVIEWED}{NOT_MINE} order by e.id desc limit :most",
         {"project": project_id, "person": person_id, "most": most, "reasons": json.dumps(list(reasons))},
     )
@@ -77,7 +79,7 @@ SKIPPED = (
 )
 
 
-def reports_of(store: Store, comparison_id: int, reasons: Sequence[str]) -> list[dict[str, Any]]:
+def skips_of(store: Store, comparison_id: int, reasons: Sequence[str]) -> list[dict[str, Any]]:
     """Who skipped it for one of these reasons, oldest first: {"person_id", "reason"}."""
     return store.rows(
         f"select a.person_id, {WHY} as reason{SKIPPED} and a.comparison_id = :id order by e.id",
@@ -88,6 +90,52 @@ def reports_of(store: Store, comparison_id: int, reasons: Sequence[str]) -> list
 def clear(store: Store, comparison_id: int) -> None:
     """What was flagged or reported until now waits for nobody any more."""
     store.db.conn.execute("update comparisons set cleared_at = ? where id = ?", [store.now(), comparison_id])
+    close_reports(store, comparison_id)
+
+
+# ---- reports: what is told of a comparison without leaving it
+
+
+def report_by_key(store: Store, key: bytes) -> Report | None:
+    found = store.find(Report, "key = ?", [key])
+    return found[0] if found else None
+
+
+def reports_by(store: Store, comparison_id: int, person_id: int) -> int:
+    """How many open reports this person made of it."""
+    found = "select count(*) from reports where comparison_id = ? and person_id = ? and closed_at is null"
+    return int(store.value(found, [comparison_id, person_id]))
+
+
+def told(store: Store, project_id: int, most: int) -> list[tuple[int, str]]:
+    """(comparison, category) of the newest open reports."""
+    found = store.db.conn.execute(
+        "select a.comparison_id, a.category from reports a join comparisons k on k.id = a.comparison_id"
+        " where a.project_id = :project and a.closed_at is null and k.void_reason is null order by a.id desc limit :most",
+        {"project": project_id, "most": most},
+    )
+    return [tuple(row) for row in found.fetchall()]
+
+
+def told_of(store: Store, comparison_id: int) -> list[Report]:
+    """Every report of a comparison, oldest first, closed ones too."""
+    return store.find(Report, "comparison_id = ?", [comparison_id], order_by="id")
+
+
+def open_reports(store: Store, most: int) -> int:
+    """Comparisons of open projects with a report that waits; counting stops at ``most``."""
+    found = (
+        "select count(*) from (select distinct r.comparison_id from projects p join reports r on r.project_id = p.id"
+        " and r.closed_at is null where p.archived_at is null limit ?)"
+    )
+    return int(store.value(found, [most]))
+
+
+def close_reports(store: Store, comparison_id: int) -> None:
+    """A reviewer has decided what was reported until now."""
+    store.db.conn.execute(
+        "update reports set closed_at = ? where comparison_id = ? and closed_at is null", [store.now(), comparison_id]
+    )
 
 
 def unanimous(store: Store, project_id: int, least: int, most: int) -> list[dict[str, Any]]:
@@ -118,3 +166,4 @@ def make_void(store: Store, comparison_id: int, reason: str) -> None:
     store.db.conn.execute(
         "update comparisons set status = 'retired', void_reason = ? where id = ?", [reason, comparison_id]
     )
+    close_reports(store, comparison_id)

@@ -314,6 +314,24 @@ class Judgement:
     verdict: str | None = field(default=None, metadata={"generated": True})
 
 
+ReportCategory = Literal["unclear", "broken", "personal", "harmful", "guidelines", "other"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Somebody says that something is wrong with a comparison. Append-only; a reviewer's decision closes it."""
+
+    id: int | None = None
+    key: bytes
+    project_id: int
+    comparison_id: int
+    person_id: int
+    category: ReportCategory
+    note: str | None = None
+    created_at: int = 0
+    closed_at: int | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class ApiToken:
     """Lets a program ask the prompt endpoint of a project, for as long as the person who made it may."""
@@ -588,6 +606,7 @@ TABLES: dict[type, str] = {
     Assignment: "assignments",
     Judgement: "judgements",
     ApiToken: "tokens",
+    Report: "reports",
     Suite: "suites",
     SuiteRun: "runs",
     Measurement: "measurements",

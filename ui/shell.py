@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -83,9 +84,11 @@ def theme() -> gradio.themes.Base:
 class Shell:
     """Draws the frame in the language of the reply."""
 
-    def __init__(self, text: Text, links: list[Link]):
+    def __init__(self, text: Text, links: list[Link], reports: Callable[[Person], int]):
+        """``reports`` counts those that wait for this person, who reviews; the bar shows it on the page where they do."""
         self.text = text
         self.links = links
+        self.reports = reports
         self.base = f"/static/{static_version()}"
         self.strings = f"/static/text-{text.version()}"
 
@@ -102,12 +105,15 @@ class Shell:
     def bar(self, frame: Frame, person: Person | None) -> str:
         """The top bar. It is in the reply, not built by a script: it is there before anything else has loaded."""
         say = self._in(frame.lang)
-        mark = f'<a class="wh-mark" href="/">{MARK}<span>{say("shell.name")}</span></a>'
+        mark = (
+            f'<a class="wh-mark" href="/" aria-label="{say("shell.name")}">{MARK}<span>{say("shell.name")}</span></a>'
+        )
         who = ""
         links = ""
         if person is not None:
             items = "".join(
-                f'<a href="{escape(link.path)}"{CURRENT if link.path == frame.path else ""}>{say(link.key)}</a>'
+                f'<a href="{escape(link.path)}"{CURRENT if link.path == frame.path else ""}>{say(link.key)}'
+                f"{self._badge(say, person) if link.key == REVIEWED else ''}</a>"
                 for link in self.links
                 if has_role(person, link.role)
             )
@@ -126,6 +132,10 @@ class Shell:
             f'<button type="button" data-theme-switch data-dark="{say("shell.dark")}" data-light="{say("shell.light")}">'
             f"{say('shell.dark')}</button>{who}</header>"
         )
+
+    def _badge(self, say: _Say, person: Person) -> str:
+        n = self.reports(person)
+        return f' <b class="wh-badge" title="{say("shell.reports", n=str(n))}">{n}</b>' if n else ""
 
     def page(self, frame: Frame, title: str, body: str, person: Person | None = None) -> str:
         """A page outside Gradio. ``body`` is HTML made here, with every value escaped."""
@@ -201,6 +211,7 @@ def _alert(error: str) -> str:
     return f'<p class="wh-error" role="alert">{escape(error)}</p>' if error else ""
 
 
+REVIEWED = "nav.quality"
 CURRENT = ' aria-current="page"'
 MARK = (
     '<svg viewBox="0 0 24 24" width="22" height="22" aria-hidden="true"><path d="M5 15 21 5l-9 10z" fill="currentColor" '

@@ -49,11 +49,17 @@ class Text:
         return {key: texts[place] for key, texts in self.strings.items()}
 
     def problem(self, error: Exception, lang: str) -> str:
-        """An error as a sentence in this language: by its ``code`` when there is a text for it, else its own message."""
+        """An error as a sentence in this language: by its ``code`` when there is a text for it, else its own message.
+
+        A value that is itself an error is said in this language too; a ``line`` of the error stands before the sentence.
+        """
         key = f"problem.{getattr(error, 'code', '')}"
-        if key in self.strings:
-            return self(key, lang, **getattr(error, "values", {}))
-        return str(error)
+        if key not in self.strings:
+            return str(error)
+        given = getattr(error, "values", {}).items()
+        said = self(key, lang, **{k: self.problem(v, lang) if isinstance(v, Exception) else v for k, v in given})
+        line = getattr(error, "line", None)
+        return said if line is None else self("problem.line", lang, line=line, problem=said)
 
     def module(self, lang: str) -> str:
         """The strings of our scripts as a JavaScript module."""

@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from types import ModuleType
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
@@ -29,7 +30,7 @@ for _name, _value in {  # before gradio is imported: no call home, no summary of
 
 import gradio as gr  # noqa: E402
 
-from backend import signing_in  # noqa: E402
+from backend import adjudicating, signing_in  # noqa: E402
 from backend.access import has_role  # noqa: E402
 from backend.signing_in import SignedIn, SigningInProblem  # noqa: E402
 from feedback_db.types import Person  # noqa: E402
@@ -65,7 +66,7 @@ def create_app(ui: Ui, *, areas: dict[str, Area] = AREAS, clock: Callable[[], fl
     """
     guard = Guard(ui.store, ui.text, cookie_name(ui.settings.behind_proxy), clock)
     ui = replace(ui, guard=guard)
-    shell = Shell(ui.text, page_links(areas))
+    shell = Shell(ui.text, page_links(areas), partial(adjudicating.reports_waiting, ui.store))
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(
         CORSMiddleware, allow_origins=[]

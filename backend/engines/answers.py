@@ -16,10 +16,9 @@ Messages = Sequence[Mapping[str, str]]
 class EngineError(Problem):
     """An engine did not answer as asked; the message can be shown to people as it stands."""
 
-    def __init__(self, message: str, *, status: int | None = None, code: str | None = None) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, code: str | None = None, *, status: int | None = None, **values: object) -> None:
+        super().__init__(message, code or "", **values)
         self.status = status
-        self.code = code or ""
 
 
 @dataclass(frozen=True)
@@ -216,7 +215,7 @@ def raise_for(response: httpx.Response) -> None:
     if response.status_code == 200:
         return
     message, code = _told(response)
-    raise EngineError(message, status=response.status_code, code=code)
+    raise EngineError(message, code, status=response.status_code)
 
 
 def _told(response: httpx.Response) -> tuple[str, str | None]:

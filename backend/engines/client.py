@@ -84,7 +84,7 @@ class EngineClient:
             data = self._ask("POST", "/v1/rewards", body)["data"]
             return [float(one["score"]) for one in sorted(data, key=lambda one: one["index"])]
         except (KeyError, TypeError) as problem:
-            raise EngineError("The engine sent scores that cannot be read.") from problem
+            raise EngineError("The engine sent scores that cannot be read.", "engine_unreadable") from problem
 
     def embeddings(self, texts: Sequence[str]) -> Embedded:
         """The base's features of each text, in their order."""
@@ -97,7 +97,7 @@ class EngineClient:
                 found += [list(one["embedding"]) for one in sorted(said["data"], key=lambda one: one["index"])]
             return Embedded(base, found)
         except (KeyError, TypeError) as problem:
-            raise EngineError("The engine sent features that cannot be read.") from problem
+            raise EngineError("The engine sent features that cannot be read.", "engine_unreadable") from problem
 
     def likelihoods(
         self, conversations: Sequence[Messages], answers: Sequence[str], *, model: str
@@ -112,7 +112,7 @@ class EngineClient:
                 for one in sorted(data, key=lambda one: one["index"])
             ]
         except (KeyError, TypeError) as problem:
-            raise EngineError("The engine sent likelihoods that cannot be read.") from problem
+            raise EngineError("The engine sent likelihoods that cannot be read.", "engine_unreadable") from problem
 
     def complete(
         self,
@@ -137,7 +137,7 @@ class EngineClient:
                 answer_of(reply, choice, n, seconds) for choice in sorted(reply["choices"], key=lambda it: it["index"])
             ]
         except (KeyError, TypeError) as problem:
-            raise EngineError("The engine sent an answer that cannot be read.") from problem
+            raise EngineError("The engine sent an answer that cannot be read.", "engine_unreadable") from problem
 
     def stream(
         self,
@@ -168,14 +168,14 @@ class EngineClient:
                 if text:
                     yield Piece(choice["index"], text)
         if not growing or not all(item.finish_reason for item in growing.values()):
-            raise EngineError("The engine stopped in the middle of an answer. Ask again.")
+            raise EngineError("The engine stopped in the middle of an answer. Ask again.", "engine_cut_off")
         for index in sorted(growing):
             yield Piece(index, "", answer_grown(growing[index], last, len(growing)))
 
     def _must_be_open(self) -> None:
         """Somebody may have started the engine again, and closed the way to the dead one, while we held it."""
         if self._http.is_closed:
-            raise EngineError("The engine was started again meanwhile. Ask again.")
+            raise EngineError("The engine was started again meanwhile. Ask again.", "engine_restarted")
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         try:
@@ -186,7 +186,7 @@ class EngineClient:
         except httpx.HTTPError as problem:
             raise _unreachable(problem) from problem
         except ValueError as problem:
-            raise EngineError("The engine sent an answer that cannot be read.") from problem
+            raise EngineError("The engine sent an answer that cannot be read.", "engine_unreadable") from problem
 
     def _events(self, path: str, body: dict[str, Any]) -> Iterator[dict[str, Any] | int]:
         """Chunks of a stream; a number is the request's place in the queue."""
@@ -211,14 +211,19 @@ class EngineClient:
         except httpx.HTTPError as problem:
             raise _unreachable(problem) from problem
         except ValueError as problem:
-            raise EngineError("The engine sent an answer that cannot be read.") from problem
+            raise EngineError("The engine sent an answer that cannot be read.", "engine_unreadable") from problem
 
 
 def _unreachable(problem: httpx.HTTPError) -> EngineError:
     if isinstance(problem, httpx.TimeoutException):
         return EngineError(
-            "The engine took too long to answer. Ask for fewer tokens, or try again when it is less busy."
+            "The engine took too long to answer. Ask for fewer tokens, or try again when it is less busy.",
+            "engine_slow",
         )
     if isinstance(problem, httpx.ReadError | httpx.RemoteProtocolError):
-        return EngineError("The engine ended while it answered. It is started again when it is next asked: ask again.")
-    return EngineError("The engine cannot be reached: it has stopped or is starting. Try again in a moment.")
+        return EngineError(
+            "The engine ended while it answered. It is started again when it is next asked: ask again.", "engine_ended"
+        )
+    return EngineError(
+        "The engine cannot be reached: it has stopped or is starting. Try again in a moment.", "engine_unreachable"
+    )

@@ -51,7 +51,9 @@ class Guarded(httpx.BaseTransport):
         response = self._reached(request)
         if response.headers.get("content-encoding", "identity") != "identity":
             response.close()
-            raise EngineError("The engine sent a compressed answer although it was asked not to. It is not read.")
+            raise EngineError(
+                "The engine sent a compressed answer although it was asked not to. It is not read.", "engine_compressed"
+            )
         assert isinstance(response.stream, httpx.SyncByteStream)
         bounded = _Bounded(response.stream, self._body_limit, until, self._clock)
         return httpx.Response(
@@ -94,9 +96,11 @@ class _Bounded(httpx.SyncByteStream):
         for part in self._stream:
             self._left -= len(part)
             if self._left < 0:
-                raise EngineError("The engine's answer is larger than 10 MB. It is not read.")
+                raise EngineError("The engine's answer is larger than 10 MB. It is not read.", "engine_large")
             if self._clock() > self._until:
-                raise EngineError("The engine took too long to answer. Ask for fewer tokens, or try again later.")
+                raise EngineError(
+                    "The engine took too long to answer. Ask for fewer tokens, or try again later.", "engine_slow"
+                )
             yield part
 
     def close(self) -> None:

@@ -241,7 +241,7 @@ def _start_lock(data_dir: Path, seconds: float) -> Iterator[None]:
             yield
     except Timeout as problem:
         raise EngineError(
-            "Another process is starting the engine and has not finished. Try again in a moment."
+            "Another process is starting the engine and has not finished. Try again in a moment.", "engine_starting"
         ) from problem
 
 

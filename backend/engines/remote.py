@@ -138,7 +138,7 @@ class RemoteClient:
             except (KeyError, TypeError, AttributeError) as problem:
                 raise _unreadable() from problem
         if not growing.finish_reason:
-            raise EngineError("The engine stopped in the middle of an answer. Ask again.")
+            raise EngineError("The engine stopped in the middle of an answer. Ask again.", "engine_cut_off")
         yield Piece(sample, "", _ended(answer_grown(growing, last, 1)))
 
     # one request
@@ -181,9 +181,13 @@ class RemoteClient:
             finally:
                 response.close()
         except httpx.TimeoutException as problem:
-            raise EngineError("The engine took too long to answer. Ask for fewer tokens, or try later.") from problem
+            raise EngineError(
+                "The engine took too long to answer. Ask for fewer tokens, or try later.", "engine_slow"
+            ) from problem
         except httpx.HTTPError as problem:
-            raise EngineError("The engine cannot be reached, or broke off. Try again in a moment.") from problem
+            raise EngineError(
+                "The engine cannot be reached, or broke off. Try again in a moment.", "engine_broke_off"
+            ) from problem
 
     def _asked(self, method: str, path: str, body: dict[str, Any] | None) -> httpx.Response:
         tries = 0
@@ -192,7 +196,7 @@ class RemoteClient:
             headers = {"Authorization": f"Bearer {key}"} if (key := self._key()) else {}
             request = self._http.build_request(method, path, json=self._taken(body), headers=headers)
             if self._http.is_closed:
-                raise EngineError("This engine was removed meanwhile. Choose another model.")
+                raise EngineError("This engine was removed meanwhile. Choose another model.", "engine_removed")
             try:
                 response = self._http.send(request, stream=True)
             except (httpx.ConnectError, httpx.ConnectTimeout):
@@ -226,21 +230,23 @@ class RemoteClient:
         if 300 <= status < 400:
             response.close()
             return EngineError(
-                "The engine sent us elsewhere, which is not followed. Give its final address.", status=status
+                "The engine sent us elsewhere, which is not followed. Give its final address.",
+                "engine_elsewhere",
+                status=status,
             )
         if status in (401, 403):
             response.close()
             return EngineError(
                 f"The engine refused the key (status {status}). An admin should check where the key stands.",
+                "refused_key",
                 status=status,
-                code="refused_key",
             )
         try:
             response.read()
             raise_for(response)
         except EngineError as problem:
             told = self._told({"message": str(problem)}, f"The engine answered with status {status}.")
-            return EngineError(told, status=status, code=problem.code)
+            return EngineError(told, problem.code, status=status)
         finally:
             response.close()
         raise AssertionError("only refusals come here")
@@ -295,9 +301,13 @@ def _ended(answer: Answer) -> Answer:
     answer = replace(answer, finish_reason=OTHER_NAMES.get(answer.finish_reason, answer.finish_reason))
     if answer.finish_reason not in ("stop", "length"):
         reason = "".join(letter for letter in answer.finish_reason if letter.isprintable())[:40]
-        raise EngineError(f"The engine gave no whole answer (it says: {reason or 'nothing'}). Ask something else.")
+        raise EngineError(
+            f"The engine gave no whole answer (it says: {reason or 'nothing'}). Ask something else.",
+            "engine_no_answer",
+            reason=reason or "–",
+        )
     return answer
 
 
 def _unreadable() -> EngineError:
-    return EngineError("The engine sent an answer that cannot be read.")
+    return EngineError("The engine sent an answer that cannot be read.", "engine_unreadable")

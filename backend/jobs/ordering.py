@@ -44,10 +44,14 @@ def weighed(
         judge = people.named(store, name)
         if judge is None or judge.id is None:
             raise training.BadSettings(
-                f"'annotator_weights' names {name}, and nobody has that name. Write names as the People page has them."
+                f"'annotator_weights' names {name}, and nobody has that name. Write names as the People page has them.",
+                "weights_unknown",
+                name=name,
             )
         if judge.id in weights:
-            raise training.BadSettings(f"'annotator_weights' names {name} twice. Give each person one weight.")
+            raise training.BadSettings(
+                f"'annotator_weights' names {name} twice. Give each person one weight.", "weights_twice", name=name
+            )
         weights[judge.id] = weight
         stored.append((judge.pseudonym, weight))
     return replace(settings, annotator_weights=training.weights_text(dict(stored))), weights or None
@@ -112,7 +116,7 @@ def _freeze_unpaired(store: Store, person: Person, project_id: int, settings: tr
 def _check_left(made: Snapshot, weights: Mapping[int, float] | None) -> None:
     if weights and not made.n:
         raise training.BadSettings(
-            "'annotator_weights' leaves no judgement. Give somebody who judged a weight above 0."
+            "'annotator_weights' leaves no judgement. Give somebody who judged a weight above 0.", "weights_none"
         )
 
 

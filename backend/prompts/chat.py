@@ -95,7 +95,10 @@ def build_messages(
             filled += len(text)
             if row.number and filled > MAX_OUTPUT:
                 raise TemplateProblem(
-                    f"The rows come to more than {MAX_OUTPUT:,} characters. Shorten them or the values."
+                    f"The rows come to more than {MAX_OUTPUT:,} characters. Shorten them or the values.",
+                    None,
+                    "rows_characters",
+                    most=f"{MAX_OUTPUT:,}",
                 )
     _refuse_unasked(template, rows, messages, demonstrations if shape == "text" else ())
     return tuple(messages)

@@ -57,17 +57,27 @@ class FewShot:
 
     def __post_init__(self) -> None:
         if type(self.k) is not int or not 0 <= self.k <= MOST_DEMONSTRATIONS:
-            raise FewShotProblem(f"k is {self.k!r}; it must be a whole number from 0 to {MOST_DEMONSTRATIONS}.")
+            raise FewShotProblem(
+                f"k is {self.k!r}; it must be a whole number from 0 to {MOST_DEMONSTRATIONS}.", "few_shot_k",
+                value=self.k, most=MOST_DEMONSTRATIONS,
+            )  # fmt: skip
         if type(self.seed) is not int:
-            raise FewShotProblem(f"seed is {self.seed!r}; it must be a whole number.")
+            raise FewShotProblem(f"seed is {self.seed!r}; it must be a whole number.", "few_shot_seed", value=self.seed)
         if any(type(id) is not int for id in self.ids) or len(set(self.ids)) != len(self.ids):
-            raise FewShotProblem("ids must be whole numbers, each of them once.")
+            raise FewShotProblem("ids must be whole numbers, each of them once.", "few_shot_ids")
         if not isinstance(self.base, str) or not re.fullmatch("([0-9a-f]{64})?", self.base):
-            raise FewShotProblem(f"base is {self.base!r}; it must be 64 hexadecimal digits, or empty.")
+            raise FewShotProblem(
+                f"base is {self.base!r}; it must be 64 hexadecimal digits, or empty.", "few_shot_base", value=self.base
+            )
         for name, known in (("choose", Choose), ("order", Order), ("shape", Shape)):
             if getattr(self, name) not in get_args(known):
+                value, listed = getattr(self, name), ", ".join(get_args(known))
                 raise FewShotProblem(
-                    f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(get_args(known))}."
+                    f"{name} is {value!r}; it must be one of {listed}.",
+                    "few_shot_choice",
+                    name=name,
+                    value=value,
+                    known=listed,
                 )
 
     @classmethod
@@ -76,11 +86,14 @@ class FewShot:
         known = [field.name for field in fields(cls)]
         unknown = sorted(set(row) - set(known))
         if unknown:
-            raise FewShotProblem(f"few_shot has no setting {', '.join(unknown)}. It knows {', '.join(known)}.")
+            names, listed = ", ".join(unknown), ", ".join(known)
+            raise FewShotProblem(
+                f"few_shot has no setting {names}. It knows {listed}.", "few_shot_unknown", names=names, known=listed
+            )
         settings = dict(row)
         if "ids" in settings:
             if not isinstance(settings["ids"], list | tuple):
-                raise FewShotProblem("ids must be a list of whole numbers.")
+                raise FewShotProblem("ids must be a list of whole numbers.", "few_shot_ids")
             settings["ids"] = tuple(settings["ids"])
         return cls(**settings)
 
@@ -255,7 +268,9 @@ def _named(pool: Sequence[Demonstration], ids: Sequence[int]) -> list[Demonstrat
     if missing:
         raise FewShotProblem(
             f"The template names demonstrations that are not in the bank: {', '.join(missing)}. "
-            "Take them out of the template, or add them again."
+            "Take them out of the template, or add them again.",
+            "few_shot_missing",
+            ids=", ".join(missing),
         )
     return [by_id[id] for id in ids]
 
@@ -274,7 +289,8 @@ def _in_rounds(pool: Sequence[Demonstration], seed: int) -> list[Demonstration]:
             groups.setdefault(str(demonstration.label), []).append(demonstration)
     if pool and not groups:
         raise FewShotProblem(
-            "Balanced choosing needs labels, and no demonstration has one. Label them or choose nearest."
+            "Balanced choosing needs labels, and no demonstration has one. Label them or choose nearest.",
+            "few_shot_labels",
         )
     labels = sorted(groups)
     Random(f"labels {seed}").shuffle(labels)

@@ -58,14 +58,22 @@ class LogicPart:
             for piece in self.template.root_render_func(context):
                 size += len(piece)
                 if size > MAX_OUTPUT:
-                    raise TemplateProblem(f"the prompt grows beyond {MAX_OUTPUT:,} characters. Shorten it.")
+                    raise TemplateProblem(
+                        f"the prompt grows beyond {MAX_OUTPUT:,} characters. Shorten it.",
+                        None,
+                        "template_grows",
+                        most=f"{MAX_OUTPUT:,}",
+                    )
                 pieces.append(piece)
         except TemplateProblem as problem:
-            raise TemplateProblem(str(problem), self._line_of(problem)) from None
+            raise TemplateProblem(problem.sentence, self._line_of(problem), problem.code, **problem.values) from None
         except UndefinedError as error:
             raise self._undefined(error) from None
         except _USER_ERRORS as error:
-            raise TemplateProblem(f"this cannot be filled in: {error}.", self._line_of(error)) from None
+            line = self._line_of(error)
+            raise TemplateProblem(
+                f"this cannot be filled in: {error}.", line, "template_unfilled", error=error
+            ) from None
         return "".join(pieces)
 
     def _undefined(self, error: UndefinedError) -> TemplateProblem:
@@ -73,7 +81,7 @@ class LogicPart:
         name = re.fullmatch(r"'(\w+)' is undefined", str(error))
         if name:
             return TemplateProblem.undefined(name[1], line)
-        return TemplateProblem(f"{error}. Check the name, or give it a default.", line)
+        return TemplateProblem(f"{error}. Check the name, or give it a default.", line, "template_no_name", error=error)
 
     def _line_of(self, error: BaseException) -> int:
         """The line of the body that was running, read from the traceback."""
@@ -114,11 +122,15 @@ def compile_logic(source: str, first_line: int = 1) -> LogicPart:
         raise TemplateProblem(
             f"{(error.message or '').rstrip('.')}. To write braces as they are, use mode plain or {{% raw %}}.",
             error.lineno + first_line - 1,
+            "template_syntax",
+            error=(error.message or "").rstrip("."),
         ) from None
     except TemplateProblem:
         raise
     except (RecursionError, MemoryError, SyntaxError, ValueError, OverflowError):
-        raise TemplateProblem("The template is nested too deeply or holds a number too long. Simplify it.") from None
+        raise TemplateProblem(
+            "The template is nested too deeply or holds a number too long. Simplify it.", None, "template_deep"
+        ) from None
     return LogicPart(template, first_line, lines)
 
 
@@ -134,39 +146,64 @@ def _check(tree: nodes.Template, first_line: int) -> None:
         count += 1
         line = node.lineno + first_line - 1 if node.lineno else first_line
         if count > MAX_NODES:
-            raise TemplateProblem(f"The template has more than {MAX_NODES:,} parts. Shorten it.")
+            raise TemplateProblem(
+                f"The template has more than {MAX_NODES:,} parts. Shorten it.",
+                None,
+                "template_parts",
+                most=f"{MAX_NODES:,}",
+            )
         if depth > MAX_DEPTH:
-            raise TemplateProblem("this is nested too deeply. Simplify it.", line)
+            raise TemplateProblem("this is nested too deeply. Simplify it.", line, "template_nested")
         loops += isinstance(node, nodes.For)
         if loops > MAX_LOOP_DEPTH:
-            raise TemplateProblem(f"loops may be nested {MAX_LOOP_DEPTH} deep. Flatten the list first.", line)
+            raise TemplateProblem(
+                f"loops may be nested {MAX_LOOP_DEPTH} deep. Flatten the list first.",
+                line,
+                "template_loops",
+                most=MAX_LOOP_DEPTH,
+            )
         refusal = _refusal(node)
         if refusal:
-            raise TemplateProblem(refusal, line)
+            raise TemplateProblem(refusal.sentence, line, refusal.code, **refusal.values)
         waiting += [(child, depth + 1, loops) for child in node.iter_child_nodes()]
 
 
-def _refusal(node: nodes.Node) -> str | None:
-    """Why this node may not stand in a template, or None."""
+def _refusal(node: nodes.Node) -> TemplateProblem | None:
+    """Why this node may not stand in a template, without its line, or None."""
     kind = type(node).__name__
     if kind not in _ALLOWED:
-        return f"{_SPOKEN.get(kind, kind)} cannot be used in a template. Conditions, loops and filters can."
+        name = _SPOKEN.get(kind, kind)
+        return TemplateProblem(
+            f"{name} cannot be used in a template. Conditions, loops and filters can.",
+            None,
+            "template_refused",
+            name=name,
+        )
     if isinstance(node, nodes.Name) and (node.name.startswith("_") or node.name in ("self", "super", "caller")):
-        return f'the name "{node.name}" is not available. Choose another.'
+        said = f'the name "{node.name}" is not available. Choose another.'
+        return TemplateProblem(said, None, "template_hidden_name", name=node.name)
     if isinstance(node, nodes.Getattr) and node.attr.startswith("_"):
-        return f'the field "{node.attr}" is not available.'
+        return TemplateProblem(
+            f'the field "{node.attr}" is not available.', None, "template_hidden_field", name=node.attr
+        )
     if isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Const) and str(node.arg.value).startswith("_"):
-        return f'the field "{node.arg.value}" is not available.'
+        said = f'the field "{node.arg.value}" is not available.'
+        return TemplateProblem(said, None, "template_hidden_field", name=node.arg.value)
     if isinstance(node, nodes.Const) and isinstance(node.value, float) and not math.isfinite(node.value):
-        return "this number is too large."
+        return TemplateProblem("this number is too large.", None, "template_number")
     if isinstance(node, nodes.For) and node.recursive:
-        return "a loop cannot be recursive."
+        return TemplateProblem("a loop cannot be recursive.", None, "template_recursive")
     if isinstance(node, nodes.Filter | nodes.Test):
         known = FILTERS if isinstance(node, nodes.Filter) else TESTS
         if node.name not in known:
-            return f'there is no {kind.lower()} "{node.name}". There are: {", ".join(known)}.'
+            listed = ", ".join(known)
+            return TemplateProblem(
+                f'there is no {kind.lower()} "{node.name}". There are: {listed}.', None,
+                "template_no_filter" if kind == "Filter" else "template_no_test", name=node.name, known=listed,
+            )  # fmt: skip
         if node.dyn_args is not None or node.dyn_kwargs is not None:
-            return "arguments cannot be unpacked with *. Write them one by one."
+            said = "arguments cannot be unpacked with *. Write them one by one."
+            return TemplateProblem(said, None, "template_unpacked")
     return None
 
 
@@ -242,12 +279,19 @@ class _Budget:
     def step(self, count: int) -> None:
         self.steps += count
         if self.steps > MAX_STEPS:
-            raise TemplateProblem(f"the loops take more than {MAX_STEPS:,} steps. Shorten the lists.")
+            raise TemplateProblem(
+                f"the loops take more than {MAX_STEPS:,} steps. Shorten the lists.",
+                None,
+                "template_steps",
+                most=f"{MAX_STEPS:,}",
+            )
 
     def spend(self, amount: int) -> None:
         self.work += amount
         if self.work > MAX_WORK:
-            raise TemplateProblem("filling this in takes too much work. Shorten the values or use fewer filters.")
+            raise TemplateProblem(
+                "filling this in takes too much work. Shorten the values or use fewer filters.", None, "template_work"
+            )
 
 
 def _size(value: Any) -> int:
@@ -268,9 +312,18 @@ def _size(value: Any) -> int:
             elif item is None or isinstance(item, int | float | Undefined):
                 size += 1
             else:
-                raise TemplateProblem("this cannot be written as text. Only texts, numbers, lists and tables can.")
+                raise TemplateProblem(
+                    "this cannot be written as text. Only texts, numbers, lists and tables can.",
+                    None,
+                    "template_no_text",
+                )
     if size > MAX_OUTPUT:
-        raise TemplateProblem(f"a text grows beyond {MAX_OUTPUT:,} characters here. Shorten it.")
+        raise TemplateProblem(
+            f"a text grows beyond {MAX_OUTPUT:,} characters here. Shorten it.",
+            None,
+            "template_text_grows",
+            most=f"{MAX_OUTPUT:,}",
+        )
     return size
 
 
@@ -325,7 +378,8 @@ def _loop(context: Context, value: Any, nodes_in_loop: int) -> Any:
     if isinstance(value, Undefined):
         iter(value)  # raises the error that names it
     if not isinstance(value, list | tuple | dict | str):
-        raise TemplateProblem(f"a loop needs a list; this is of the kind {type(value).__name__}.")
+        kind = type(value).__name__
+        raise TemplateProblem(f"a loop needs a list; this is of the kind {kind}.", None, "template_no_list", kind=kind)
     context[_BUDGET].step(len(value))
     context[_BUDGET].spend(4 * nodes_in_loop * len(value))
     return value
@@ -341,21 +395,28 @@ def _weigh(context: Context, value: Any) -> Any:
 
 def _as_list(value: Any) -> list[Any]:
     if len(value) > MAX_STEPS:
-        raise TemplateProblem(f"a list may have {MAX_STEPS:,} items.")
+        raise TemplateProblem(
+            f"a list may have {MAX_STEPS:,} items.", None, "template_long_list", most=f"{MAX_STEPS:,}"
+        )
     return list(value)
 
 
 def _joined(value: Any, d: str = "") -> str:
     items = _as_list(value)
     if sum(map(_size, items)) + _size(str(d)) * len(items) > MAX_OUTPUT:
-        raise TemplateProblem(f"a text grows beyond {MAX_OUTPUT:,} characters here. Shorten it.")
+        raise TemplateProblem(
+            f"a text grows beyond {MAX_OUTPUT:,} characters here. Shorten it.",
+            None,
+            "template_text_grows",
+            most=f"{MAX_OUTPUT:,}",
+        )
     return str(d).join(map(str, items))
 
 
 def _tojson(value: Any, indent: int | None = None) -> str:
     """JSON as people write it: Chinese and < stay as they are."""
     if indent is not None and not 0 <= indent <= 8:
-        raise TemplateProblem("tojson takes an indent of 0 to 8.")
+        raise TemplateProblem("tojson takes an indent of 0 to 8.", None, "template_indent")
     if isinstance(value, Undefined):
         str(value)  # raises the error that names it
     return json.dumps(value, ensure_ascii=False, indent=indent)

@@ -12,14 +12,21 @@ MAX_WORK = 4_000_000  # characters read and written by filters and comparisons, 
 
 
 class TemplateProblem(Problem, ValueError):
-    """A template or a value that cannot be used; the message names the line and what to do."""
+    """A template or a value that cannot be used; the message names the line and what to do.
 
-    def __init__(self, message: str, line: int | None = None):
-        super().__init__(message if line is None else f"Line {line}: {message}")
+    The string of ``code`` is the sentence without the line, which pages put before it in their language.
+    """
+
+    def __init__(self, message: str, line: int | None = None, code: str = "", **values: object):
+        super().__init__(message if line is None else f"Line {line}: {message}", code, **values)
         self.line = line
+        self.sentence = message  # without the line
 
     @classmethod
     def undefined(cls, name: str, line: int) -> "TemplateProblem":
         return cls(
-            f'the variable "{name}" has no value. Give it one, or take {{{{{name}}}}} out of the template.', line
+            f'the variable "{name}" has no value. Give it one, or take {{{{{name}}}}} out of the template.',
+            line,
+            "template_undefined",
+            name=name,
         )

@@ -38,6 +38,14 @@ class RowProblem(TemplateProblem):
         self.row, self.code, self.values = row, code, {"row": row, **values}
 
 
+def within(row: int, problem: TemplateProblem) -> RowProblem:
+    """What is wrong with the text of a row."""
+    if problem.line is None:
+        return RowProblem(row, str(problem), "row_text", problem=problem)
+    inner = TemplateProblem(problem.sentence, None, problem.code, **problem.values)
+    return RowProblem(row, str(problem), "row_line", line=problem.line, problem=inner)
+
+
 class CompiledRow(NamedTuple):
     """A row that is ready to be filled. ``number`` is its place in a chat template from 1, 0 where the author wrote no row."""
 
@@ -51,7 +59,7 @@ class CompiledRow(NamedTuple):
         try:
             return fill(self.text, values, demonstrations)
         except TemplateProblem as problem:
-            raise (RowProblem(self.number, str(problem)) if self.number else problem) from None
+            raise (within(self.number, problem) if self.number else problem) from None
 
 
 class Compilation(NamedTuple):
@@ -106,7 +114,10 @@ def check_rows(rows: Iterable[Mapping[str, Any]], mode: Mode) -> tuple[Row, ...]
         )
     size = sum(len(one.get("text", "").encode("utf-8", "surrogatepass")) for one in checked)
     if size > MAX_SOURCE_BYTES:
-        raise TemplateProblem(f"The rows have {size:,} bytes; at most {MAX_SOURCE_BYTES:,} are allowed. Shorten them.")
+        raise TemplateProblem(
+            f"The rows have {size:,} bytes; at most {MAX_SOURCE_BYTES:,} are allowed. Shorten them.", None, "rows_bytes",
+            size=f"{size:,}", most=f"{MAX_SOURCE_BYTES:,}",
+        )  # fmt: skip
     _compiled(_as_key(checked), mode, True)
     return checked
 
@@ -198,7 +209,7 @@ def _text(place: int, text: str, mode: Mode, given: Sequence[tuple[str, str]], i
     try:
         found = compile_template(text, mode)
     except TemplateProblem as problem:
-        raise RowProblem(place + 1, str(problem)) from None
+        raise within(place + 1, problem) from None
     if found.head is not None and place + 1 < len(given):
         raise RowProblem(
             place + 1, "{{demonstrations}} may stand in the last row only. Add a row for the demonstrations instead.",

@@ -67,17 +67,24 @@ class Compiled:
 def compile_template(body: str, mode: Mode = "plain") -> Compiled:
     """Check and prepare a body. Raises TemplateProblem with the line and what to do."""
     if mode not in ("plain", "logic"):
-        raise TemplateProblem(f'There is no template mode "{mode}". Choose "plain" or "logic".')
-    size = len(_encoded(body, "The template"))
+        raise TemplateProblem(
+            f'There is no template mode "{mode}". Choose "plain" or "logic".', None, "template_mode", mode=mode
+        )
+    size = len(_encoded(body))
     if size > MAX_SOURCE_BYTES:
-        raise TemplateProblem(f"The template has {size:,} bytes; at most {MAX_SOURCE_BYTES:,} are allowed. Shorten it.")
+        raise TemplateProblem(
+            f"The template has {size:,} bytes; at most {MAX_SOURCE_BYTES:,} are allowed. Shorten it.", None, "template_bytes",
+            size=f"{size:,}", most=f"{MAX_SOURCE_BYTES:,}",
+        )  # fmt: skip
     head_source, tail_source, tail_line = _divided(body)
     head = None if head_source is None else _part(head_source, 1, mode)
     tail = _part(tail_source, tail_line, mode)
     used = {**(head.variables if head else {}), **tail.variables}
     if MARKER in used:
         raise TemplateProblem(
-            "{{demonstrations}} marks the place of the demonstrations; put it on a line of its own, once.", used[MARKER]
+            "{{demonstrations}} marks the place of the demonstrations; put it on a line of its own, once.",
+            used[MARKER],
+            "template_marker",
         )
     names = dict.fromkeys([*(head.variables if head else ()), *tail.variables])
     return Compiled(body, mode, head, tail, tuple(names))
@@ -104,7 +111,11 @@ def fill(compiled: Compiled, checked: Mapping[str, Any], demonstrations: str = "
     text = head + demonstrations + compiled.tail.render(checked)
     if len(text) > MAX_OUTPUT:
         raise TemplateProblem(
-            f"The prompt has {len(text):,} characters; at most {MAX_OUTPUT:,} are allowed. Shorten its values."
+            f"The prompt has {len(text):,} characters; at most {MAX_OUTPUT:,} are allowed. Shorten its values.",
+            None,
+            "prompt_characters",
+            size=f"{len(text):,}",
+            most=f"{MAX_OUTPUT:,}",
         )
     return text
 
@@ -131,21 +142,29 @@ def _part(source: str, first_line: int, mode: Mode) -> Part:
     return PlainPart(source, first_line) if mode == "plain" else compile_logic(source, first_line)
 
 
-def _encoded(text: str, what: str) -> bytes:
+def _encoded(text: str, name: str | None = None) -> bytes:
+    """Of a value of this name, or of the template itself."""
     try:
         return text.encode("utf-8")
     except UnicodeEncodeError:
+        what = "The template" if name is None else f'The value of "{name}"'
         raise TemplateProblem(
-            f"{what} holds half of a character pair that cannot be stored. Type or paste the text again."
+            f"{what} holds half of a character pair that cannot be stored. Type or paste the text again.",
+            None,
+            "half_in_template" if name is None else "half_in_value",
+            name=name,
         ) from None
 
 
 def _plain_value(name: str, value: Any) -> Any:
     size = 0
     for text in _texts(name, value):
-        size += len(_encoded(text, f'The value of "{name}"'))
+        size += len(_encoded(text, name))
         if size > MAX_OUTPUT:
-            raise TemplateProblem(f'The value of "{name}" is larger than {MAX_OUTPUT // 1024} KB. Shorten it.')
+            raise TemplateProblem(
+                f'The value of "{name}" is larger than {MAX_OUTPUT // 1024} KB. Shorten it.', None, "value_large",
+                name=name, most=MAX_OUTPUT // 1024,
+            )  # fmt: skip
     return str.__str__(value) if isinstance(value, str) else value
 
 
@@ -157,7 +176,9 @@ def _texts(name: str, value: Any, depth: int = 0) -> Iterator[str]:
         yield "-"
     elif type(value) is int:
         if value.bit_length() > 4096:
-            raise TemplateProblem(f'The number in "{name}" has too many digits. Give it as a text.')
+            raise TemplateProblem(
+                f'The number in "{name}" has too many digits. Give it as a text.', None, "value_digits", name=name
+            )
         yield "-"
     elif isinstance(value, list | tuple | dict) and depth < 8:
         yield "--"
@@ -168,7 +189,11 @@ def _texts(name: str, value: Any, depth: int = 0) -> Iterator[str]:
     else:
         raise TemplateProblem(
             f'The value of "{name}" is of a kind that cannot be written ({type(value).__name__}). '
-            "Give a text, a number, or a list or table of them at most 8 deep."
+            "Give a text, a number, or a list or table of them at most 8 deep.",
+            None,
+            "value_kind",
+            name=name,
+            kind=type(value).__name__,
         )
 
 
@@ -179,5 +204,9 @@ def _as_text(name: str, value: Any) -> str:
         return str(value)
     raise TemplateProblem(
         f'The value of "{name}" is a {type(value).__name__}; a plain template takes texts and numbers. '
-        'Give a text, or switch the template to "logic".'
+        'Give a text, or switch the template to "logic".',
+        None,
+        "value_not_plain",
+        name=name,
+        kind=type(value).__name__,
     )

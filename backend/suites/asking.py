@@ -139,7 +139,7 @@ def _asked(engine: Engine, one: Question) -> Told | EngineError:
     except EngineError as error:
         return error
     except Problem as problem:  # such as an engine that was removed
-        return EngineError(str(problem), status=400)
+        return EngineError(str(problem), problem.code, status=400, **problem.values)
     return verdict_of(answer.text.strip())
 
 

@@ -77,7 +77,8 @@ class OnPolicySettings(CommonSettings):
         if (self.kl_penalty, self.kl_estimator) == ("loss", "k1"):
             raise BadSettings(
                 "'kl_penalty' loss cannot go with 'kl_estimator' k1: on sampled tokens the gradient of k1 has mean zero, "
-                "so nothing would hold the policy. Choose k2, or charge it in the reward."
+                "so nothing would hold the policy. Choose k2, or charge it in the reward.",
+                "settings_kl",
             )
 
 
@@ -132,7 +133,10 @@ class PPOSettings(OnPolicySettings):
         if self.value_warmup_steps >= steps:
             raise BadSettings(
                 f"'value_warmup_steps' is {self.value_warmup_steps} and the run has {steps} steps: the policy would never "
-                "be trained. Lower it, or raise 'total_episodes'."
+                "be trained. Lower it, or raise 'total_episodes'.",
+                "settings_warmup",
+                warmup=self.value_warmup_steps,
+                steps=steps,
             )
 
 

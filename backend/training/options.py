@@ -123,7 +123,10 @@ def make(kind: type[Settings], values: Mapping[str, Any]) -> Settings:
     known = {option.name: option for option in options(kind)}
     for name in values:
         if name not in known:
-            raise BadSettings(f"There is no setting '{name}'. Known: {', '.join(sorted(known))}.")
+            listed = ", ".join(sorted(known))
+            raise BadSettings(
+                f"There is no setting '{name}'. Known: {listed}.", "setting_unknown", name=name, known=listed
+            )
     return kind(**{name: _checked(known[name], value) for name, value in values.items()})
 
 
@@ -136,7 +139,14 @@ def _checked(option: Option, value: Any) -> Any:
         return _switch(option.name, value)
     if option.choices:
         if value not in option.choices:
-            raise BadSettings(f"'{option.name}' must be one of {', '.join(option.choices)}, not {value!r}.")
+            listed = ", ".join(option.choices)
+            raise BadSettings(
+                f"'{option.name}' must be one of {listed}, not {value!r}.",
+                "setting_choice",
+                name=option.name,
+                known=listed,
+                value=value,
+            )
         return value
     if option.type is str:
         return _checked_text(option, value)
@@ -147,18 +157,32 @@ def _checked(option: Option, value: Any) -> Any:
     except (TypeError, ValueError, OverflowError):
         is_exact = False
     if not is_exact:
-        raise BadSettings(f"'{option.name}' must be {wanted}, not {value!r}.")
+        raise BadSettings(
+            f"'{option.name}' must be {wanted}, not {value!r}.",
+            "setting_whole" if option.type is int else "setting_number",
+            name=option.name,
+            value=value,
+        )
     low, high = option.minimum, option.maximum
     if not ((low is None or number >= low) and (high is None or number <= high)):
-        raise BadSettings(f"'{option.name}' must be between {low:g} and {high:g}, not {number:g}.")
+        raise BadSettings(
+            f"'{option.name}' must be between {low:g} and {high:g}, not {number:g}.", "setting_range",
+            name=option.name, low=f"{low:g}", high=f"{high:g}", value=f"{number:g}",
+        )  # fmt: skip
     return number
 
 
 def _checked_text(option: Option, value: Any) -> str:
     if isinstance(value, str) and option.maximum is not None and len(value) > option.maximum:
-        raise BadSettings(f"'{option.name}' has {len(value)} characters; {option.maximum:g} are the most.")
+        raise BadSettings(
+            f"'{option.name}' has {len(value)} characters; {option.maximum:g} are the most.", "setting_long",
+            name=option.name, count=len(value), most=f"{option.maximum:g}",
+        )  # fmt: skip
     if not isinstance(value, str) or not re.fullmatch(option.pattern, value):
-        raise BadSettings(f"'{option.name}' must be like {option.example!r} or empty, not {value!r}.")
+        raise BadSettings(
+            f"'{option.name}' must be like {option.example!r} or empty, not {value!r}.", "setting_pattern",
+            name=option.name, example=option.example, value=value,
+        )  # fmt: skip
     return value
 
 
@@ -166,5 +190,5 @@ def _switch(name: str, value: Any) -> bool:
     """A form and a stored row give true or false, a command line may give the word."""
     said = {"true": True, "false": False}.get(value.lower(), value) if isinstance(value, str) else value
     if not isinstance(said, bool):
-        raise BadSettings(f"'{name}' must be true or false, not {value!r}.")
+        raise BadSettings(f"'{name}' must be true or false, not {value!r}.", "setting_switch", name=name, value=value)
     return said

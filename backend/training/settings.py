@@ -124,12 +124,14 @@ class RewardSettings(CommonSettings):
     def __post_init__(self) -> None:
         if self.reliability == "estimated" and self.ties != "half":
             raise BadSettings(
-                "'reliability' set to estimated gives shares, in which a tie is half. Set 'ties' to half, or 'reliability' to off."
+                "'reliability' set to estimated gives shares, in which a tie is half. Set 'ties' to half, or 'reliability' to off.",
+                "settings_reliability",
             )
         if self.ties == "model" and self.strength_margin > 0:
             raise BadSettings(
                 "'strength_margin' has no meaning with 'ties' set to model, which learns a margin of its own. "
-                "Set 'strength_margin' to 0, or 'ties' to half or drop."
+                "Set 'strength_margin' to 0, or 'ties' to half or drop.",
+                "settings_margin",
             )
 
 
@@ -277,7 +279,9 @@ def weights_of(text: str) -> dict[str, float]:
     for entry in filter(None, (part.strip() for part in text.split(","))):
         name, number = entry.rsplit(maxsplit=1)
         if name in found:
-            raise BadSettings(f"'annotator_weights' names {name} twice. Give each person one weight.")
+            raise BadSettings(
+                f"'annotator_weights' names {name} twice. Give each person one weight.", "weights_twice", name=name
+            )
         found[name] = float(number)
     return found
 

@@ -218,7 +218,7 @@ def test_ranks_and_flags_are_told_by_the_places_the_reviewer_saw(house):  # noqa
     assert told.ranks == (3, 1, 2) and told.flags == (("unsafe", 1), ("bad_prompt", None))
 
 
-def test_what_was_reported_waits_until_it_is_left_or_set_aside_and_again_when_reported_anew(house, clock):  # noqa: F811
+def test_what_was_skipped_as_broken_waits_until_it_is_left_or_set_aside_and_again_when_skipped_anew(house, clock):  # noqa: F811
     store, project = house.store, house.project.id
     for reason in ("broken", "needs_knowledge", "personal"):
         desk = labelling.next_desk(store, house.ann, project)
@@ -226,7 +226,7 @@ def test_what_was_reported_waits_until_it_is_left_or_set_aside_and_again_when_re
         if reason == "broken":
             broken = store.get(Assignment, desk.assignment).comparison_id
     found = adjudicating.conflicts(store, house.bob, project)
-    assert [one.reports for one in found if one.id == broken] == [("broken",)] and len(found) == 2, (
+    assert [one.skips for one in found if one.id == broken] == [("broken",)] and len(found) == 2, (
         "ignorance is no report"
     )
     clock.now += 1
@@ -239,15 +239,80 @@ def test_what_was_reported_waits_until_it_is_left_or_set_aside_and_again_when_re
     assert store.get(Assignment, desk.assignment).comparison_id == broken, "it is still asked"
     labelling.skip(store, house.eve, desk.assignment, "unclear")
     (again,) = [one for one in adjudicating.conflicts(store, house.bob, project) if one.id == broken]
-    assert again.reports == ("unclear",) and again.judged == 0
+    assert again.skips == ("unclear",) and again.judged == 0
     adjudicating.look(store, house.bob, broken)
     told = adjudicating.judge(store, house.bob, broken, answer(1, 2), key())
-    assert [(one.person, one.purpose, one.rationale) for one in told] == [
-        ("bob", "review", ""), ("ann", "report", "broken"), ("eve", "report", "unclear"),
+    assert [(one.person, one.purpose, one.reason) for one in told] == [
+        ("bob", "review", ""), ("ann", "skip", "broken"), ("eve", "skip", "unclear"),
     ]  # fmt: skip
     adjudicating.void(store, house.bob, broken, "the text is cut off")
     with pytest.raises(CannotReview, match="not reviewed"):
         adjudicating.keep(store, house.bob, broken)
+
+
+def test_a_report_waits_before_all_else_with_its_note_and_without_its_author(divided):
+    store, project = divided.store, divided.project.id
+    open_ones = [one.id for one in adjudicating.conflicts(store, divided.bob, project)]
+    add_comparisons(store, divided.project, 1, overlap=2, first=903)
+    desk = labelling.next_desk(store, divided.ann, project)
+    id = store.get(Assignment, desk.assignment).comparison_id
+    labelling.report(store, divided.ann, desk.assignment, key(), "other", " 第二行 is cut off ")
+    labelling.report(store, divided.ann, desk.assignment, key(), "broken")
+    assert adjudicating.reports_waiting(store, divided.bob) == 1
+    found = adjudicating.conflicts(store, divided.bob, project)
+    assert [one.id for one in found] == [id, *open_ones] and found[0].reports == ("broken", "other")
+    seen = adjudicating.look(store, divided.bob, id)
+    assert seen.told == (("other", "第二行 is cut off"), ("broken", "")) and seen.has_order
+    told = adjudicating.judge(store, divided.bob, id, answer(1, 2), key())
+    assert [(one.person, one.purpose, one.reason, one.rationale) for one in told] == [
+        ("bob", "review", "", ""), ("ann", "report", "other", "第二行 is cut off"), ("ann", "report", "broken", ""),
+    ]  # fmt: skip
+    assert adjudicating.reports_waiting(store, divided.bob) == 0
+    assert [one.id for one in adjudicating.conflicts(store, divided.bob, project)] == open_ones
+    with pytest.raises(Denied):
+        adjudicating.reports_waiting(store, divided.ann)
+
+
+def test_who_has_judged_what_was_reported_may_set_it_aside_or_leave_it_but_not_review_it(house, clock):  # noqa: F811
+    store, project = house.store, house.project.id
+    ids = []
+    for _ in range(2):
+        desk = labelling.next_desk(store, house.bob, project)
+        ids.append(store.get(Assignment, desk.assignment).comparison_id)
+        labelling.report(store, house.bob, desk.assignment, key(), "personal")
+        labelling.submit(store, house.bob, desk.assignment, key(), answer(1, 2))
+    assert {one.id for one in adjudicating.conflicts(store, house.bob, project)} == set(ids)
+    assert not adjudicating.look(store, house.bob, ids[0]).has_order
+    with pytest.raises(CannotReview, match="not blind"):
+        adjudicating.judge(store, house.bob, ids[0], answer(1, 2), key())
+    adjudicating.void(store, house.bob, ids[0], "names a person")
+    clock.now += 1
+    adjudicating.keep(store, house.bob, ids[1])
+    assert adjudicating.conflicts(store, house.bob, project) == []
+    for id in ids:
+        with pytest.raises(CannotReview):
+            adjudicating.look(store, house.bob, id)
+
+
+def test_gold_that_was_reported_can_be_set_aside_and_then_counts_against_nobody(house):  # noqa: F811
+    store = house.store
+    (asked,) = add_comparisons(store, house.project, 1, first=950)
+    gold = reviewing.make_gold(store, house.bob, asked.id, (1, 2))
+    lease = store.add(
+        Assignment(
+            comparison_id=gold.id, person_id=house.ann.id, project_id=house.project.id, purpose="gold", shown=(0, 1),
+            leased_at=store.now(), expires_at=store.now() + 10**9,
+        )
+    )  # fmt: skip
+    labelling.report(store, house.ann, lease.id, key(), "other", "the other one is right")
+    labelling.submit(store, house.ann, lease.id, key(), answer(2, 1))
+    assert reviewing.own(store, house.ann, house.project.id).gold.n == 1
+    (one,) = [one for one in adjudicating.conflicts(store, house.bob, house.project.id) if one.id == gold.id]
+    assert not adjudicating.look(store, house.bob, one.id).has_order
+    with pytest.raises(CannotReview, match="nothing to order"):
+        adjudicating.judge(store, house.bob, one.id, answer(1, 2), key())
+    adjudicating.void(store, house.bob, one.id, "the wrong side")
+    assert reviewing.own(store, house.ann, house.project.id).gold.n == 0
 
 
 def test_what_asks_for_a_written_answer_can_be_set_aside_or_left_but_not_ordered(house):  # noqa: F811

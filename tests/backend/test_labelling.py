@@ -11,7 +11,7 @@ from backend import labelling
 from backend.access import Denied
 from backend.labelling import LabellingProblem
 from feedback_db import audit, judgements
-from feedback_db.types import Assignment, Case
+from feedback_db.types import Assignment, Case, Report
 from tests.feedback_db.test_queue import SECOND, Clock, answer, key
 from tests.ui.house import SECRET_MODEL, build
 
@@ -141,3 +141,41 @@ def test_progress_counts_what_this_person_did(house):
     (found,) = labelling.projects(house.store, house.ann)
     assert (found.counts.today, found.counts.mine, found.counts.median_seconds) == (2, 2, 2.0)
     assert found.counts.waiting == 1  # two judged, one on the desk
+
+
+def test_a_report_is_kept_and_the_comparison_stays_on_the_desk(house):
+    desk, once = desk_of(house), key()
+    made = labelling.report(house.store, house.ann, desk.assignment, once, "broken", "  cut off ")
+    assert labelling.report(house.store, house.ann, desk.assignment, once, "other", "x") == made
+    kept = house.store.get(Report, made)
+    lease = house.store.get(Assignment, desk.assignment)
+    assert (kept.category, kept.note, kept.comparison_id) == ("broken", "cut off", lease.comparison_id)
+    assert desk_of(house).assignment == desk.assignment and lease.state == "leased"
+    done = labelling.submit(house.store, house.ann, desk.assignment, key(), answer())
+    assert done.counted
+    later = labelling.report(house.store, house.ann, desk.assignment, key(), "unclear")  # also of what was judged
+    assert house.store.get(Report, later).note is None
+    facts = [
+        one["facts"] for one in house.store.rows("select facts from audit_events where action = 'report' order by id")
+    ]
+    assert facts == ['{"category":"broken"}', '{"category":"unclear"}'], "what was typed is in no audit event"
+
+
+def test_a_report_that_says_nothing_or_too_much_is_refused_and_so_is_one_of_another_desk(house):
+    desk, once = desk_of(house), key()
+    for category, note, match in (
+        ("rude", "", "Known are"),
+        ("other", "  ", "few words"),
+        ("broken", "x" * 2001, "2000"),
+    ):
+        with pytest.raises(LabellingProblem, match=match):
+            labelling.report(house.store, house.ann, desk.assignment, key(), category, note)
+    with pytest.raises(LabellingProblem, match="not on your desk"):
+        labelling.report(house.store, house.eve, desk.assignment, key(), "broken")
+    labelling.report(house.store, house.ann, desk.assignment, once, "broken")
+    with pytest.raises(LabellingProblem, match="another report"):
+        labelling.report(house.store, house.eve, desk.assignment, once, "broken")
+    for _ in range(9):
+        labelling.report(house.store, house.ann, desk.assignment, key(), "broken")
+    with pytest.raises(LabellingProblem, match="10 times"):
+        labelling.report(house.store, house.ann, desk.assignment, key(), "broken")

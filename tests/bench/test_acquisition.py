@@ -55,16 +55,30 @@ def test_every_strategy_starts_alike_and_asks_each_pair_once(monkeypatch) -> Non
 
 def test_a_reward_model_is_trained_on_what_each_rule_had_asked_by_then(monkeypatch) -> None:
     said = []
-    monkeypatch.setattr(acquisition_lora, "trained", lambda base, rows, seed: said.append(list(rows)) or 0.5)
+    monkeypatch.setattr(acquisition_lora, "trained", lambda base, features, rows, seed: said.append(list(rows)) or 0.5)
     row = ComparisonRow(1, "train", [], [Answer(None, "a", True), Answer(None, "b", True)], [1, 1])
     pool, held_out = pairs(200, 0), pairs(20, 1)
     house = House(
         pool, held_out, {True: [replace(row, case=i) for i in range(200)], False: [replace(row, split="val")]}
     )
     plan = acquisition_lora.Plan(noise=0.0, start=40, looks=(60, 100), asked=Plan(batch=20))
-    found = acquisition_lora.accuracies(None, house, plan, "uncertainty", 3)  # type: ignore[arg-type]
+    found = acquisition_lora.accuracies(None, None, house, plan, "uncertainty", 3)  # type: ignore[arg-type]
     assert found == [0.5, 0.5] and [len(rows) for rows in said] == [61, 101]
     assert [one.case for one in said[0][:40]] == [one.case for one in said[1][:40]]
     assert all(one.ranks == ([1, 2] if pool.shares[one.case] == 1 else [2, 1]) for one in said[1][:-1])
     told = acquisition_lora.compared("uncertainty", 60, [0.6, 0.7], [0.5, 0.5], plan)
     assert told.difference == 15.0 and told.ok and acquisition.ranks_of(0.5) == [1, 1]
+
+
+def test_what_one_seed_came_to_is_computed_once_and_belongs_to_its_plan(tmp_path) -> None:
+    asked: list[int] = []
+    for _ in range(2):
+        assert acquisition_lora.once(tmp_path / "kept" / "0-random.json", lambda: asked.append(1) or [0.5, 0.75]) == [
+            0.5,
+            0.75,
+        ]
+    assert len(asked) == 1
+    plan = acquisition_lora.Plan()
+    assert len(plan.seeds) >= 10
+    assert acquisition_lora.kept_in(plan) == acquisition_lora.kept_in(replace(plan, seeds=(7,)))
+    assert acquisition_lora.kept_in(plan) != acquisition_lora.kept_in(replace(plan, noise=0.3))

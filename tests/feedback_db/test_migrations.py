@@ -23,6 +23,7 @@ from feedback_db.types import (
     Model,
     Project,
     RemoteEngine,
+    Report,
     Round,
     Snapshot,
     Suite,
@@ -441,7 +442,7 @@ def test_a_file_from_before_flags_were_reviewed_has_nothing_cleared(tmp_path: Pa
 
 def test_measurements_and_their_parts_survive_the_step_that_asks_for_confidence(tmp_path: Path) -> None:
     path = tmp_path / "feedback.db"
-    file_before(path, "m022_confidence", migrations.SCHEMA_VERSION - 1)
+    file_before(path, "m020_confidence", 19)
     conn = sqlite3.connect(path, isolation_level=None)
     conn.executescript(
         "insert into templates(id, project_id, name, version, body, variables, few_shot, mode, digest, created_at)"
@@ -459,5 +460,38 @@ def test_measurements_and_their_parts_survive_the_step_that_asks_for_confidence(
     assert [one.id for one in measurements.running(store)] == [made.id]
     indexes = store.rows("select name from sqlite_master where type = 'index' and tbl_name = 'measurements'")
     assert {row["name"] for row in indexes} == {"measurements_template", "measurements_running"}
+    assert store.rows("pragma foreign_key_check") == []
+    store.close()
+
+
+def test_a_file_from_before_reports_takes_them_and_only_their_note_can_go(tmp_path: Path) -> None:
+    path = tmp_path / "feedback.db"
+    file_before(path, "m021_reports", 20)
+    conn = sqlite3.connect(path, isolation_level=None)
+    conn.executescript(
+        """
+        insert into people(id, pseudonym, role, created_at) values (1, 'ann', 'annotator', 1);
+        insert into cases(id, project_id, conversation, split, digest, created_at) values (1, 1, '[]', 'train', zeroblob(32), 1);
+        insert into comparisons(id, project_id, case_id, kind, size, overlap, slots_left, created_at) values (1, 1, 1, 'pair', 2, 1, 1, 1);
+        """
+    )
+    conn.close()
+    store = Store(path)
+    given = Report(key=bytes(16), project_id=1, comparison_id=1, person_id=1, category="other", note="typed")
+    made = store.add(given)
+    for change in ("category = 'broken'", "note = 'else'", "key = x'00'", "created_at = 0"):
+        with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+            store.db.conn.execute(f"update reports set {change}")
+    with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+        store.db.conn.execute("delete from reports")
+    for wrong in ({"category": "rude"}, {"note": ""}, {"note": "x" * 2001}):
+        with pytest.raises(sqlite3.IntegrityError, match="CHECK"):
+            store.add(replace(given, key=b"1" * 16, **wrong))
+    reviews.close_reports(store, 1)
+    with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+        store.db.conn.execute("update reports set closed_at = null")
+    store.db.conn.execute("update reports set note = null")
+    kept = store.get(Report, made.id or 0)
+    assert kept.note is None and kept.closed_at and kept.category == "other"
     assert store.rows("pragma foreign_key_check") == []
     store.close()

@@ -9,8 +9,10 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from backend.engines.scripted import ScriptedEngine
-from feedback_db.types import Person, Project
-from tests.ui.house import HOSTILE, LONG, House, add_comparisons, app_of, build, serving, token_for
+from backend.labels import form as forms
+from backend.labels.form import Form
+from feedback_db.types import Completion, Person, Project
+from tests.ui.house import ALL, HOSTILE, LONG, House, add_comparisons, app_of, build, serving, token_for
 
 
 @pytest.fixture(scope="session")
@@ -54,6 +56,29 @@ def project(house: House) -> Callable[..., Project]:
         made = house.store.add(Project(name=f"project {number}", **settings))
         add_comparisons(house.store, made, comparisons, made.overlap, 1000 * number, texts)
         return made
+
+    return make
+
+
+@pytest.fixture
+def asked(house: House, project):
+    """A new project with this form and comparisons of this kind and size."""
+
+    def make(count: int, form: Form = ALL, kind: str = "pair", size: int = 2):
+        work = project(count, label_form=forms.stored(form))
+        if kind == "pair":
+            return work
+        for row in house.store.rows("select id from comparisons where project_id = ?", [work.id]):
+            held = "select c.* from completions c join comparison_items i on i.completion_id = c.id where i.comparison_id = ?"
+            one = house.store.rows(held, [row["id"]])[0]
+            with house.store.write() as db:
+                db.conn.execute("update comparisons set kind = ?, size = ? where id = ?", [kind, size, row["id"]])
+                for n in range(2, size):
+                    text = f"Answer {n}. Restart it in the menu, please! Then wait for the light."
+                    given: dict[str, Any] = {name: one[name] for name in ("prompt_id", "model_id", "sampling_id")}
+                    made = house.store.add(Completion(**given, seed=n, text=text, finish_reason="stop"))
+                    db.conn.execute("insert into comparison_items values (?,?,?)", [row["id"], n, made.id])
+        return work
 
     return make
 

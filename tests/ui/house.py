@@ -15,6 +15,7 @@ from typing import Any
 import uvicorn
 
 from backend import signing_in
+from backend.labels.form import Form
 from backend.settings import Settings
 from feedback_db import Store, people
 from feedback_db.types import Case, Comparison, Completion, Guideline, Model, Person, Project, Prompt, Sampling
@@ -29,6 +30,11 @@ LONG = (
     "2. Choose Administration > Restart, then confirm.\n3. Wait about two minutes until the power light is steady again."
 )
 HOSTILE = "<script>window.hacked=1</script><img src=x onerror='window.hacked=1'> ${window.hacked=1} {{constructor}}"
+
+
+ALL = Form(
+    steps=6, both_good=True, aspects=("truthful", "kind"), points=True, span_tags=("false", "odd"), confidence=True
+)
 
 
 @dataclass(frozen=True)

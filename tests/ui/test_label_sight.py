@@ -147,6 +147,26 @@ def test_a_highlight_in_rendered_text_quotes_the_text_as_it_is_written(house, pa
     assert span["text"] == "fely**\n\n1. Open `http"
 
 
+def test_a_sentence_that_is_highlighted_by_keys_can_be_seen(house, page_of, project):
+    work = project(
+        1, texts=("Do this.\n\n1. Open it!\n2. 等一分钟。\n\n3.", "plain "), label_form=asked(Form(span_tags=("odd",)))
+    )
+    page = page_of(house.ann)
+    open_desk(page)
+    place = "AB".index(page.locator(".answer", has_text="Open it").get_attribute("data-side") or "")
+    page.keyboard.press("14"[place])
+    page.keyboard.press("m")
+    for shown in ("Do this.", "Open it!", "等一分钟。"):
+        expect(page.locator("mark.here")).to_contain_text(shown)
+        for key in ("1", "ArrowRight"):
+            page.keyboard.press(key)
+    for key in ("Escape", "Enter"):
+        page.keyboard.press(key)
+    expect(page.locator("#look-again")).to_be_visible()
+    quoted = [one["text"] for one in json.loads(judgements(house, work)[0]["spans"])]
+    assert quoted == ["Do this.", "1. Open it!", "2. 等一分钟。"]
+
+
 def test_what_is_asked_and_the_guidelines_stand_beside_the_answers_on_a_key(house, page_of, project):
     work = project(1, texts=(NICE * 4, "plain "), label_form=asked())
     house.store.add(Guideline(project_id=work.id, body="Choose what **helps**.\n" * 60))

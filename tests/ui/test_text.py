@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from backend.prompts.problem import TemplateProblem
+from backend.prompts.rows import within
+from backend.prompts.template import compile_template
 from ui.strings import FILES, STRINGS
 from ui.text import LANGUAGES, Text, choose_language
 
@@ -65,6 +68,67 @@ def test_every_refusal_with_a_code_speaks_every_language_with_the_values_it_give
             wanted = set(re.findall(r"{(\w+)}", STRINGS[key][0]))
             assert None in given or wanted <= given, f"{file}:{call.lineno} gives {given}, {key} needs {wanted}"
     assert found > 100
+
+
+ROOMS = ("engines/*.py", "prompts/*.py", "training/*settings.py", "training/options.py", "jobs/ordering.py")
+CODE_AT = {
+    "EngineError": 1,
+    "BadSettings": 1,
+    "FewShotProblem": 1,
+    "TemplateProblem": 2,
+    "CannotServe": 2,
+}  # among the arguments
+
+
+def test_what_the_rooms_refuse_has_a_code_and_speaks_every_language():
+    """But for what passes on somebody else's words."""
+    found = 0
+    backend = UI.parent / "backend"
+    for file in [backend / "serving.py", *(file for room in ROOMS for file in backend.glob(room))]:
+        for call in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if not isinstance(call, ast.Call):
+                continue
+            name = getattr(call.func, "id", getattr(call.func, "attr", ""))
+            if name not in CODE_AT or not any(isinstance(one, ast.JoinedStr) or _is_text(one) for one in call.args):
+                continue
+            if file.name == "scripted.py":  # stands in for an engine in tests
+                continue
+            code = call.args[CODE_AT[name]] if len(call.args) > CODE_AT[name] else None
+            either = [code.body, code.orelse] if isinstance(code, ast.IfExp) else [code]
+            codes = [one.value for one in either if isinstance(one, ast.Constant) and one.value]
+            assert codes, f"{file}:{call.lineno} has no code"
+            found += 1
+            given = {keyword.arg for keyword in call.keywords}
+            for code in codes:
+                wanted = set(re.findall(r"{(\w+)}", STRINGS[f"problem.{code}"][0])) - {"demonstrations"}
+                assert None in given or wanted <= given, f"{file}:{call.lineno} gives {given}, {code} needs {wanted}"
+    assert found > 70
+
+
+def _is_text(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+
+def test_a_line_and_an_error_within_an_error_are_said_in_the_same_language():
+    text = Text()
+    inner = TemplateProblem("this number is too large.", 3, "template_number")
+    assert text.problem(inner, "en") == str(inner) == "Line 3: this number is too large."
+    assert text.problem(inner, "zh-CN") == "第 3 行:此数字过大。"
+    assert text.problem(within(2, inner), "zh-CN") == "第 2 条消息第 3 行:此数字过大。"
+    deep = within(2, TemplateProblem("x", None, "template_deep"))
+    assert text.problem(deep, "zh-CN").startswith("第 2 条消息:模板嵌套过深") and str(deep) == "Row 2: x"
+    assert text.problem(within(2, inner), "en") == str(within(2, inner)) == "Row 2, line 3: this number is too large."
+
+
+@pytest.mark.parametrize(
+    "body", ["{{a", "{% for x in y %}{{x.__class__}}{% endfor %}", "{{ x|upper|nofilter }}", "{{ f() }}", "{{ 1 * 2 }}"]
+)
+def test_what_is_wrong_with_a_template_is_said_in_both_languages(body):
+    with pytest.raises(TemplateProblem) as raised:
+        compile_template(f"{{{{input}}}}\n{body}", "logic")
+    text = Text()
+    assert text.problem(raised.value, "en") == str(raised.value)
+    assert text.problem(raised.value, "zh-CN").startswith("第 2 行:")
 
 
 def test_values_are_filled_in_as_they_are():

@@ -110,6 +110,13 @@ class SkipBody(Body):
     reason: Annotated[str, Field(max_length=40)] = ""
 
 
+class ReportBody(Body):
+    assignment: Id
+    key: Key
+    category: Annotated[str, Field(max_length=40)]
+    note: Annotated[str, Field(max_length=labelling.NOTE_MOST)] = ""
+
+
 class UndoBody(Body):
     project: Id
     key: Key
@@ -161,7 +168,11 @@ class LabelRoutes:
     async def _answer(self, act: RouteAct, request: Request) -> Response:
         if request.method != "POST":
             return _error(405, "Send a POST request.")
-        if act in (_submit, _go_on) and self.most and (wait := self.limit.wait_seconds(request.scope["person"].id)):
+        if (
+            act in (_submit, _go_on, _report)
+            and self.most
+            and (wait := self.limit.wait_seconds(request.scope["person"].id))
+        ):
             said = self.ui.text("problem.too_fast", request.scope["frame"].lang, most=self.most, wait=wait)
             return _error(429, said, wait)
         return await _answer(self.ui, request, act)
@@ -248,6 +259,12 @@ async def _skip(ui: Ui, person: Person, request: Request) -> Any:
     return {"desk": _view(await _written(ui, labelling.skip, person, body.assignment, body.reason))}
 
 
+async def _report(ui: Ui, person: Person, request: Request) -> Any:
+    body = await _read(request, ReportBody)
+    made = await _written(ui, labelling.report, person, body.assignment, _key(body.key), body.category, body.note)
+    return {"report": made}
+
+
 async def _undo(ui: Ui, person: Person, request: Request) -> Any:
     body = await _read(request, UndoBody)
     key = _key(body.key)
@@ -280,6 +297,7 @@ ACTS: dict[str, RouteAct] = {
     "draft": _draft,
     "heartbeat": _heartbeat,
     "skip": _skip,
+    "report": _report,
     "undo": _undo,
     "release": _release,
     "projects": _projects,

@@ -16,6 +16,8 @@ from backend.access import Denied
 from backend.engines.answers import EngineError
 from backend.engines.kept import SamplingSettings
 from backend.problem import Problem
+from backend.prompts.fewshot import FewShotProblem
+from backend.prompts.problem import TemplateProblem
 from backend.serving import Asked, CannotServe, Served
 from feedback_db.types import Message
 from ui.context import Ui
@@ -71,9 +73,12 @@ def add_routes(app: FastAPI, ui: Ui, clock: Callable[[], float]) -> None:
             return _error(403, str(problem), problem.code)
         except EngineError as problem:
             full = problem.status == 429
-            return _error(429 if full else 502, str(problem), problem.code or "engine", 1 if full else 0)
+            return _error(
+                429 if full else 502, str(problem), (problem.status and problem.code) or "engine", 1 if full else 0
+            )
         except Problem as problem:  # of the template, the values or the budget
-            return _error(422, str(problem), problem.code or "bad_prompt")
+            is_of_the_prompt = isinstance(problem, TemplateProblem | FewShotProblem)
+            return _error(422, str(problem), (not is_of_the_prompt and problem.code) or "bad_prompt")
 
 
 def _asked(name: str, version: str, body: Body) -> Asked:

@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 
 from backend import adjudicating, reviewing
-from backend.adjudicating import Blind, Conflict, Said
+from backend.adjudicating import Blind, Conflict, Said, Told
 from backend.labels import order
 from backend.labels.form import ABOUT_THE_PROMPT, Answer
 from ui.context import Ui
@@ -62,7 +62,7 @@ def review_panel(ui: Ui, project: Any) -> list[Any]:
     def look_at(comparison_id: int | None) -> list[Any]:
         blind = adjudicating.look(ui.store, ui.guard.person(), comparison_id or 0)
         on, of_pair, of_many = (
-            gr.update(interactive=is_on) for is_on in (True, len(blind.shown) == 2, blind.has_order)
+            gr.update(interactive=is_on) for is_on in (True, blind.has_order and len(blind.shown) == 2, blind.has_order)
         )
         desk = {"id": blind.id, "since": time.time(), "judged": False, "size": len(blind.shown)}
         asked = _flags(ui, blind)
@@ -160,7 +160,9 @@ def review_shown(ui: Ui, project_id: int) -> list[Any]:
 def _why(ui: Ui, one: Conflict) -> str:
     """A line of the list: which comparison, and all that it waits for."""
     say = ui.guard.say
-    why = [say(f"label.flag.{flag}") for flag in one.flags] + [say(f"label.skip.{reason}") for reason in one.reports]
+    why = [say("review.reported", why=say(f"label.report.{category}")) for category in one.reports]
+    why += [say(f"label.flag.{flag}") for flag in one.flags]
+    why += [say("review.skipped", why=say(f"label.skip.{reason}")) for reason in one.skips]
     if one.value:
         why.append(say("review.open", value=f"{one.value:.2f}"))
     return say("review.conflict", id=one.id, judged=one.judged, why=say("review.and").join(why))
@@ -187,7 +189,8 @@ def _pair(ui: Ui, blind: Blind) -> dict[str, Any]:
         for one in blind.conversation
     ]
     return drawing(
-        note(say("review.blind")),
+        *(note(_report(ui, one), "warn") for one in blind.told),
+        note(say("review.blind" if blind.has_order else "review.only_aside")),
         messages(asked),
         _panes(_titles(ui, blind), blind.answers),
     )
@@ -217,11 +220,11 @@ def _told(ui: Ui, said: Sequence[Said]) -> dict[str, Any]:
             place,
             [
                 one.person,
-                say(f"review.by_{one.purpose}" if one.purpose in ("review", "report") else "review.by_label"),
+                say(f"review.by_{one.purpose}" if one.purpose in ("review", "report", "skip") else "review.by_label"),
                 _named(ui, one),
                 ", ".join(_flag(ui, *flag) for flag in one.flags) or "–",
                 "–" if one.strength is None else str(one.strength),
-                (say(f"label.skip.{one.rationale}") if one.purpose == "report" else one.rationale) or "–",
+                _why_said(ui, one) or "–",
             ],
         )
         for place, one in enumerate(said)
@@ -229,6 +232,18 @@ def _told(ui: Ui, said: Sequence[Said]) -> dict[str, Any]:
     columns = [say(f"review.{name}") for name in ("who", "purpose", "said", "flags", "strength", "rationale")]
     return drawing(
         note(say("review.stands"), "ok"), table(columns, rows, caption=say("review.said"), empty="", numbers=[4])
+    )
+
+
+def _why_said(ui: Ui, one: Said) -> str:
+    reason = ui.guard.say(f"label.{one.purpose}.{one.reason}") if one.reason else ""
+    return f"{reason}: {one.rationale}" if reason and one.rationale else reason or one.rationale
+
+
+def _report(ui: Ui, one: Told) -> str:
+    why = ui.guard.say(f"label.report.{one.category}")
+    return (
+        ui.guard.say("review.told_note", why=why, note=one.note) if one.note else ui.guard.say("review.told", why=why)
     )
 
 

@@ -4,7 +4,7 @@ import { Hand } from "./label_hand.js";
 import { LAYOUTS, meaning } from "./label_keys.js";
 import { body, draftOf, missing } from "./label_said.js";
 import { askSkip, showKeySheet, showOwn } from "./label_dialogs.js";
-import { goOn, leaveAsItWas, nextTurn, showHistory, tell } from "./label_turns.js";
+import { goOn, leaveAsItWas, nextTurn, report, sendReports, showHistory, tell } from "./label_turns.js";
 import { build, el, say, showDesk, showEmpty, showKeys, showProgress } from "./label_view.js";
 
 const HEARTBEAT_MS = 60000, DRAFT_MS = 1000, LOOK_AGAIN_MS = 20000, KEYS_KEPT = 20;
@@ -22,7 +22,7 @@ class Desk {
     this.busy = true;
     this.keys = []; // pressed while nothing lay there to be judged; played when something does
     this.view = build(root, strings, {
-      changeProject: () => this.changeProject(), guidelines: () => this.hand.see("beside"), sight: (name) => this.hand.see(name), own: () => this.own(), past: () => showHistory(this), undo: () => this.undo(), skip: () => this.skip(), goOn: () => goOn(this),
+      changeProject: () => this.changeProject(), guidelines: () => this.hand.see("beside"), sight: (name) => this.hand.see(name), own: () => this.own(), past: () => showHistory(this), undo: () => this.undo(), skip: () => this.skip(), report: () => report(this), goOn: () => goOn(this),
       submit: () => this.submit(), typed: () => this.hand.change({ rationale: this.view.rationale.value }),
     });
     this.hand = new Hand(root, this.view, strings, {
@@ -33,6 +33,7 @@ class Desk {
     listen(document, "keydown", (event) => this.pressed(event));
     listen(window, "storage", (event) => this.heard(event));
     listen(document, "visibilitychange", () => this.clock());
+    listen(window, "online", () => this.unsent?.());
     listen(window, "pagehide", () => this.leave());
     listen(window, "pageshow", (event) => event.persisted && location.reload());
     for (const name of ["pointerdown", "keydown", "wheel"]) listen(document, name, () => { this.touched = Date.now(); });
@@ -44,6 +45,7 @@ class Desk {
     this.kept = new Kept(person);
     this.layout = Object.hasOwn(LAYOUTS, this.kept.get("layout")) ? this.kept.get("layout") : "digits";
     await this.sendKept();
+    sendReports(this); // nothing waits for it
     this.view.project.replaceChildren(...projects.map(({ id, name }) => el("option", { value: String(id) }, name)));
     const asked = Number(new URLSearchParams(location.search).get("project")); // a link to one project's queue
     const last = this.kept.get("project");
@@ -191,7 +193,7 @@ class Desk {
     this.busy = true;
     await this.sending;
     const assignment = this.desk.assignment;
-    const reason = await askSkip(this.root, this.strings);
+    const reason = await askSkip(this.root, this.strings, this.layout);
     if (reason === null) {
       this.busy = false;
       this.play();
@@ -248,9 +250,15 @@ class Desk {
     this.kept.set(`draft:${assignment}`, draft);
     clearTimeout(this.draftTimer);
     if (this.desk.corrects) return; // a judgement has no draft on the server
-    this.draftTimer = setTimeout(() => {
-      post("draft", { assignment, ...draft }).then(() => (draft.rationale || draft.edited_text) && this.say(this.t("draft_kept")), () => {});
-    }, DRAFT_MS);
+    this.draftTimer = setTimeout(() => this.sendDraft(assignment, draft), DRAFT_MS);
+  }
+
+  // Without a connection the server hears of it when there is one again; until then it is on this device.
+  sendDraft(assignment, draft) {
+    this.unsent = null;
+    post("draft", { assignment, ...draft }).then(() => (draft.rationale || draft.edited_text) && this.say(this.t("draft_kept")), (problem) => {
+      if (problem.status === 0) this.unsent = () => this.desk?.assignment === assignment && this.sendDraft(assignment, draft);
+    });
   }
 
   // Another tab of this person works on the same desk: what is typed there stands here, what is saved there is gone here.
@@ -353,6 +361,7 @@ class Desk {
     else if (!this.desk || this.hand.act(meant)) return;
     else if (act === "submit") this.submit();
     else if (act === "skip") this.skip();
+    else if (act === "report") report(this);
     else if (act === "go_on") goOn(this);
   }
 

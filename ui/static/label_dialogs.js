@@ -1,9 +1,10 @@
 // What opens over the desk: the keys, one's own figures and judgements, why something is skipped, what is said next.
-import { keyOf } from "./label_keys.js";
+import { choiceKey, choiceOf, keyOf } from "./label_keys.js";
 import { LETTERS, el, kbd, say } from "./label_view.js";
 
 const SKIP_REASONS = ["unclear", "needs_knowledge", "personal", "broken"];
-const SHEET = ["submit", "left", "tie", "bad", "good", "equal", "back", "undo", "skip", "go_on", "why", "edit", "flags", "asks", "marks", "diff",
+const REPORT_CATEGORIES = ["unclear", "broken", "personal", "harmful", "guidelines", "other"];
+const SHEET = ["submit", "left", "tie", "bad", "good", "equal", "back", "undo", "skip", "report", "go_on", "why", "edit", "flags", "asks", "marks", "diff",
   "view", "plain", "sync", "guidelines", "history", "help"];
 
 // ---- dialogs: native, so that focus stays inside and Esc closes
@@ -52,21 +53,71 @@ export function showOwn(root, strings, { judged, seconds, figures }) {
 }
 
 // Resolves to a reason, "" for none, or null when the person thought better of it.
-export function askSkip(root, strings) {
+export function askSkip(root, strings, layout) {
   const t = (key) => say(strings, key);
   return new Promise((done) => {
     const finish = (reason) => { done(reason); box.close(); };
     const reasons = el("ol", {}, ...SKIP_REASONS.map((reason, i) =>
-      el("li", {}, el("button", { type: "button", onclick: () => finish(reason) }, kbd(String(i + 1)), t(`skip.${reason}`)))));
+      el("li", {}, el("button", { type: "button", onclick: () => finish(reason) }, kbd(choiceKey(layout, i)) ?? "", t(`skip.${reason}`)))));
     const none = el("button", { type: "button", class: "submit", onclick: () => finish("") }, t("skip.none"), " ", kbd("Enter"));
     const box = dialog(root, t("skip_title"), el("p", {}, t("skip_text")), reasons, none, " ",
       el("button", { type: "button", onclick: () => finish(null) }, t("cancel"), " ", kbd("Esc")));
     none.focus();
     box.addEventListener("keydown", (event) => {
-      const reason = SKIP_REASONS[Number(event.key) - 1];
-      if (reason && !event.isComposing) finish(reason);
+      const reason = SKIP_REASONS[choiceOf(layout, event)];
+      if (!reason) return;
+      event.preventDefault();
+      finish(reason);
     });
     box.addEventListener("close", () => done(null));
+  });
+}
+
+// Resolves to {category, note}, or null when the person thought better of it; `keep` hears every change, `known` is what it heard last.
+export function askReport(root, strings, layout, known, keep) {
+  const t = (key, values) => say(strings, key, values);
+  return new Promise((done) => {
+    const told = { category: known?.category || "", note: known?.note || "" };
+    const alert = el("p", { class: "said alert", role: "alert" });
+    const note = el("textarea", { id: "report-note", maxlength: "2000", rows: "3", oninput: () => { told.note = note.value; keep(told); } });
+    note.value = told.note;
+    const choose = (category) => {
+      told.category = category;
+      radios.forEach((radio) => { radio.checked = radio.value === category; });
+      const asked = t(category === "other" ? "report.note_required" : "report.note");
+      note.setAttribute("aria-label", asked);
+      note.placeholder = asked;
+      alert.textContent = "";
+    };
+    const radios = REPORT_CATEGORIES.map((category) => el("input", { type: "radio", name: "report", value: category, onchange: () => { choose(category); keep(told); } }));
+    const set = el("fieldset", { class: "layouts" }, el("legend", {}, t("report_title")), ...radios.map((radio, i) =>
+      el("label", {}, radio, " ", kbd(choiceKey(layout, i)) ?? "", ` ${t(`report.${radio.value}`)}`)));
+    const finish = () => {
+      const lacks = !told.category ? "report.choose" : told.category === "other" && !told.note.trim() ? "report.note_required" : "";
+      if (lacks) {
+        alert.textContent = t(lacks);
+        (told.category ? note : radios[0]).focus();
+        return;
+      }
+      done(told);
+      box.close();
+    };
+    const box = dialog(root, t("report"), el("p", {}, t("report_text")), set, note, alert,
+      el("div", { class: "row" }, el("button", { type: "button", class: "submit", id: "send-report", onclick: finish }, t("report.send"), " ", kbd("Ctrl+Enter")),
+        el("button", { type: "button", onclick: () => box.close() }, t("cancel"), " ", kbd("Esc"))));
+    box.addEventListener("keydown", (event) => {
+      const isText = event.target === note;
+      if (event.key === "Enter" && !event.isComposing && (event.ctrlKey || event.metaKey || event.target.matches("input"))) finish();
+      else if (!isText && REPORT_CATEGORIES[choiceOf(layout, event)]) {
+        choose(REPORT_CATEGORIES[choiceOf(layout, event)]);
+        keep(told);
+        note.focus();
+      } else return;
+      event.preventDefault();
+    });
+    box.addEventListener("close", () => done(null));
+    choose(told.category);
+    (radios.find((radio) => radio.checked) || radios[0]).focus();
   });
 }
 

@@ -95,6 +95,7 @@ export class Hand {
     if (this.said.edited_place !== place || this.said.edited_text === null) this.change({ edited_place: place, edited_text: this.desk.answers[place] });
     this.turnTo(place);
     this.form.cards[place].editor.focus();
+    this.form.cards[place].edit.scrollIntoView({ block: "nearest" }); // what was changed stands under the editor
   }
 
   turnTo(place) {

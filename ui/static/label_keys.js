@@ -1,12 +1,12 @@
 // Which key does what. Three layouts to choose from; nothing free-form, so that nothing typed can become code.
 const COMMON = { Enter: "submit", ArrowLeft: "left", ArrowRight: "right", Backspace: "back", "=": "equal", "?": "help" };
 const DIGITS = {
-  ...COMMON, t: "tie", b: "bad", o: "good", z: "undo", s: "skip", r: "why", e: "edit", f: "flags", q: "asks", m: "marks",
+  ...COMMON, t: "tie", b: "bad", o: "good", z: "undo", s: "skip", x: "report", r: "why", e: "edit", f: "flags", q: "asks", m: "marks",
   d: "diff", v: "view", g: "guidelines", p: "plain", y: "sync",
   h: "history", c: "go_on",
 };
 const HOME = {
-  ...COMMON, " ": "submit", g: "tie", h: "tie", a: "bad", ";": "good", z: "undo", x: "skip", w: "why", e: "edit", i: "flags",
+  ...COMMON, " ": "submit", g: "tie", h: "tie", a: "bad", ";": "good", z: "undo", x: "skip", b: "report", w: "why", e: "edit", i: "flags",
   r: "asks", m: "marks", n: "diff", v: "view", u: "guidelines", p: "plain", y: "sync",
   o: "history", c: "go_on",
 };
@@ -45,6 +45,18 @@ export function digitOf(event) {
 export function numberOf(layout, event) {
   const home = layout === "home" ? "asdfg".indexOf(event.key.toLowerCase()) + 1 : 0;
   return home || digitOf(event);
+}
+
+// The key of the n-th choice in a dialog; "" where single keys are off.
+export function choiceKey(layout, index) {
+  return layout === "off" ? "" : layout === "home" ? PLACES[index].toUpperCase() : String(index + 1);
+}
+
+// Which choice of a dialog a key means, from 0; -1 for none. Digits are choices in every layout that has keys.
+export function choiceOf(layout, event) {
+  if (layout === "off" || event.isComposing || event.ctrlKey || event.metaKey || event.altKey) return -1;
+  const digit = digitOf(event);
+  return digit ? digit - 1 : layout === "home" && event.key.length === 1 ? PLACES.indexOf(event.key.toLowerCase()) : -1;
 }
 
 // The name on the key of an act, for hints.

@@ -44,15 +44,20 @@ function kept(mine, theirs) {
   return found;
 }
 
+// Ranges of sentences. What has no letter (the number before a line of a list) belongs to what follows it.
 export function sentences(text) {
   const found = [];
-  let at = 0;
+  let at = 0, from = -1;
   for (const one of segment(text, "sentence")) {
-    const start = at + one.length - one.trimStart().length;
     const end = at + one.trimEnd().length;
-    if (end > start) found.push([start, end]);
+    if (from < 0 && one.trim()) from = at + one.length - one.trimStart().length;
+    if (/\p{L}/u.test(one)) {
+      found.push([from, end]);
+      from = -1;
+    }
     at += one.length;
   }
+  if (from >= 0) found.push([from, text.trimEnd().length]);
   return found;
 }
 

@@ -1,6 +1,6 @@
-// Beyond the desk at hand: one's own judgements again, the next turn of a conversation, and what is told after the vote.
-import { askNext, showPast, toldIn } from "./label_dialogs.js";
-import { post } from "./label_send.js";
+// Beyond the judgement at hand: what is wrong with a comparison, one's own judgements again, the next turn of a conversation, and what is told after the vote.
+import { askNext, askReport, showPast, toldIn } from "./label_dialogs.js";
+import { newKey, post, postUntilAnswered } from "./label_send.js";
 
 const SENT_MS = 3000; // how long the list waits for a judgement that is on its way; offline it goes without
 
@@ -34,6 +34,34 @@ export async function leaveAsItWas(desk) {
   desk.kept.set(`draft:${desk.desk.assignment}`, null);
   await desk.next();
   desk.say(desk.t("left_as_it_was"));
+}
+
+// ---- reports: the comparison stays; what could not be sent yet stays on this device, and goes out later under the same key
+
+export async function report(desk) {
+  if (desk.busy || !desk.desk) return;
+  const name = `report:${desk.desk.assignment}`;
+  const assignment = desk.desk.assignment;
+  const told = await askReport(desk.root, desk.strings, desk.layout, desk.kept.get(name), (typed) => desk.kept.set(name, typed));
+  if (!told) return;
+  desk.kept.set(name, { ...told, assignment, key: newKey() });
+  await sendReport(desk, name);
+}
+
+export async function sendReports(desk) {
+  for (const name of desk.kept.names("report:")) if (desk.kept.get(name)?.key) await sendReport(desk, name);
+}
+
+async function sendReport(desk, name) {
+  const { assignment, key, category, note } = desk.kept.get(name);
+  try {
+    await postUntilAnswered("report", { assignment, key, category, note }, (why, message) => desk.waits(why, message));
+    desk.kept.set(name, null);
+    desk.sayDone(desk.t("reported"));
+  } catch (problem) {
+    desk.kept.set(name, { category, note }); // the server read it and said no; what was typed waits in the dialog
+    desk.say("", problem.message);
+  }
 }
 
 // ---- going on from the better answer

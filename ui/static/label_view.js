@@ -44,6 +44,7 @@ export function build(root, strings, acts) {
   view.track = el("span", { class: "track", role: "progressbar", "aria-label": t("progress"), "aria-valuemin": "0" }, view.fill);
   view.undo = el("button", { type: "button", id: "undo", onclick: acts.undo });
   view.skip = el("button", { type: "button", id: "skip", onclick: acts.skip });
+  view.report = el("button", { type: "button", id: "report", onclick: acts.report });
   view.goOn = el("button", { type: "button", id: "go-on", onclick: acts.goOn });
   view.submit = el("button", { type: "button", id: "submit", class: "submit", onclick: acts.submit });
   view.sights = Object.fromEntries(["view", "diff", "plain", "sync"].map((name) =>
@@ -57,7 +58,7 @@ export function build(root, strings, acts) {
       el("button", { type: "button", id: "past", onclick: acts.past }, t("past")),
       el("button", { type: "button", id: "own", onclick: acts.own }, t("own"))),
     view.stage, view.choice, view.asks,
-    el("div", { class: "acts" }, view.rationale, view.undo, view.skip, view.goOn, view.submit),
+    el("div", { class: "acts" }, view.rationale, view.undo, view.report, view.skip, view.goOn, view.submit),
     view.hints,
   ];
   view.hints.append(view.told, view.said, view.alert);
@@ -70,13 +71,15 @@ export function build(root, strings, acts) {
 export function showKeys(view, strings, layout, desk, openSheet) {
   const t = (key, values) => say(strings, key, values);
   const key = (act) => kbd(keyOf(layout, act));
-  view.undo.replaceChildren(...[key("undo"), t("undo")].filter(Boolean));
+  const named = (act, text) => (key(act) ? [key(act), " ", text] : [text]); // the space is for who hears it
+  view.undo.replaceChildren(...named("undo", t("undo")));
   view.undo.hidden = Boolean(desk.corrects);
-  view.skip.replaceChildren(...[key("skip"), t(desk.corrects ? "leave_it" : "skip")].filter(Boolean));
-  view.goOn.replaceChildren(...[key("go_on"), t("go_on")].filter(Boolean));
+  view.skip.replaceChildren(...named("skip", t(desk.corrects ? "leave_it" : "skip")));
+  view.report.replaceChildren(...named("report", t("report")));
+  view.goOn.replaceChildren(...named("go_on", t("go_on")));
   view.goOn.hidden = !desk.form.continues || Boolean(desk.corrects) || !["pair", "rank"].includes(desk.kind);
-  view.submit.replaceChildren(...[t("submit"), key("submit")].filter(Boolean));
-  const isAsked = { why: desk.form.rationale !== "off", edit: desk.form.edit, flags: desk.form.flags.length, asks: view.asks.children.length,
+  view.submit.replaceChildren(...named("submit", t("submit")).reverse());
+  const isAsked = { why: desk.form.rationale !== "off", edit: desk.form.edit, flags: desk.form.flags.length, asks: Boolean(view.asks.querySelector("input")),
     marks: desk.form.span_tags.length };
   const shown = HINTS.filter((act) => layout !== "off" && isAsked[act] !== false && isAsked[act] !== 0);
   const sheet = el("button", { type: "button", id: "keys", class: "plain", onclick: openSheet }, kbd("?"), ` ${t("help")}`);

@@ -14,6 +14,7 @@ from ui.strings import (
     people,
     problems,
     quality,
+    refusals,
     review,
     rounds,
     rows,
@@ -27,7 +28,7 @@ from ui.strings import (
 )
 
 FILES = (
-    shell, problems, work, views, label, build, rows, serve, gallery, tune, suites, compare, quality, boards, order, review, train, rounds,
+    shell, problems, refusals, work, views, label, build, rows, serve, gallery, tune, suites, compare, quality, boards, order, review, train, rounds,
     bake, models, engines, people, exchange,
 )  # fmt: skip
 

@@ -3,8 +3,8 @@
 STRINGS = {
     "review.tab": ("Review", "复核"),
     "review.conflicts": (
-        "What waits for a decision: flagged, then reported, then what divides people, the most open question first",
-        "等待裁决:先是被标记的,再是被报告的,然后是意见不一的,最难定者在前",
+        "What waits for a decision: reported or flagged, then skipped as broken, then what divides people, the most open question first",
+        "等待裁决:先是被报告或标记的,再是因问题被跳过的,然后是意见不一的,最难定者在前",
     ),
     "review.conflict": ("{id}: {why}; {judged} judgements", "{id}:{why};{judged} 个评判"),
     "review.open": ("{value} nats open", "未定 {value} nat"),
@@ -23,6 +23,15 @@ STRINGS = {
         "比较 {id} 保持原样。仅在有人再次标记或报告时才会重新列出。",
     ),
     "review.by_report": ("report", "报告"),
+    "review.by_skip": ("skip", "跳过"),
+    "review.reported": ("reported: {why}", "报告:{why}"),
+    "review.skipped": ("skipped: {why}", "跳过:{why}"),
+    "review.told": ("Reported: {why}", "被报告:{why}"),
+    "review.told_note": ("Reported: {why}: “{note}”", "被报告:{why}:“{note}”"),
+    "review.only_aside": (
+        "There is nothing for you to order here: set it aside, or leave it as it is.",
+        "此处无需您排序:请作废或保持原样。",
+    ),
     "review.look": ("Judge it blind", "盲审"),
     "review.blind": (
         "Judge first. What the others said comes after; you may then decide otherwise, and both stay on record.",
@@ -85,8 +94,8 @@ STRINGS = {
         "请用 1 到 {most} 个字符说明为何无法评判,该理由将与比较一同保存。",
     ),
     "problem.not_reviewable": (
-        "Gold, and what was set aside, is not reviewed. Choose another one.",
-        "金标与已作废者不复核。请另选一个。",
+        "What was set aside is not reviewed. Choose another one.",
+        "已作废者不复核。请另选一个。",
     ),
     "problem.not_blind": (
         "You have judged this comparison already, so you are not blind to it.",

@@ -2,6 +2,7 @@
 
 STRINGS = {
     "shell.name": ("Whetstone", "Whetstone"),
+    "shell.reports": ("Reported and not yet decided: {n}", "已报告、尚未裁决:{n}"),
     "shell.skip": ("Skip to content", "跳到内容"),
     "shell.pages": ("Pages", "页面"),
     "shell.language": ("Language", "语言"),

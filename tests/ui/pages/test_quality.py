@@ -153,8 +153,13 @@ def test_a_ranking_is_decided_by_letters_and_flags_and_a_report_is_left_as_it_is
     try:
         lists = [value for value in tab.call("quality_project", studio.project.id) if isinstance(value, dict)]
         names = [name for value in lists for name, id in value.get("choices") or () if id == asked.id]
-        assert names == [f"{asked.id}: Text is broken or empty; 0 judgements"]
+        assert names == [f"{asked.id}: skipped: Text is broken or empty; 0 judgements"]
+        labelling.report(store, studio.annotator, lease.id or 0, uuid.uuid4().bytes, "other", "<b>third</b> 第三个")
+        lists = [value for value in tab.call("quality_project", studio.project.id) if isinstance(value, dict)]
+        names = [name for value in lists for name, id in value.get("choices") or () if id == asked.id]
+        assert names == [f"{asked.id}: reported: Something else, skipped: Text is broken or empty; 0 judgements"]
         seen, _, _, *controls = tab.call("review_look", asked.id)
+        assert parts(seen, "note")[0]["text"] == "Reported: Something else: “<b>third</b> 第三个”"
         left, order, _, flags = controls[0], controls[4], controls[5], controls[6]
         assert [one["badge"] for one in parts(seen, "panes")[0]["items"]] == ["A", "B", "C"]
         assert not left["interactive"] and order["interactive"] and flags["visible"]
@@ -163,8 +168,10 @@ def test_a_ranking_is_decided_by_letters_and_flags_and_a_report_is_left_as_it_is
         with pytest.raises(gr.Error, match="A to C once"):
             tab.call("review_order", None, "A > B", [])
         told = tab.call("review_order", None, "c > a = b", ["unsafe:0", "bad_prompt"])[0]
-        row, report = parts(told, "table")[0]["rows"]
-        assert report["cells"][0] == "ann" and report["cells"][5] == "Text is broken or empty"
+        row, *others = parts(told, "table")[0]["rows"]
+        assert [(one["cells"][0], one["cells"][1], one["cells"][5]) for one in others] == [
+            ("ann", "report", "Something else: <b>third</b> 第三个"), ("ann", "skip", "Text is broken or empty"),
+        ]  # fmt: skip
         assert row["cells"][2:4] == ["C > A = B", "A: unsafe, The question itself is bad"]
         (said,) = store.find(Judgement, "comparison_id = ?", [asked.id])
         assert said.ranks == (2, 2, 1) and said.flags == ("unsafe:0", "bad_prompt")
