@@ -27,13 +27,11 @@ from transformers.pytorch_utils import Conv1D
 from backend.decoder.stack import Stack, can_stack, is_wired_alike
 from backend.registry.artifacts import BadArtifact
 from backend.training import families, fused, llama, lora, packing
+from backend.training.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, read_config, shapes_in
 from backend.training.data import GPU, PROCESSOR, pad_right
 from backend.training.draws import generator
 from backend.training.families import Family, UnsupportedBase
 from backend.training.packing import Piece
-
-ADAPTER_CONFIG = "adapter_config.json"
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
 class ScopeError(RuntimeError):
@@ -115,22 +113,13 @@ class SharedBase:
 
     def load(self, name: str, folder: Path, file: str = ADAPTER_WEIGHTS) -> None:
         """An adapter from a verified model folder; PEFT would take a damaged or foreign one in silence."""
-        found = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-        state = load_file(folder / file)
-        strange = [
-            k for k in ("modules_to_save", "rank_pattern", "alpha_pattern", "layers_to_transform") if found.get(k)
-        ]
-        if found.get("peft_type") != "LORA" or found.get("bias", "none") != "none" or strange:
-            raise BadArtifact(
-                f"The model {folder.name} is not a plain LoRA adapter {strange or ''}. Use another model."
-            )
-        targets = found["target_modules"]
-        self._attach(name, self._lora_config(found["r"], found["lora_alpha"], targets))
-        expected = {k: v.shape for k, v in self._state(name).items()}
-        if {k: v.shape for k, v in state.items()} != expected:
+        config = read_config(folder)
+        self._attach(name, self._lora_config(config["r"], config["lora_alpha"], config["target_modules"]))
+        if shapes_in(folder / file) != {k: v.shape for k, v in self._state(name).items()}:
             raise BadArtifact(
                 f"The model {folder.name} does not fit the base: tensors or shapes differ. Use its own base."
             )
+        state = load_file(folder / file)
         if not all(torch.isfinite(v).all() for v in state.values()):
             raise BadArtifact(f"The model {folder.name} holds numbers that are not finite. Train it again.")
         if not all(v.any() for k, v in state.items() if ".lora_A." in k):
