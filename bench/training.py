@@ -62,8 +62,10 @@ class PeerFailed(RuntimeError):
     """A side ended with an error, or the two sides do not compute the same; the message says which."""
 
 
-def measure(quick: bool, pairs: Path | None = None, only: str | None = None) -> report.Found:
-    """``only``: the one size of models to measure."""
+def measure(
+    quick: bool, pairs: Path | None = None, only: str | None = None, base_dtype: str | None = None
+) -> report.Found:
+    """``only``: the one size of models to measure. ``base_dtype``: of our base in every row."""
     given = pairs or (PAIRS if PAIRS.exists() else None)
     sizes = [only] if only else ["6M"] if quick else ["6M", "90M"]
     folder = workload.prepare(CACHE, given, sizes)
@@ -71,7 +73,7 @@ def measure(quick: bool, pairs: Path | None = None, only: str | None = None) -> 
     rows, runs, peak = [], [], flops.peak()
     for size in sizes:
         for work in [work for work in [*WORK, PROBE] if size in work.amount]:
-            found = repeats(work, size, folder, 1 if quick else REPEATS)
+            found = repeats(work, size, folder, 1 if quick else REPEATS, base_dtype)
             rows += rows_of(work, f"{size}, {text}", *found)
             runs.append(about(work, size, folder, peak, *found))
             print(report.table(rows[-2:] if work.method == "ppo" else rows[-1:]), runs[-1], flush=True)
@@ -126,7 +128,9 @@ def rows_of(
     return found
 
 
-def repeats(work: Work, size: str, folder: Path, times: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def repeats(
+    work: Work, size: str, folder: Path, times: int, base_dtype: str | None = None
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Runs of both sides in turn. Raises PeerFailed when they do not compute the same loss."""
     order = {
         "method": work.method,
@@ -136,6 +140,7 @@ def repeats(work: Work, size: str, folder: Path, times: int) -> tuple[list[dict[
         "amount": work.amount[size],
         "batch": work.batch,
         "threads": THREADS,
+        "base_dtype": base_dtype or "",
     }
     python = peer_python(PEERS.get(work.method, LATEST))
     script = f"bench/peers/{'sklearn' if work.method == 'probe' else 'trl'}_side.py"
