@@ -47,9 +47,10 @@ from backend.training.judge import (
     score_groups,
 )
 from backend.training.maths import bradley_terry_loss, ties_loss
+from backend.training.precision import fast_matmul
 from backend.training.run import NotFinite, Run, TooFewRows
 from backend.training.settings import RewardSettings
-from backend.training.shared_base import Shape, SharedBase, fast_matmul
+from backend.training.shared_base import Shape, SharedBase
 
 
 class Item(NamedTuple):
