@@ -11,7 +11,7 @@ from bench import labelling, learning, report, start
 def training(args: argparse.Namespace) -> report.Found:
     from bench import training as beside  # it imports torch, which the other measurements do without
 
-    return beside.measure(args.quick, args.pairs, args.size)
+    return beside.measure(args.quick, args.pairs, args.size, args.base_dtype)
 
 
 def acquisition(args: argparse.Namespace) -> report.Found:
@@ -89,6 +89,9 @@ def main(argv: list[str]) -> int:
         choices=("float32", "bfloat16", "int8"),
         default="float32",
         help="generation: of both sides; int8: of our weights alone",
+    )
+    parser.add_argument(
+        "--base-dtype", choices=("float32", "bfloat16"), help="training: of our base; without it our defaults"
     )
     args = parser.parse_args(argv)
     return report.publish(args.name, *MEASUREMENTS[args.name](args))

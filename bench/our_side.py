@@ -39,6 +39,7 @@ class Order(NamedTuple):
     amount: int  # pairs, answers or episodes
     batch: int  # of them per optimizer step
     threads: int
+    base_dtype: str = ""  # of our base, where it is not the setting's
 
 
 class Told(NamedTuple):
@@ -63,7 +64,7 @@ class Watch:
 
 
 def prepared(order: Order, adapter: str) -> tuple[SharedBase, list[dict[str, Any]], Run]:
-    base = load_base(f"{order.folder}/base-{order.size}", DTYPES[order.setting])
+    base = load_base(f"{order.folder}/base-{order.size}", order.base_dtype or DTYPES[order.setting])
     base.add(adapter, SHAPE, seed=0)
     return base, workload.rows(Path(order.folder), order.amount), Run(Path(tempfile.mkdtemp()))
 

@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +16,17 @@ MANIFEST = "MANIFEST.json"
 NAME_LENGTH = 16  # hex digits of the digest that name a folder: 64 bits, our choice
 TEMPORARY = "tmp-"
 STALE_SECONDS = 3600.0  # our choice
+TOKEN_FILES = (  # what says which text is which token
+    "tokenizer.json",
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "added_tokens.json",
+    "special_tokens_map.json",
+)
 _CHUNK = 1 << 20  # bytes
 
 
@@ -89,7 +100,10 @@ def verify(folder: Path) -> Manifest:
     for name in sorted(files):
         if name not in present:
             raise BadArtifact(f"The model {folder.name}: {name} is missing. {again}")
-        if _entry(folder / name) != files[name]:
+        path = folder / name
+        if (
+            path.stat().st_size != files[name].get("bytes") or _entry(path) != files[name]
+        ):  # the size costs nothing to ask
             raise BadArtifact(f"The model {folder.name}: {name} was changed after it was saved. {again}")
     return Manifest(digest=digest, files=files, facts=content)
 
@@ -99,8 +113,29 @@ def fingerprint(base: Path) -> str:
     names = sorted(p.name for p in base.glob("*.safetensors")) + ["model.safetensors.index.json"]
     if not (base / "config.json").is_file() or len(names) == 1:
         raise BadArtifact(f"The base model {base.name} needs config.json and weights as *.safetensors in its folder.")
+    return _digest_of_files(base, ("config.json", *names))
+
+
+def tokens_digest(base: Path) -> str:
+    """Which token a text is for this base: SHA-256 over its tokenizer's files. Settings and chat template are not in it."""
+    return _digest_of_files(base, TOKEN_FILES)
+
+
+def refuse_other_tokens(model: str, manifest: Manifest, here: str) -> None:
+    """The weights fit a base whose tokenizer was exchanged, and all that the model learnt would be read as other words.
+
+    ``here`` is the base's ``tokens_digest``. A manifest of before that was kept names none and passes. Raises BadArtifact.
+    """
+    if manifest.facts.get("tokenizer", here) != here:
+        raise BadArtifact(
+            f"The model {model} was trained with another tokenizer than the base has now. "
+            "Put the base's own tokenizer back, or train again."
+        )
+
+
+def _digest_of_files(base: Path, names: Iterable[str]) -> str:
     whole = hashlib.sha256()
-    for name in ("config.json", *names):
+    for name in names:
         path = base / name
         if path.is_file():
             stat = path.stat()

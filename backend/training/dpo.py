@@ -25,9 +25,10 @@ from backend.training.data import ComparisonRow, Tokens, pairs_of
 from backend.training.draws import cycled
 from backend.training.maths import dpo_loss, ipo_loss, sum_over
 from backend.training.on_policy import ADAPTER
+from backend.training.precision import fast_matmul
 from backend.training.run import NotFinite, Run, TooFewRows
 from backend.training.settings import DPOSettings
-from backend.training.shared_base import SharedBase, fast_matmul
+from backend.training.shared_base import SharedBase
 
 
 class Item(NamedTuple):

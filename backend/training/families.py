@@ -103,9 +103,11 @@ def load_tokenizer(folder: Path, family: Family) -> Any:
 
 def reader_of(model: PreTrainedModel, family: Family) -> nn.Module:
     """What turns a whole text into states: for an encoder-decoder its encoder."""
-    found: nn.Module = (
-        model.get_encoder() if family == "encoder_decoder" else getattr(model, str(model.base_model_prefix))
+    found: nn.Module | None = (
+        model.get_encoder() if family == "encoder_decoder" else getattr(model, str(model.base_model_prefix), None)
     )
+    if found is None:
+        raise UnsupportedBase(f"Models of the type {model.config.model_type} are not supported yet.")
     return found
 
 

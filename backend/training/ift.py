@@ -50,10 +50,11 @@ from backend.training.on_policy import (
     trust,
     verdict,
 )
+from backend.training.precision import fast_matmul
 from backend.training.rollout import Trajectory, lay_out, sample
 from backend.training.run import NotFinite, Run, TooFewRows
 from backend.training.settings import IFTSettings
-from backend.training.shared_base import SharedBase, fast_matmul
+from backend.training.shared_base import SharedBase
 
 BASELINE_KEPT = 0.9  # of the moving average at each step, for K = 1; our choice
 

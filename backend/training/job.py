@@ -296,6 +296,7 @@ def facts_of(
     return {
         "kind": "reward" if job.kind == "reward" else "policy",
         "base_fingerprint": artifacts.fingerprint(base_folder(job.base)),
+        "tokenizer": artifacts.tokens_digest(base_folder(job.base)),
         "base": base.name,
         "parents": job.lineage,
         "made_from": {name: manifest.digest for name, manifest in parents.items() if manifest},
@@ -322,6 +323,7 @@ def verified(job: Job, name: str) -> Manifest:
         raise BadArtifact(
             f"The model {name} was trained on another base model. Choose one of this base, or train again."
         )
+    artifacts.refuse_other_tokens(name, manifest, artifacts.tokens_digest(base_folder(job.base)))
     return manifest
 
 

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from backend.registry.artifacts import BadArtifact
 from backend.training import tree
-from backend.training.shared_base import ADAPTER_WEIGHTS, SharedBase
+from backend.training.adapter_files import ADAPTER_WEIGHTS
+from backend.training.shared_base import SharedBase
 
 ADAPTER = "reward"
 HEAD = "head.safetensors"

@@ -30,9 +30,10 @@ from backend.training.data import Tokens, UnpairedRow
 from backend.training.draws import cycled
 from backend.training.maths import kto_loss, mismatched_kl, sum_over
 from backend.training.on_policy import ADAPTER
+from backend.training.precision import fast_matmul
 from backend.training.run import NotFinite, Run, TooFewRows
 from backend.training.settings import KTOSettings
-from backend.training.shared_base import SharedBase, fast_matmul
+from backend.training.shared_base import SharedBase
 
 # Weight of desirable over undesirable answers, least and most, as in the paper's first version and TRL's documentation.
 ADVISED = (1.0, 4 / 3)
@@ -80,6 +81,7 @@ def train(
     training = [item for item in items if item.split == "train"]
     held_out = [item for item in items if item.split != "train"]
     check_enough(training, s)
+    tree.trust(base, ADAPTER, groups_of(texts_of(items)), run)
     batches = batches_of(base, training, s, seed)
     known, held_reference = references(base, batches, held_out, s, run, saves)
 

@@ -80,6 +80,12 @@ class OnPolicySettings(CommonSettings):
                 "so nothing would hold the policy. Choose k2, or charge it in the reward.",
                 "settings_kl",
             )
+        if rest := self.batch_size % self.num_generations:
+            less, more = self.batch_size - rest, self.batch_size - rest + self.num_generations
+            raise BadSettings(
+                f"'batch_size' is {self.batch_size}, and each prompt has 'num_generations' {self.num_generations} answers, so a "
+                f"step cannot have so many. Set 'batch_size' to {f'{less} or {more}' if less else more}."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -53,10 +53,11 @@ from backend.training.on_policy import (
     trust,
     verdict,
 )
+from backend.training.precision import fast_matmul
 from backend.training.rollout import Sampled, Trajectory, lay_out, sample
 from backend.training.run import NotFinite, Run, TooFewRows
 from backend.training.settings import PPOSettings
-from backend.training.shared_base import SharedBase, fast_matmul
+from backend.training.shared_base import SharedBase
 from backend.training.values import Critic, values_of
 
 

@@ -24,10 +24,11 @@ from backend.training.draws import cycled, generator
 from backend.training.maths import sft_loss, sum_over
 from backend.training.objectives import NAMES, Kit, Question, ask, kit_of, question_logp
 from backend.training.on_policy import ADAPTER
+from backend.training.precision import fast_matmul
 from backend.training.reward import cosine_share
 from backend.training.run import NotFinite, Run, TooFewRows
 from backend.training.settings import PretrainSettings
-from backend.training.shared_base import SharedBase, fast_matmul
+from backend.training.shared_base import SharedBase
 
 SHORTEST = 2  # tokens; less says nothing of what follows what
 
@@ -59,6 +60,7 @@ def train(
             f"A pretraining job needs {s.min_texts} texts in the split 'train'; there are {texts}. "
             "Import more, or lower 'Fewest texts'."
         )
+    tree.trust(base, ADAPTER, [[piece.tokens] for piece in pieces], run)
     held_out = [piece for piece in pieces if piece.row.split != "train"]
     asked = [ask(base, kit, piece.tokens, s, generator(seed, 0, f"held out {i}")) for i, piece in enumerate(held_out)]
     weights = base.weights(ADAPTER)

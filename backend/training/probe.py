@@ -64,12 +64,19 @@ class Probe(NamedTuple):
         return (pairs.differences / self.scale) @ self.weight
 
 
+class Reached(NamedTuple):
+    """What a probe came to on held-out comparisons."""
+
+    told: dict[str, Any]  # accuracy with its interval and n, log loss, and the penalty chosen
+    judged: report.Judged  # pair by pair
+
+
 def compare(
     features: "Features", training: Sequence[Compared], held_out: Sequence[Compared], tokens: int, run: Run
-) -> dict[str, Any] | None:
+) -> Reached | None:
     """What a probe reaches on the comparisons a reward model is about to learn from; None where nothing decided is held out.
 
-    Accuracy with its interval and n, log loss, and the penalty chosen. The features are kept for the next run.
+    The features are kept for the next run.
     """
     learnt, asked = (pairs_of(features, items, tokens, run) for items in (training, held_out))
     features.save()
@@ -84,7 +91,8 @@ def compare(
         f"A linear probe on the bare base agrees with {accuracy.value:.1%} of {accuracy.n} held-out pairs; "
         "the reward model should do better."
     )
-    return {**accuracy.as_dict(), "log_loss": round(report.log_loss(judged), 6), "penalty": probe.penalty}
+    told = {**accuracy.as_dict(), "log_loss": round(report.log_loss(judged), 6), "penalty": probe.penalty}
+    return Reached(told, judged)
 
 
 def pairs_of(features: "Features", items: Sequence[Compared], tokens: int, run: Run) -> Pairs | None:
@@ -155,12 +163,12 @@ def pair_loss(weight: Tensor, pairs: Pairs) -> float:
 class Features:
     """Features by what was read, kept in one file so that an answer is read once for every later fit.
 
-    The key is a digest of the base, the tokens all answers of the group share, and the answer's own. ``save`` writes
+    The key is a digest of the base and its precision, the tokens all answers of the group share, and the answer's own. ``save`` writes
     what was asked for since the file was opened, whole or not at all; a file that cannot be read counts as none.
     """
 
     def __init__(self, base: SharedBase, base_digest: str, file: Path | None = None) -> None:
-        self._base, self._digest, self._file = base, base_digest, file
+        self._base, self._digest, self._file = base, f"{base_digest} {base.dtype}", file
         self._kept: dict[str, Tensor] = {}
         self._asked: set[str] = set()
         if file is not None and file.is_file():

@@ -47,9 +47,10 @@ from backend.training.judge import (
     score_groups,
 )
 from backend.training.maths import bradley_terry_loss, ties_loss
+from backend.training.precision import fast_matmul
 from backend.training.run import NotFinite, Run, TooFewRows
 from backend.training.settings import RewardSettings
-from backend.training.shared_base import Shape, SharedBase, fast_matmul
+from backend.training.shared_base import Shape, SharedBase
 
 
 class Item(NamedTuple):
@@ -155,6 +156,7 @@ def train(
         normalise(learner.member.head, raw)
     norms = [Norm(float(one.member.head.bias), float(one.member.head.gain)) for one in learners]
     means = {is_held: reward_report.mean_scores(raw, norms) for is_held, raw in said.items()}
+    beside = reward_report.beside_probe(probed, reward_report.judged_pairs(compared(held_out), means[True]), seed, run)
     thetas = [float(theta.detach()) for one in learners if (theta := one.member.head.log_theta) is not None]
     told = {
         **reward_report.full_report(compared(training), compared(held_out), means[False], means[True]),
@@ -163,7 +165,7 @@ def train(
         "counts": dict(counts),
         "curve": curve,
         "steps": total_steps,
-        "probe": probed,
+        "probe": beside,
     }
     judge = Judge(tuple(learner.member for learner in learners))
     return Trained(judge, told, [scored(item, mine) for item, mine in zip(held_out, means[True], strict=True)])

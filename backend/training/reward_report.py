@@ -9,7 +9,8 @@ import torch
 from backend.training import report
 from backend.training.judge import Norm
 from backend.training.maths import outcome_logp, ties_loss
-from backend.training.probe import Compared
+from backend.training.probe import Compared, Reached
+from backend.training.run import Run
 
 Scores = list[list[float]]  # per comparison one number for each of its answers
 
@@ -89,6 +90,23 @@ def full_report(
         "baselines": baselines,
         "verdict": "usable" if accuracy.low > floor else "near_chance",
     }
+
+
+def beside_probe(probed: Reached | None, judged: report.Judged, seed: int, run: Run) -> dict[str, Any] | None:
+    """The probe's figures, and how much more often the reward model is right than it: of each case's held-out pairs with a
+    winner, a mean over cases with its interval. Both looked at the same comparisons. None without a probe.
+    """
+    if probed is None:
+        return None
+    theirs, ours = probed.judged.decided(), judged.decided()
+    hits = [report.by_group(report.agreement(one.differences, one.shares), one.cases) for one in (theirs, ours)]
+    gain = report.paired_gain(hits[0], hits[1], seed)
+    worth = "more often right" if gain.low > 0 else "not shown to be more often right"
+    run.message(
+        f"The reward model is {worth} than the probe: {gain.value:+.1%} ({gain.low:+.1%} to {gain.high:+.1%}), "
+        f"a mean over {gain.n} held-out cases."
+    )
+    return {**probed.told, "gain": gain.as_dict()}
 
 
 def members_report(held_out: Sequence[Compared], members: Sequence[Scores], norms: Sequence[Norm]) -> dict[str, Any]:

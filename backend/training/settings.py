@@ -181,6 +181,13 @@ class DPOSettings(CommonSettings):
     annotator_weights: str = _people_setting()
     reliability: str = _reliability_setting(PROBABLE)
 
+    def __post_init__(self) -> None:
+        if self.loss_type == "ipo" and self.label_smoothing > 0:
+            raise BadSettings(
+                "'label_smoothing' has no meaning with 'loss_type' set to ipo, whose margin is finite by itself. "
+                "Set 'label_smoothing' to 0, or 'loss_type' to sigmoid."
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class KTOSettings(CommonSettings):

@@ -23,10 +23,11 @@ from backend.training.data import AnswerRow, Tokens
 from backend.training.draws import cycled
 from backend.training.maths import sft_loss, sum_over
 from backend.training.on_policy import ADAPTER
+from backend.training.precision import fast_matmul
 from backend.training.reward import cosine_share
 from backend.training.run import NotFinite, Run, TooFewRows
 from backend.training.settings import SFTSettings
-from backend.training.shared_base import SharedBase, fast_matmul
+from backend.training.shared_base import SharedBase
 
 
 class Item(NamedTuple):
@@ -50,6 +51,7 @@ def train(
             f"An SFT job needs {s.min_answers} answers to learn from in the split 'train'; there are {len(training)}. "
             "Label more, write demonstrations, or lower 'Fewest answers'."
         )
+    tree.trust(base, ADAPTER, groups_of([item.text for item in items]), run)
     weights = base.weights(ADAPTER)
     optimizer = stepping.adamw(weights, s.learning_rate)
     live = Live({"policy": weights}, optimizer)

@@ -7,7 +7,6 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,13 +26,14 @@ from transformers.pytorch_utils import Conv1D
 from backend.decoder.stack import Stack, can_stack, is_wired_alike
 from backend.registry.artifacts import BadArtifact
 from backend.training import families, fused, llama, lora, packing
+from backend.training.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, read_config, shapes_in
 from backend.training.data import GPU, PROCESSOR, pad_right
 from backend.training.draws import generator
 from backend.training.families import Family, UnsupportedBase
 from backend.training.packing import Piece
 
-ADAPTER_CONFIG = "adapter_config.json"
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
+# Largest change of a text's states by the padding before it, relative; our choice.
+PADDED = {torch.float32: 1e-4, torch.float16: 3e-2, torch.bfloat16: 3e-2}
 
 
 class ScopeError(RuntimeError):
@@ -115,22 +115,13 @@ class SharedBase:
 
     def load(self, name: str, folder: Path, file: str = ADAPTER_WEIGHTS) -> None:
         """An adapter from a verified model folder; PEFT would take a damaged or foreign one in silence."""
-        found = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-        state = load_file(folder / file)
-        strange = [
-            k for k in ("modules_to_save", "rank_pattern", "alpha_pattern", "layers_to_transform") if found.get(k)
-        ]
-        if found.get("peft_type") != "LORA" or found.get("bias", "none") != "none" or strange:
-            raise BadArtifact(
-                f"The model {folder.name} is not a plain LoRA adapter {strange or ''}. Use another model."
-            )
-        targets = found["target_modules"]
-        self._attach(name, self._lora_config(found["r"], found["lora_alpha"], targets))
-        expected = {k: v.shape for k, v in self._state(name).items()}
-        if {k: v.shape for k, v in state.items()} != expected:
+        config = read_config(folder)
+        self._attach(name, self._lora_config(config["r"], config["lora_alpha"], config["target_modules"]))
+        if shapes_in(folder / file) != {k: v.shape for k, v in self._state(name).items()}:
             raise BadArtifact(
                 f"The model {folder.name} does not fit the base: tensors or shapes differ. Use its own base."
             )
+        state = load_file(folder / file)
         if not all(torch.isfinite(v).all() for v in state.values()):
             raise BadArtifact(f"The model {folder.name} holds numbers that are not finite. Train it again.")
         if not all(v.any() for k, v in state.items() if ".lora_A." in k):
@@ -283,10 +274,15 @@ class SharedBase:
     def _attach(self, name: str, config: LoraConfig) -> None:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
-            if self.peft is None:
-                self.peft = get_peft_model(self.causal, config, adapter_name=name)
-            else:
-                self.peft.add_adapter(name, config)
+            try:
+                if self.peft is None:
+                    self.peft = get_peft_model(self.causal, config, adapter_name=name)
+                else:
+                    self.peft.add_adapter(name, config)
+            except ValueError as cause:
+                raise UnsupportedBase(
+                    f"No adapter can be put on models of the type {self.causal.config.model_type} ({cause})."
+                ) from cause
         lora.install(self.peft.eval())
 
     def _state(self, name: str) -> dict[str, Tensor]:
@@ -333,31 +329,6 @@ def base_folder(base: str) -> Path:
         ) from cause
 
 
-@contextmanager
-def fast_matmul() -> Iterator[None]:
-    """For training passes: the quicker matrix product where this processor keeps fp32 accuracy, measured once."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("medium" if _medium_is_accurate() else before)
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
-
-
-@lru_cache(maxsize=1)
-def _medium_is_accurate() -> bool:
-    draw = generator(0, 0, "matmul")
-    a, b = torch.randn(256, 512, generator=draw), torch.randn(512, 256, generator=draw)
-    exact = a.double() @ b.double()
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("medium")
-    try:
-        error = ((a @ b).double() - exact).norm() / exact.norm()
-    finally:
-        torch.set_float32_matmul_precision(before)
-    return bool(error < 1e-4)  # our choice; bfloat16 products have 2e-3
-
-
 def _attention_is_plain(causal: PreTrainedModel) -> bool:
     """True where a mask of ours is added to the scores as it stands; a sliding window would be lost under it."""
     config = causal.config
@@ -368,6 +339,25 @@ def _attention_is_plain(causal: PreTrainedModel) -> bool:
 @torch.no_grad()
 def _check_own_forward(base: SharedBase) -> None:
     """Backbone, then output layer, must equal the model's own forward: some families scale or cap their logits."""
+    try:
+        is_own, feels_padding = _own_and_padded(base)
+    except (AttributeError, TypeError, ValueError, RuntimeError) as cause:
+        raise UnsupportedBase(
+            f"Models of the type {base.causal.config.model_type} are not supported yet: their states cannot be read ({cause})."
+        ) from cause
+    if not is_own:
+        raise UnsupportedBase(
+            "This family of models changes its logits after the output layer; it is not supported yet."
+        )
+    if feels_padding:
+        raise UnsupportedBase(
+            f"Models of the type {base.causal.config.model_type} read the padding before a text as a part of it, as recurrent ones do, so "
+            "texts could not stand side by side. Choose a transformer such as Llama."
+        )
+
+
+def _own_and_padded(base: SharedBase) -> tuple[bool, bool]:
+    """Whether the logits are the model's own, and whether what a text's padding hides changes its states."""
     vocabulary = base.causal.config.vocab_size
     if base.family == "decoder":
         tokens = torch.arange(1, 9, device=base.device).view(2, 4) % vocabulary
@@ -379,10 +369,10 @@ def _check_own_forward(base: SharedBase) -> None:
         theirs = families.whole_logits(base.causal, base.family, tokens, is_real, answer).float()
     with base.scope(None):
         ours = base.states(tokens, is_real)
+        padded = ours[1][is_real[1]].float()
+        alone = base.states(tokens[1:][is_real[1:]][None], is_real[1:][is_real[1:]][None])[0].float()
         if base.family == "encoder_decoder":
             ours = base.decoder_states(ours, is_real, answer)
         ours = base.logits(ours)
-    if not torch.allclose(ours[is_real], theirs[is_real], rtol=1e-3, atol=1e-3):
-        raise UnsupportedBase(
-            "This family of models changes its logits after the output layer; it is not supported yet."
-        )
+    is_own = torch.allclose(ours[is_real], theirs[is_real], rtol=1e-3, atol=1e-3)
+    return is_own, float((padded - alone).norm()) > PADDED[base.dtype] * float(alone.norm())

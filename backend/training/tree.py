@@ -11,6 +11,7 @@ row, padded on the left. So does one that reads whole texts (families.py), padde
 hide which of them is used, and that an encoder-decoder predicts with its decoder.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -21,7 +22,7 @@ from backend.training import encoder_decoder, families
 from backend.training.data import lines, microbatches, pad_left, pad_right
 from backend.training.packing import Piece, pieces_of
 from backend.training.run import Run
-from backend.training.shared_base import SharedBase
+from backend.training.shared_base import ScopeError, SharedBase
 
 Group = Sequence[Sequence[int]]  # token ids of sequences that may begin alike
 
@@ -301,32 +302,45 @@ def before(rows: Rows, counts: Tensor) -> Tensor:
 
 @torch.no_grad()
 def error(base: SharedBase, groups: Sequence[Group]) -> float:
-    """Norm of the difference between states as the base reads trees and in plain rows, over the norm of the latter."""
-    together, plain = (states_at(base, groups, lambda rows: rows.columns, way).double() for way in (True, False))
+    """Norm of the difference between states as the base reads trees and in plain rows, over the norm of the latter; infinite
+    where it cannot read them so."""
+    try:
+        together, plain = (states_at(base, groups, lambda rows: rows.columns, way).double() for way in (True, False))
+    except ScopeError:
+        raise
+    except (TypeError, ValueError, RuntimeError):  # a family whose layers take no attention, or no mask, of ours
+        return math.inf
     lengths = torch.tensor([len(sequence) for group in groups for sequence in group], device=plain.device)
     is_token = torch.arange(plain.shape[1], device=plain.device)[None] < lengths[:, None]  # (N, L)
     return float((together - plain)[is_token].norm() / plain[is_token].norm())
 
 
 def trust(base: SharedBase, adapter: str | None, groups: Sequence[Group], run: Run) -> None:
-    """At the start of a job: read a few of its groups both ways, and keep to what gives the states of plain rows."""
-    several = sorted((group[:2] for group in groups if len(group) > 1), key=lambda group: -max(map(len, group)))
-    few = (
-        several if len(several) <= COMPARED else [*several[: COMPARED - 1], several[-1]]
-    )  # the longest, and the shortest
+    """At the start of a job: read a few of its groups both ways, and keep to what gives the states of plain rows.
+
+    Some families take attention of ours and some pass it over in silence, so that one text would see another: of all
+    methods none begins without this.
+    """
+    few = _compared(groups)
     while base.reads_trees and few:
         with base.scope(adapter):
             found = error(base, few)
         if found <= LARGEST_ERROR[base.dtype]:
             return
+        told = f"their states differ by {found:.2g}" if math.isfinite(found) else "they cannot be read"
         if base.packs:
             base.packs = False
-            run.message(f"Texts are padded: in one line their states differ by {found:.2g} on this base.")
+            run.message(f"Texts are padded: in one line {told} on this base.")
         else:
             base.reads_trees = False
-            run.message(
-                f"Answers to one prompt are read one by one: read together their states differ by {found:.2g} on this base."
-            )
+            run.message(f"Answers to one prompt are read one by one: together {told} on this base.")
+
+
+def _compared(groups: Sequence[Group]) -> list[Group]:
+    """The longest and the shortest of the groups that begin alike, cut to two of their sequences; where there is none, of all."""
+    several = [group[:2] for group in groups if len(group) > 1] or list(groups)
+    ordered = sorted(several, key=lambda group: -max(map(len, group)))
+    return ordered if len(ordered) <= COMPARED else [*ordered[: COMPARED - 1], ordered[-1]]
 
 
 def _right(rows: Sequence[Sequence[int]], fill: int, device: torch.device | str) -> Tensor:

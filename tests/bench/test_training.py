@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from bench import flops, training, workload
+from bench import flops, our_side, training, workload
+from tests.backend.training import tiny
 
 
 def test_only_pairs_that_differ_in_the_last_answer_are_taken(tmp_path):
@@ -53,6 +54,25 @@ def test_ppo_with_a_value_adapter_is_measured_against_the_same_ppo(monkeypatch, 
     assert [order["method"] for _, order in asked] == ["ppo_value", "ppo"]
     (ours, theirs) = ({**order, "method": ""} for _, order in asked)
     assert ours == theirs and training.PEERS["ppo_value"] == training.PEERS["ppo"]
+
+
+def test_the_precision_of_our_base_can_be_asked_for_and_parity_is_held_to_it(monkeypatch, tmp_path):
+    def told(command, order):
+        ours = "bench.our_side" in command
+        return {"loss": 1.0 if ours else 1.0005, "dtype": order["base_dtype"] or "bfloat16"}
+
+    monkeypatch.setattr(training, "run", told)
+    monkeypatch.setattr(training, "peer_python", lambda version: tmp_path / version)
+    training.repeats(training.WORK[0], "6M", tmp_path, 1)
+    with pytest.raises(training.PeerFailed, match="the loss of the same rows"):
+        training.repeats(training.WORK[0], "6M", tmp_path, 1, "float32")
+    order = our_side.Order("reward", "default", "6M", str(tmp_path), 8, 8, 1, "float32")
+    asked = []
+    monkeypatch.setattr(our_side, "load_base", lambda folder, dtype: asked.append(dtype) or tiny.base())
+    monkeypatch.setattr(our_side.workload, "rows", lambda folder, amount: [])
+    our_side.prepared(order, "reward")
+    our_side.prepared(order._replace(base_dtype=""), "reward")
+    assert asked == ["float32", "auto"]
 
 
 def test_useful_operations_are_those_of_the_method_and_a_prompt_counts_once():

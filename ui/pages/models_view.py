@@ -83,6 +83,15 @@ def _tone(report: Mapping[str, Any]) -> str:
     return "ok" if report.get("verdict") in ("usable", "gained", "loss_fell") else "warn"
 
 
+def _over_probe(ui: Ui, gain: Mapping[str, Any] | None) -> list[tuple[str, drawn.Cell]]:
+    """Reports of before the two were compared pair by pair have none."""
+    if not gain:
+        return []
+    beaten = "" if gain["low"] > 0 else f". {ui.guard.say('models.probe_not_beaten')}"
+    value, low, high = (100 * gain[name] for name in ("value", "low", "high"))
+    return [(ui.guard.say("models.over_probe"), f"{value:+.1f} ({low:+.1f} – {high:+.1f}, n = {gain['n']}){beaten}")]
+
+
 def _report_facts(ui: Ui, report: Mapping[str, Any]) -> list[tuple[str, drawn.Cell]]:
     say = ui.guard.say
     rows: list[tuple[str, drawn.Cell]] = []
@@ -93,6 +102,7 @@ def _report_facts(ui: Ui, report: Mapping[str, Any]) -> list[tuple[str, drawn.Ce
         ]
         if report.get("probe"):
             rows.append((say("models.probe"), percent(report["probe"])))
+            rows += _over_probe(ui, report["probe"].get("gain"))
         rows += [
             (say("models.member", number=number), percent(member["accuracy"]))
             for number, member in enumerate(report.get("members", []), 1)

@@ -74,6 +74,11 @@ STRINGS = {
     "models.baseline_length": ("Baseline: length alone", "基线:仅看长度"),
     "models.baseline_position": ("Baseline: position alone", "基线:仅看位置"),
     "models.probe": ("Linear probe on the bare base", "基座模型上的线性探针"),
+    "models.over_probe": ("Accuracy over the probe's in points, mean over cases", "准确率高出探针的百分点(按用例平均)"),
+    "models.probe_not_beaten": (
+        "Not shown to beat the probe, which takes a moment to fit: label more, or train otherwise.",
+        "未显示优于探针,而探针片刻即可拟合:请继续标注,或换一种训练方式。",
+    ),
     "models.member": ("Member {number} alone", "仅成员 {number}"),
     "models.spread": ("Disagreement of the members on held-out answers", "成员对留出回答的分歧"),
     "models.ties": ("Ties model", "平局模型"),

@@ -70,6 +70,7 @@ def load_base(
             adapter_limit=adapter_limit,
             home=place if at_rest else None,
             quantisation=setting.quantisation,
+            tokens_digest=artifacts.tokens_digest(files),
         )
     except families.UnsupportedBase as problem:
         raise ModelProblem(str(problem)) from problem

@@ -24,6 +24,7 @@ from transformers import Cache, GenerationConfig
 from backend.decoder.stack import Stack, can_stack
 from backend.registry import artifacts
 from backend.training import families
+from backend.training.adapter_files import shapes_in
 from backend.training.chat_ids import ControlTokens, Part, chat_parts, part_ids
 from backend.training.data import Tokens
 
@@ -59,12 +60,15 @@ class Base:
         adapter_limit: int = 8,
         home: torch.device | None = None,
         quantisation: str = "none",
+        tokens_digest: str = "",
     ) -> None:
-        """``home``: where the model computes; None is where it is. Given, it is away from there until ``come_back``."""
+        """``home``: where the model computes; None is where it is. Given, it is away from there until ``come_back``.
+        ``tokens_digest``: of the tokenizer's files (artifacts.py); without it no adapter is asked for its own."""
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.name = name
         self.digest = digest
+        self.tokens_digest = tokens_digest
         self.device: torch.device = home or torch.device(model.device)
         self.is_away = home is not None
         self.dtype: torch.dtype = model.dtype
@@ -235,14 +239,21 @@ class Base:
         yield
 
     def _load_adapter(self, name: str, folder: Path, file: str, digest: str) -> None:
-        verify_adapter(folder, digest, self.digest)
+        verify_adapter(folder, digest, self.digest, self.tokens_digest)
         config = _lora_config(folder)
         try:
+            numbers = sum(shape.numel() for shape in shapes_in(folder / file).values())
+            if numbers > self.model.num_parameters():
+                raise ModelProblem(
+                    f"The adapter {folder.name} holds {numbers:,} numbers, more than its base. Use another model."
+                )
             weights = load_file(folder / file)
-        except (OSError, SafetensorError) as problem:
+        except (artifacts.BadArtifact, OSError, SafetensorError) as problem:
             raise ModelProblem(f"The adapter {folder.name} has no readable {file}.") from problem
         if not all(bool(torch.isfinite(tensor).all()) for tensor in weights.values()):
             raise ModelProblem(f"The adapter {folder.name} holds weights that are not numbers. Train it again.")
+        if not all(bool(tensor.any()) for key, tensor in weights.items() if ".lora_A." in key):
+            raise ModelProblem(f"The adapter {folder.name} is empty: some weights are all zero. Train it again.")
         try:
             if self._peft is None:
                 self._peft = _with_first_adapter(self.model, config, name)
@@ -331,8 +342,9 @@ def _with_first_adapter(model: Any, config: LoraConfig, name: str) -> PeftModel:
         return PeftModel(model, config, adapter_name=name)
 
 
-def verify_adapter(folder: Path, digest: str, base_digest: str) -> Mapping[str, Any]:
-    """The files are those of the manifest, the manifest is the registered one, and it was trained on this base.
+def verify_adapter(folder: Path, digest: str, base_digest: str, tokens_digest: str = "") -> Mapping[str, Any]:
+    """The files are those of the manifest, the manifest is the registered one, and it was trained on this base and its
+    tokenizer, as far as that is told.
 
     Returns the manifest's facts. Raises ModelProblem.
     """
@@ -344,6 +356,11 @@ def verify_adapter(folder: Path, digest: str, base_digest: str) -> Mapping[str, 
         raise ModelProblem(f"The model {folder.name} is not the one that was registered. Restore it from a backup.")
     if manifest.facts.get("base_fingerprint", base_digest) != base_digest:
         raise ModelProblem(f"The model {folder.name} was trained on another base than the one that is served.")
+    if tokens_digest:
+        try:
+            artifacts.refuse_other_tokens(folder.name, manifest, tokens_digest)
+        except artifacts.BadArtifact as problem:
+            raise ModelProblem(str(problem)) from problem
     return manifest.facts
 
 

@@ -74,7 +74,7 @@ class Reader:
         folder = model.adapter
         if folder is None or not (folder / judge.HEAD).is_file():
             raise ModelProblem(f"The model {model.name} has no {judge.HEAD}: it is not a reward model. Choose another.")
-        facts = verify_adapter(folder, model.digest, self._base.digest)
+        facts = verify_adapter(folder, model.digest, self._base.digest, self._base.tokens_digest)
         place = judge.Place(self._base.width, self._base.device)
         try:
             members = range(1, judge.members_in(folder) + 1)

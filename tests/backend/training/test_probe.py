@@ -121,6 +121,18 @@ def test_what_was_read_is_not_read_again_and_a_spoiled_file_counts_as_none(tmp_p
     assert all(map(torch.equal, spoiled.of(GROUPS, 4096, Run(tmp_path)), found)) and spoiled.read == 5
 
 
+def test_features_of_one_precision_are_not_taken_for_those_of_another(tmp_path: Path) -> None:
+    file = tmp_path / "features.safetensors"
+    exact, coarse = tiny.base(), tiny.base()
+    coarse.causal.to(torch.bfloat16)
+    kept = Features(exact, "digest", file)
+    kept.of(GROUPS, 4096, Run(tmp_path))
+    kept.save()
+    other = Features(coarse, "digest", file)
+    other.of(GROUPS, 4096, Run(tmp_path))
+    assert other.read == 5
+
+
 def test_a_probe_says_how_often_it_agrees_on_held_out_pairs(tmp_path: Path) -> None:
     def compared(first: int, second: int, case: int) -> Compared:
         return Compared([[2, 6, 3, first, 1], [2, 6, 3, second, 1]], [Pair(0, 1, 1.0)], 1.0, case)
@@ -129,7 +141,8 @@ def test_a_probe_says_how_often_it_agrees_on_held_out_pairs(tmp_path: Path) -> N
     held_out = [compared(11 + i % 4, 21 + i % 5, 100 + i) for i in range(10)]
     tied = [one._replace(pairs=[Pair(0, 1, 0.5)]) for one in held_out]
     told = probe.compare(Features(tiny.base(), "digest"), training, held_out + tied, 4096, Run(tmp_path))
-    assert told is not None and (told["value"], told["n"]) == (1.0, 10) and told["low"] > 0.6
+    assert told is not None and (told.told["value"], told.told["n"]) == (1.0, 10) and told.told["low"] > 0.6
+    assert len(told.judged.shares) == 20 and told.judged.cases[10] == 100
     line = json.loads((tmp_path / "events.jsonl").read_text().splitlines()[-1])
     assert line["text"].startswith("A linear probe on the bare base agrees with 100.0% of 10 held-out pairs")
     assert probe.compare(Features(tiny.base(), "digest"), training, tied, 4096, Run(tmp_path)) is None

@@ -72,7 +72,7 @@ def whole(root: Path, kind: str) -> tuple[str, str]:
 @pytest.mark.parametrize(
     ("kind", "kill"),
     [
-        ("reward", Kill("fsync", 11)),
+        ("reward", Kill("fsync", 12)),
         ("reward", Kill("update", 2, is_before=False)),
         ("reward", Kill("look", 2)),
         ("sft", Kill("update", 3)),

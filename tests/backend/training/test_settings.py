@@ -11,6 +11,7 @@ import pytest
 from backend.training.settings import (
     KINDS,
     BadSettings,
+    DPOSettings,
     IFTSettings,
     PPOSettings,
     RewardSettings,
@@ -118,3 +119,19 @@ def test_a_warm_up_as_long_as_the_run_is_refused() -> None:
     with pytest.raises(BadSettings, match="'value_warmup_steps' is 4 and the run has 4 steps.* never"):
         PPOSettings(total_episodes=256, batch_size=64, value_warmup_steps=4)
     assert PPOSettings(total_episodes=256, batch_size=64, value_warmup_steps=3)
+
+
+@pytest.mark.parametrize(("batch", "advice"), [(10, "to 8 or 12"), (2, "to 4")])
+@pytest.mark.parametrize("kind", [PPOSettings, IFTSettings])
+def test_a_step_that_cannot_hold_whole_groups_of_answers_is_refused(
+    kind: Callable[..., object], batch: int, advice: str
+) -> None:
+    with pytest.raises(BadSettings, match=f"'batch_size' is {batch}.*{advice}"):
+        kind(batch_size=batch, num_generations=4)
+    assert kind(batch_size=12, num_generations=4)
+
+
+def test_smoothing_beside_ipo_is_refused_with_the_way_out() -> None:
+    with pytest.raises(BadSettings, match="'loss_type' to sigmoid"):
+        DPOSettings(loss_type="ipo", label_smoothing=0.1)
+    assert DPOSettings(loss_type="ipo") and DPOSettings(label_smoothing=0.1)
