@@ -50,8 +50,8 @@ WORK = [
     Work("dpo", "default", "DPO pairs/s", 5.0, {"6M": 32, "90M": 16, "500M": 128}, 8),
     Work("dpo", "best", "DPO pairs/s", 2.5, {"6M": 32, "90M": 16, "500M": 128}, 8),
     Work("ift", "default", "IFT answers/s", 4.0, {"6M": 128, "90M": 16, "500M": 64}, 8),
-    Work("ppo", "default", "PPO episodes/s", 4.0, {"6M": 32, "90M": 16}, 16),
-    Work("ppo_value", "default", "PPO episodes/s, value adapter", 2.5, {"6M": 32, "90M": 16}, 16),
+    Work("ppo", "default", "PPO episodes/s", 4.0, {"6M": 32, "90M": 16, "500M": 64}, 16),
+    Work("ppo_value", "default", "PPO episodes/s, value adapter", 2.5, {"6M": 32, "90M": 16, "500M": 64}, 16),
 ]
 PROBE = Work("probe", "default", "probe fits/s", 1.0, {"6M": 10_000}, 0)
 MEMORY_REACH = 0.3
