@@ -81,10 +81,14 @@ class OnPolicySettings(CommonSettings):
                 "settings_kl",
             )
         if rest := self.batch_size % self.num_generations:
-            less, more = self.batch_size - rest, self.batch_size - rest + self.num_generations
+            near = self.batch_size - rest or self.num_generations
             raise BadSettings(
                 f"'batch_size' is {self.batch_size}, and each prompt has 'num_generations' {self.num_generations} answers, so a "
-                f"step cannot have so many. Set 'batch_size' to {f'{less} or {more}' if less else more}."
+                f"step cannot have so many. Set 'batch_size' to a multiple of them, such as {near}.",
+                "settings_batch",
+                batch=self.batch_size,
+                answers=self.num_generations,
+                near=near,
             )
 
 

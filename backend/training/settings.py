@@ -185,7 +185,8 @@ class DPOSettings(CommonSettings):
         if self.loss_type == "ipo" and self.label_smoothing > 0:
             raise BadSettings(
                 "'label_smoothing' has no meaning with 'loss_type' set to ipo, whose margin is finite by itself. "
-                "Set 'label_smoothing' to 0, or 'loss_type' to sigmoid."
+                "Set 'label_smoothing' to 0, or 'loss_type' to sigmoid.",
+                "settings_smoothing",
             )
 
 

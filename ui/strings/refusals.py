@@ -114,6 +114,20 @@ STRINGS = {
         ),
         "'ties' 为 model 时会自行学习间隔,'strength_margin' 没有意义。请将 'strength_margin' 设为 0,或将 'ties' 设为 half 或 drop。",
     ),
+    "problem.settings_batch": (
+        (
+            "'batch_size' is {batch}, and each prompt has 'num_generations' {answers} answers, so a step cannot have so many. "
+            "Set 'batch_size' to a multiple of them, such as {near}."
+        ),
+        "'batch_size' 为 {batch},而每个提示有 'num_generations' 即 {answers} 个回答,一步无法恰好取这么多。请将 'batch_size' 设为其倍数,例如 {near}。",
+    ),
+    "problem.settings_smoothing": (
+        (
+            "'label_smoothing' has no meaning with 'loss_type' set to ipo, whose margin is finite by itself. "
+            "Set 'label_smoothing' to 0, or 'loss_type' to sigmoid."
+        ),
+        "'loss_type' 为 ipo 时间隔本来就有限,'label_smoothing' 没有意义。请将 'label_smoothing' 设为 0,或将 'loss_type' 设为 sigmoid。",
+    ),
     "problem.weights_twice": (
         "'annotator_weights' names {name} twice. Give each person one weight.",
         "'annotator_weights' 中 {name} 出现了两次。每人只能有一个权重。",

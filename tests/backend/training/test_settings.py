@@ -121,7 +121,7 @@ def test_a_warm_up_as_long_as_the_run_is_refused() -> None:
     assert PPOSettings(total_episodes=256, batch_size=64, value_warmup_steps=3)
 
 
-@pytest.mark.parametrize(("batch", "advice"), [(10, "to 8 or 12"), (2, "to 4")])
+@pytest.mark.parametrize(("batch", "advice"), [(10, "such as 8"), (2, "such as 4")])
 @pytest.mark.parametrize("kind", [PPOSettings, IFTSettings])
 def test_a_step_that_cannot_hold_whole_groups_of_answers_is_refused(
     kind: Callable[..., object], batch: int, advice: str
