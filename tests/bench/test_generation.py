@@ -58,6 +58,13 @@ def test_no_prompt_is_asked_twice_and_each_pass_has_sixteen_answers(monkeypatch,
         assert max(1, work.adapters) * work.prompts * work.several == generation.ROWS
 
 
+def test_whole_numbers_are_ours_alone_beside_peers_in_float32(monkeypatch, tmp_path):
+    asked = fake(monkeypatch, tmp_path)
+    generation.beside_peers(generation.WORK[1], "6M", "int8", tmp_path, 1)
+    assert {(order["dtype"], order["quantisation"]) for _, order in asked} == {("float32", "int8")}
+    assert generation.order_of(tmp_path, "6M", "bfloat16", 0)["quantisation"] == "none"
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_greedy_answers_that_differ_end_the_measurement_in_float32(monkeypatch, tmp_path, dtype):
     fake(monkeypatch, tmp_path, continuous_batch={"greedy": [[1, 3]]})
