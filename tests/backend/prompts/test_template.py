@@ -1,5 +1,6 @@
 """Templates: what is filled, what is refused, and how long either takes."""
 
+import gc
 import time
 
 import jinja2
@@ -18,6 +19,36 @@ text = st.text(st.characters(exclude_categories=["Cs"]), max_size=300)
 
 def filled(body, mode="logic", **values):
     return render(compile_template(body, mode), values)
+
+
+MOST_SECONDS = 0.5
+TRIES = 3
+
+
+def ends_in_time(act):
+    """Whether one of a few tries needs less than the limit of this thread's own processor time.
+
+    What takes too long does so every time; a neighbour who empties the caches, or a host that takes the processor away, does not.
+    Objects that were there before are kept out of the collector's walks, which would otherwise grow with all other tests.
+    """
+    gc.freeze()
+    try:
+        return any(_seconds(act) < MOST_SECONDS for _ in range(TRIES))
+    finally:
+        gc.unfreeze()
+
+
+def _seconds(act):
+    started = time.thread_time()
+    act()
+    return time.thread_time() - started
+
+
+@pytest.mark.parametrize(("seconds", "is_in_time"), [([0.6, 0.6, 0.6, 0.1], False), ([0.6, 0.1], True)])
+def test_what_is_too_slow_once_is_tried_again_and_what_is_so_every_time_is_found(monkeypatch, seconds, is_in_time):
+    clock = iter([at for one in seconds for at in (0.0, one)])
+    monkeypatch.setattr(time, "thread_time", lambda: next(clock))
+    assert ends_in_time(lambda: None) is is_in_time
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -241,22 +272,26 @@ HOSTILE = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_template_is_refused_within_half_a_second(name):
     body, values = HOSTILE[name]
-    started = time.process_time()
-    with pytest.raises(TemplateProblem) as caught:
-        filled(body, **values)
-    assert time.process_time() - started < 0.5
-    assert "Traceback" not in str(caught.value) and len(str(caught.value)) < 1000
+
+    def refused():
+        with pytest.raises(TemplateProblem) as caught:
+            filled(body, **values)
+        assert "Traceback" not in str(caught.value) and len(str(caught.value)) < 1000
+
+    assert ends_in_time(refused)
 
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_template_is_harmless_in_plain_mode(name):
     body, values = HOSTILE[name]
-    started = time.process_time()
-    try:
-        assert len(filled(body, "plain", **values)) <= MAX_OUTPUT
-    except TemplateProblem:
-        pass
-    assert time.process_time() - started < 0.5
+
+    def harmless():
+        try:
+            assert len(filled(body, "plain", **values)) <= MAX_OUTPUT
+        except TemplateProblem:
+            pass
+
+    assert ends_in_time(harmless)
 
 
 AMPLIFIERS = {
@@ -276,9 +311,11 @@ AMPLIFIERS = {
 @pytest.mark.parametrize("name", AMPLIFIERS)
 def test_work_within_the_caps_ends_within_half_a_second(name):
     body, values = AMPLIFIERS[name]
-    started = time.process_time()
-    assert filled(body, **values)
-    assert time.process_time() - started < 0.5
+
+    def within_the_caps():
+        assert filled(body, **values)
+
+    assert ends_in_time(within_the_caps)
 
 
 PIECES = st.sampled_from(
