@@ -42,11 +42,11 @@ def followed(store: Store) -> list[SuiteRun]:
 
 
 def not_seen_by(store: Store, run: SuiteRun) -> list[Model]:
-    """Policies of the run's project that were trained after it began, oldest first."""
+    """Policies that a job of the run's project trained after it began, oldest first; a policy itself serves every project."""
     return store.find(
         Model,
-        "kind = 'policy' and adapter is not null and project_id = ? and created_at > ?",
-        [run.project_id, run.created_at],
+        "kind = 'policy' and adapter is not null and created_at > ? and job_id in (select id from jobs where project_id = ?)",
+        [run.created_at, run.project_id],
     )
 
 

@@ -12,7 +12,7 @@ from backend.suites import running
 from backend.suites.checks import BadCheck
 from backend.testing import CannotTest
 from feedback_db import Store, models
-from feedback_db.types import Completion, Model, Person, Project, Suite, SuiteRun, Template
+from feedback_db.types import Completion, Job, Model, Person, Project, Suite, SuiteRun, Template
 
 CHECKS = "contains:{{word}}\nnot-contains:sorry"
 
@@ -138,6 +138,23 @@ def test_repeats_are_sampled_anew_and_flakes_counted(store: Store, engineer: Per
     assert column.score.value == pytest.approx(0.5)
 
 
+def trained(store: Store, project: Project) -> Model:
+    """A policy as a job of the project leaves it: it serves every project and belongs to none."""
+    job = store.add(Job(project_id=project.id or 0, kind="ppo", settings={}, settings_digest=b"s" * 32))
+    digest = f"{job.id}".encode().ljust(32)
+    return store.add(
+        Model(
+            name=f"ppo-{job.id}",
+            kind="policy",
+            base="tiny",
+            adapter=f"x{job.id}",
+            source="trained",
+            job_id=job.id,
+            digest=digest,
+        )
+    )
+
+
 def test_a_followed_run_is_run_again_for_a_new_policy_beside_base_and_live(
     store: Store, engineer: Person, project: Project, counting: Counting
 ) -> None:
@@ -146,27 +163,15 @@ def test_a_followed_run_is_run_again_for_a_new_policy_beside_base_and_live(
     live = run.arms[0]["model"]
     followed = testing.start(store, engineer, run.suite_id, [(arm["template"], live) for arm in run.arms], follows=True)
     assert testing.follow(store) == []
-    new = store.add(
-        Model(
-            project_id=project.id,
-            name="ppo-9",
-            kind="policy",
-            base="tiny",
-            adapter="x",
-            source="test",
-            digest=b"n" * 32,
-        )
-    )
+    new = trained(store, project)
     (made,) = testing.follow(store)
     assert [(arm["template"], arm["model"]) for arm in made.arms] == [
         (arm["template"], model) for arm in followed.arms for model in (live, new.id)
     ]
     assert (made.total, made.suite_id, made.arms[0]["sampling"]) == (24, run.suite_id, followed.arms[0]["sampling"])
     assert testing.follow(store) == []
-    other = store.add(
-        Model(project_id=None, name="ppo-10", kind="policy", base="tiny", adapter="y", source="test", digest=b"m" * 32)
-    )
-    assert other.id and testing.follow(store) == []
+    trained(store, store.add(Project(name="another")))
+    assert testing.follow(store) == []
 
 
 def test_pages_show_what_is_asked_for(store: Store, engineer: Person, project: Project, counting: Counting) -> None:
