@@ -20,7 +20,7 @@ from backend.prompts.fewshot import Embed, FewShot, choose
 from backend.suites.checks import parse
 from feedback_db import Store, prompts, suites
 from feedback_db.cases import conversation
-from feedback_db.types import Case, Demonstration, Message, Model, Person, Prompt, Suite, SuiteRun, Template
+from feedback_db.types import Case, Demonstration, Message, Model, Person, Prompt, Sampling, Suite, SuiteRun, Template
 
 What = Literal["template", "suite", "run"]
 WRITERS: dict[str, Callable[[Sheet, Notes], Exported]] = {
@@ -118,6 +118,7 @@ def _of_run(store: Store, embed: Embed, run: SuiteRun, notes: Notes) -> Sheet:
     suite = store.get(Suite, run.suite_id)
     sheet = _of_suite(store, embed, suite, [arm["template"] for arm in run.arms], notes)
     labels = {one.template.id: one.label for one in sheet.templates}
+    samplings = {arm["sampling"]: store.get(Sampling, arm["sampling"]) for arm in run.arms}
     models = {arm["model"]: store.get(Model, arm["model"]).name for arm in run.arms}
     places = {case_id: place for place, case_id in enumerate(suite.case_ids)}
     names = [check.name for check in parse(suite.checks)]
@@ -133,6 +134,7 @@ def _of_run(store: Store, embed: Embed, run: SuiteRun, notes: Notes) -> Sheet:
                 messages=store.get(Prompt, answer.prompt_id).messages if answer else (),
                 text=answer.text if answer else "", score=cell.score, passed=bool(cell.passed), reasons=tuple(failed),
                 problem=cell.problem,
+                temperature=samplings[arm["sampling"]].settings["temperature"] if len(samplings) > 1 else None,
             )
         )  # fmt: skip
     return Sheet(

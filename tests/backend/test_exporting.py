@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from backend import curating, exporting, importing, prompting, starting, testing
 from backend.access import Denied
 from backend.engines.features import embedder
+from backend.engines.kept import SamplingSettings
 from backend.exchange import formats, upload
 from backend.exchange.out import promptfoo
 from backend.exchange.out.sheet import Exported, Sheet, Shown
@@ -276,6 +277,24 @@ def test_the_answers_of_a_run_are_written_with_what_the_model_was_sent(store, en
     assert len(rows) == len(suite.case_ids)
     assert [turn["role"] for turn in rows[0]["messages"]] == ["user", "assistant"] * 4
     assert rows[0]["metadata"]["template"] == "nearest" and rows[0]["metadata"]["passed"] in ("true", "false")
+
+
+def test_answers_at_several_temperatures_are_told_apart_in_every_format(store, engineer, project, engine, suite):
+    template, live = plain_and_few_shot(store, engineer, project)[0], models.live(store, "policy")
+    samplings = [SamplingSettings(temperature=one) for one in (0.0, 0.7)]
+    run = testing.start(store, engineer, suite.id, [(template, live.id)], samplings=samplings)
+    while testing.progress(store, engineer, run.id).run.state == "running":
+        running.advance(store, engine)
+    for format, told in (
+        ("html", f"{live.name} · T = {{}} · 1</h3>"),
+        ("text", f"{live.name} · T = {{}} · 1"),
+        ("jsonl", '"temperature": "{}"'),
+    ):
+        written = export(store, engineer, "run", run.id, format).data.decode()
+        counts = [written.count(told.format(one)) for one in ("0", "0.7")]
+        assert counts == [len(suite.case_ids)] * 2, (format, counts)
+    alone = export(store, engineer, "run", ran(store, engineer, engine, suite, [template]), "html").data.decode()
+    assert "T = 0" not in alone
 
 
 def test_a_page_holds_no_script_and_no_markup_of_others(store, engineer, project, engine):

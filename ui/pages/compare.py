@@ -17,6 +17,7 @@ from ui.views.pickers import (
     case_choices,
     fill_projects,
     first_in_language,
+    live_first,
     model_choices,
     picker,
     project_picker,
@@ -164,7 +165,7 @@ def _opened(ui: Ui, project_id: int | None, case_id: int | None) -> list[Any]:
     models = streaming.policies(ui.store, person)
     shown = template_choices(templates)
     named = model_choices(ui, models)
-    live = next((model.id for model in models if model.stage == "live"), named[0][1] if named else None)
+    live = live_first(models)
     other = next((id for _, id in named if id != live), live)
     first = first_in_language(ui, templates)
     cases = case_choices(ui, project, first)

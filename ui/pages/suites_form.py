@@ -14,7 +14,7 @@ from backend.suites.pasted import Pasted
 from feedback_db.types import Suite
 from ui.context import Ui
 from ui.views.drawn import drawn
-from ui.views.pickers import model_choices, picker, template_choices
+from ui.views.pickers import live_first, model_choices, picker, template_choices
 
 SPLITS = ("all", "train", "val", "test")
 SHOWS = ("all", "failed", "differ", "worse", "close")
@@ -149,7 +149,8 @@ def filled(ui: Ui, project_id: int, suite_id: int | None) -> list[Any]:
     person = ui.guard.person()
     found = testing.named(ui.store, person, project_id)
     templates = template_choices(prompting.templates(ui.store, person, project_id))
-    models = model_choices(ui, streaming.policies(ui.store, person))
+    policies = streaming.policies(ui.store, person)
+    models, live = model_choices(ui, policies), live_first(policies)
     chosen = testing.suite(ui.store, person, suite_id) if suite_id else None
     choices = [(ui.guard.say("suites.new"), 0), *((f"{one.name} · v{one.version}", one.id or 0) for one in found)]
     return [
@@ -160,7 +161,7 @@ def filled(ui: Ui, project_id: int, suite_id: int | None) -> list[Any]:
         testing.checks_as_text(chosen) if chosen else SUGGESTED,
         "" if chosen is None or chosen.threshold is None else f"{chosen.threshold:g}",
         gr.update(choices=templates),
-        gr.update(choices=models, value=[models[0][1]] if models else []),
+        gr.update(choices=models, value=[live] if live else []),
         gr.update(choices=[(ui.guard.say("suites.no_judge"), 0), *models], value=0),
         room(ui, suite_id),
     ]

@@ -23,6 +23,7 @@ from ui.views.pickers import (
     asked_for,
     fill_projects,
     first_in_language,
+    live_first,
     model_choices,
     picker,
     project_picker,
@@ -275,10 +276,10 @@ def _pickers(ui: Ui, project_id: int, wanted: int | None) -> tuple[Any, Any, int
     template = next((one for one in found if one.id == wanted), None)
     template = template or first_in_language(ui, [one for one in found if one.labels]) or first_in_language(ui, found)
     template_id = template.id if template else None
-    models = model_choices(ui, [one for one in streaming.policies(ui.store, person) if one.engine_id is None])
+    policies = [one for one in streaming.policies(ui.store, person) if one.engine_id is None]
     return (
         gr.update(choices=template_choices(found), value=template_id),
-        gr.update(choices=models, value=models[0][1] if models else None),
+        gr.update(choices=model_choices(ui, policies), value=live_first(policies)),
         template_id,
     )
 

@@ -82,3 +82,9 @@ def model_choices(ui: Ui, models: Sequence[Model]) -> Choices:
         return f"{model.name} · {ui.guard.say('pick.live')}" if model.stage == "live" else model.name
 
     return [(named(model), model.id or 0) for model in models]
+
+
+def live_first(models: Sequence[Model]) -> int | None:
+    """What a picker of models opens with: the one that is live, whatever has been trained since, else the first there is."""
+    chosen = next((one for one in models if one.stage == "live"), models[0] if models else None)
+    return chosen.id if chosen else None

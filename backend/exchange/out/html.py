@@ -60,7 +60,7 @@ def page(sheet: Sheet, notes: Notes) -> Exported:
 
 
 def _answer(one: Answered) -> str:
-    head = f"<h3>{escape(one.label)} · {escape(one.model)} · {one.repeat + 1}</h3><dl>{_turns(one.messages)}"
+    head = f"<h3>{escape(one.title)}</h3><dl>{_turns(one.messages)}"
     if one.problem:
         return f"{head}{_term('no answer', one.problem)}</dl>"
     mark = f'<span class="{"good" if one.passed else "bad"}">{"passed" if one.passed else "failed"}</span>, score {one.score:.2f}'

@@ -22,6 +22,7 @@ def lines(sheet: Sheet, notes: Notes) -> Exported:
             _row(
                 (*one.messages, {"role": "assistant", "content": one.text}),
                 template=one.label, model=one.model, repeat=str(one.repeat), passed=str(one.passed).lower(), score=f"{one.score:g}",
+                **({} if one.temperature is None else {"temperature": f"{one.temperature:g}"}),
             )
             for one in sheet.answers
             if not one.problem

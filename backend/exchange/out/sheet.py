@@ -33,6 +33,13 @@ class Answered:
     passed: bool
     reasons: tuple[str, ...] = ()  # of checks that failed
     problem: str = ""
+    temperature: float | None = None  # where the columns of the run have several
+
+    @property
+    def title(self) -> str:
+        """What tells it from the other answers to its case, as the columns of a run are told apart."""
+        parts = [self.label, self.model] + ([] if self.temperature is None else [f"T = {self.temperature:g}"])
+        return " · ".join([*parts, str(self.repeat + 1)])
 
 
 @dataclass(frozen=True, kw_only=True)

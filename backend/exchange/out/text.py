@@ -34,7 +34,7 @@ def text(sheet: Sheet, notes: Notes) -> Exported:
             parts += ["[expected]", case.expected, ""]
         for answer in answers:
             parts += [
-                f"## {answer.label} / {answer.model} / {answer.repeat + 1}",
+                f"## {answer.title}",
                 "",
                 *_turns(answer.messages),
                 *_answer(answer),

@@ -87,6 +87,14 @@ def test_a_suite_is_saved_with_its_pasted_cases_and_refused_with_the_line(tab: T
         tab.call("save_suite", project_id, 0, *form(threshold="high"))
 
 
+def test_a_run_is_proposed_with_the_live_model_whatever_was_trained_since(tab: Tab, studio: Studio) -> None:
+    live = models.live(studio.store, "policy")
+    newest = models.policies(studio.store)[0]
+    assert live is not None and newest.id != live.id and newest.stage == "candidate"
+    proposed = tab.call("suites_open")[9]
+    assert (proposed["choices"][0][1], proposed["value"]) == (newest.id, [live.id])
+
+
 def test_a_run_shows_columns_pairs_and_cases(tab: Tab, studio: Studio) -> None:
     run_id = ran(studio)
     shown = tab.call("choose_run", studio.project.id, event={"id": run_id})
