@@ -13,6 +13,7 @@ from backend.engines.kept import SamplingSettings
 from backend.labels.voting import CannotVote
 from backend.streaming import Column, Pane, Run, Runs
 from feedback_db.cases import conversation
+from feedback_db.types import Case
 from ui.context import Ui
 from ui.views.drawn import Part, drawing, messages, note, panes
 
@@ -99,11 +100,7 @@ def run_events(ui: Ui, row: RunRow) -> None:
             Column(**{**one, "sampling": SamplingSettings(**one["sampling"]), "prompt_id": prompt})
             for one, prompt in zip(state["columns"], prompt_ids, strict=True)
         ]
-        said = [
-            {"role": turn["role"], "label": ui.guard.say(f"label.role.{turn['role']}"), "text": turn["content"]}
-            for turn in conversation(case.values, case.conversation)
-        ]
-        yield from stream(case.id or 0, columns, state["titles"], messages(said))
+        yield from stream(case.id or 0, columns, state["titles"], turns_of(ui, case))
 
     def stream(case_id: int, columns: list[Column], titles: list[str], *before: Part) -> Iterator[tuple[Any, ...]]:
         run = runs.add(Run(ui.store, ui.engine, ui.guard.person(), case_id=case_id, columns=columns, seed=0))
@@ -193,6 +190,14 @@ def run_events(ui: Ui, row: RunRow) -> None:
     votes.bad.click(vote_bad, running, told, api_name="compare_bad", **quick)
     row.send.click(send_to_labelling, answers, [status, row.send], api_name="send_to_labelling")
     row.write.click(ask_to_write, row.cases.case, status, api_name="ask_to_write")
+
+
+def turns_of(ui: Ui, case: Case) -> Part:
+    """What the columns answer: the case's question, or its conversation so far."""
+    return messages(
+        {"role": turn["role"], "label": ui.guard.say(f"label.role.{turn['role']}"), "text": turn["content"]}
+        for turn in conversation(case.values, case.conversation)
+    )
 
 
 def _column(chosen: Setting) -> Column:
