@@ -234,7 +234,7 @@ def panes_of(ui: Ui, titles: Sequence[str], now: Sequence[Pane], words: dict[str
                 "problem": pane.problem,
                 "foot": _foot(ui, pane),
                 "logps": [[text, round(logp, 3)] for text, logp in pane.token_logps] if words else [],
-                "acts": _acts(pane) if words else [],
+                "acts": _acts(pane) if words else "",
             }
             for at, pane in enumerate(now)
         ),
@@ -250,12 +250,14 @@ def _badge(at: int, state: dict[str, Any]) -> str:
     return _letter(at, len(state["columns"]))
 
 
-def _acts(pane: Pane) -> list[str]:
-    """What can be done with a column now."""
+def _acts(pane: Pane) -> str:
+    """What can be done with a column now, with spaces between: sent as a list, some columns kept a "stop" that had gone."""
     acts = ["best"] if pane.text else []
     if pane.state in ("waiting", "streaming"):
-        return [*acts, "stop"]
-    return [*acts, "demonstration", "case"] if pane.state == "done" and pane.completion_id else acts
+        acts.append("stop")
+    elif pane.state == "done" and pane.completion_id:
+        acts += ["demonstration", "case"]
+    return " ".join(acts)
 
 
 def _words(ui: Ui) -> dict[str, str]:

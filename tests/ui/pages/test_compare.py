@@ -113,7 +113,7 @@ def test_each_seed_is_a_comparison_of_its_own(tab: Tab, studio: Studio) -> None:
 def test_the_best_column_is_judged_kept_and_gone_on_from(tab: Tab, studio: Studio) -> None:
     steps = tab.stream("compare_run", *asked(studio, seed=44))
     pane = parts(steps[-2][0], "panes")[0]["items"][1]
-    assert pane["acts"] == ["best", "demonstration", "case"] and pane["logps"][0][1] == -1.0
+    assert pane["acts"] == "best demonstration case" and pane["logps"][0][1] == -1.0
     assert "nats/token" in pane["foot"]
     with pytest.raises(gr.Error, match="judged best"):
         tab.stream("compare_go_on", None, "And then?")
