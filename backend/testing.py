@@ -13,6 +13,7 @@ from backend.suites import agreeing, grading, pasted, written
 from backend.suites.checks import parse
 from backend.suites.looking import Looks, Show
 from backend.suites.own import asked_by, graders_of, row_of, suite_digest
+from backend.suites.place import Place
 from backend.suites.summary import Summary, summed
 from feedback_db import Store, audit, models, suites
 from feedback_db.types import Case, Cell, Completion, Model, Person, Suite, SuiteRun, Template
@@ -74,7 +75,10 @@ def read_file(person: Person, name: str, data: bytes) -> pasted.Pasted:
     """Cases of a file: CSV, JSON lines, YAML or JSON, by its name. Raises BadCases with line and field."""
     access.require(person, "compare")
     if len(data) > pasted.MOST_BYTES:
-        raise pasted.BadCases(f"{name} has more than {pasted.MOST_BYTES // 1_000_000} MB. Give it in parts.")
+        most = pasted.MOST_BYTES // 1_000_000
+        raise pasted.BadCases(
+            f"{name} has more than {most} MB. Give it in parts.", "cases_file_size", name=name, most=most
+        )
     return cases_file.cases_in(name, data)
 
 
@@ -105,8 +109,9 @@ def own_of(found: pasted.Pasted, cases: Sequence[Case]) -> dict[int, dict[str, A
         row = row_of(written_case.checks, written_case.threshold)
         if own.setdefault(case.id or 0, row) != row:
             raise pasted.BadCases(
-                f"Line {written_case.line}: the case of line {lines[case.id or 0]} again, with other checks. Keep one of them."
-            )
+                f"the case of line {lines[case.id or 0]} again, with other checks. Keep one of them.", "cases_again",
+                Place("line", written_case.line), line=lines[case.id or 0],
+            )  # fmt: skip
         lines.setdefault(case.id or 0, written_case.line)
     return own
 

@@ -48,17 +48,20 @@ class Text:
         place = LANGUAGES.index(lang)
         return {key: texts[place] for key, texts in self.strings.items()}
 
-    def problem(self, error: Exception, lang: str) -> str:
-        """An error as a sentence in this language: by its ``code`` when there is a text for it, else its own message.
+    def problem(self, error: Any, lang: str) -> str:
+        """An error, or words within one, as a sentence in this language: by its ``code`` when there is a text for it, else its own message.
 
-        A value that is itself an error is said in this language too; a ``line`` of the error stands before the sentence.
+        A value that has a code itself is said in this language too, and so are a ``line`` or a place, ``at``, of the error, which stand
+        before the sentence.
         """
         key = f"problem.{getattr(error, 'code', '')}"
         if key not in self.strings:
             return str(error)
         given = getattr(error, "values", {}).items()
-        said = self(key, lang, **{k: self.problem(v, lang) if isinstance(v, Exception) else v for k, v in given})
-        line = getattr(error, "line", None)
+        said = self(key, lang, **{k: self.problem(v, lang) if hasattr(v, "code") else v for k, v in given})
+        line, at = getattr(error, "line", None), getattr(error, "at", None)
+        if at is not None:
+            return self("problem.at", lang, at=self.problem(at, lang), problem=said)
         return said if line is None else self("problem.line", lang, line=line, problem=said)
 
     def module(self, lang: str) -> str:

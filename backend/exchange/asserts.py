@@ -80,8 +80,7 @@ def convert(given: Any, notes: Notes, line: int, field: str, texts_of: Mapping[s
     try:
         (check,) = parse([row])
     except BadCheck as problem:
-        said = str(problem).removeprefix("Check 1").lstrip(": ")
-        notes.refused(line, field, "assert_check", _shown(given), name=name, problem=said)
+        notes.refused(line, field, "assert_check", _shown(given), name=name, problem=problem.sentence)
         return None
     if bare in EXPECTED_STANDS_IN and row.get("value") == "{{expected}}":
         check = replace(check, value=None)

@@ -19,13 +19,16 @@ def cases_in(name: str, data: bytes) -> Pasted:
     """The cases of a file, by the ending of its name. Raises BadCases with line and field; then nothing is taken."""
     ending = PurePath(name).suffix.lower()
     if ending not in ENDINGS:
-        raise BadCases(f'"{name}" is no file of cases. Choose one that ends in {", ".join(ENDINGS)}.')
+        known = ", ".join(ENDINGS)
+        raise BadCases(
+            f'"{name}" is no file of cases. Choose one that ends in {known}.', "cases_ending", name=name, known=known
+        )
     try:
         if ending in LINES:
             return cases_of(decoded(data, name))
         read = read_json(data, name) if ending == ".json" else read_yaml(data, name)
     except BadFile as problem:
-        raise BadCases(str(problem)) from None
+        raise BadCases(str(problem), problem.code, None, **problem.values) from None
     left_out: dict[str, None] = {}
     speaks: set[str] = set()
     return all_of(_tests(read, left_out, speaks), left_out, speaks)
@@ -39,7 +42,7 @@ def _tests(read: Read, left_out: dict[str, None], speaks: set[str]) -> Iterator[
         left_out.update(dict.fromkeys(name for name in rows if name != "tests"))
         above, rows = ("tests",), rows["tests"]
     if not isinstance(rows, list):
-        raise BadCases(f"{read.file}: there is no list of cases, nor one under tests.")
+        raise BadCases(f"{read.file}: there is no list of cases, nor one under tests.", "cases_no_list", file=read.file)
     for place, row in enumerate(rows):
         line = read.line((*above, place)) or place + 1
         yield written_of(_checks_typed(row), line, left_out, speaks)

@@ -48,7 +48,10 @@ def fit(
     if fitted.tokens > limit:
         raise BudgetProblem(
             f"Instruction and case alone need {fitted.tokens:,} tokens; the limit is {limit:,}. "
-            "Shorten them, or use a model with a longer context."
+            "Shorten them, or use a model with a longer context.",
+            "prompt_budget",
+            tokens=f"{fitted.tokens:,}",
+            limit=f"{limit:,}",
         )
     too_few, enough = 0, len(demonstrations)
     while enough - too_few > 1:

@@ -54,7 +54,7 @@ def build_prompt(
     A demonstration is a record or an (input, output) pair; k = None takes all of them.
     """
     if k is not None and k < 0:
-        raise PromptProblem(f"k is {k}; it cannot be below 0.")
+        raise PromptProblem(f"k is {k}; it cannot be below 0.", "prompt_k", value=k)
     pairs = [
         (one.input, one.output) if isinstance(one, Demonstration) else (one[0], one[1]) for one in demonstrations[:k]
     ]
@@ -133,16 +133,24 @@ def refuse_special_tokens(
     conversation: Sequence[Message],
     special_tokens: Sequence[str],
 ) -> None:
-    named = [(f'the value of "{name}"', value) for name, value in values.items()]
-    named += [(f"turn {i} of the conversation", turn["content"]) for i, turn in enumerate(conversation, 1)]
+    named: list[
+        tuple[str, str, object, Any]
+    ] = [  # its words, the code of the refusal, the name or number in it, the text
+        (f'The value of "{name}"', "token_in_value", name, value) for name, value in values.items()
+    ]
+    for i, turn in enumerate(conversation, 1):
+        named.append((f"Turn {i} of the conversation", "token_in_turn", i, turn["content"]))
     for i, one in enumerate(demonstrations, 1):
-        named += [(f"the input of demonstration {i}", one.input), (f"the output of demonstration {i}", one.output)]
-    for name, value in named:
+        named.append((f"The input of demonstration {i}", "token_in_input", i, one.input))
+        named.append((f"The output of demonstration {i}", "token_in_output", i, one.output))
+    for words, code, name, value in named:
         found = next((token for token in special_tokens if token and _holds(value, token)), None)
         if found is not None:
             raise PromptProblem(
-                f"{name[0].upper()}{name[1:]} holds {found!r}, which the model reads as a control token. "
-                "Remove it or write it differently."
+                f"{words} holds {found!r}, which the model reads as a control token. Remove it or write it differently.",
+                code,
+                name=name,
+                token=repr(found),
             )
 
 
@@ -178,7 +186,9 @@ def _refuse_unasked(
     template: Template, rows: Compilation, messages: Sequence[Message], as_text: Sequence[Demonstration]
 ) -> None:
     if not any(message["role"] == USER for message in messages):
-        raise PromptProblem("The prompt asks nothing. Give the template a body, or the case a conversation.")
+        raise PromptProblem(
+            "The prompt asks nothing. Give the template a body, or the case a conversation.", "prompt_asks_nothing"
+        )
     if template.rows and messages[-1]["role"] != USER:
         raise PromptProblem(
             "The last row came out empty, so there is nothing to answer. Give the case a value for it, or a conversation.",
@@ -200,14 +210,17 @@ def _with_input(ask: CompiledRow, values: Mapping[str, Any], one: Demonstration)
     if ask.text is None or INPUT not in ask.text.variables:
         raise PromptProblem(
             "Demonstrations take the place of {{input}}, and the template does not use it. "
-            "Name the variable of the case {{input}}, or set k to 0."
+            "Name the variable of the case {{input}}, or set k to 0.",
+            "prompt_no_input",
         )
     return {**own_budget(values), INPUT: one.input}
 
 
 def _turn(turn: Message) -> Message:
     if turn["role"] not in SPEAKERS:
-        raise PromptProblem(f'A turn has the role "{turn["role"]}". Use system, user or assistant.')
+        raise PromptProblem(
+            f'A turn has the role "{turn["role"]}". Use system, user or assistant.', "prompt_role", role=turn["role"]
+        )
     return _message(turn["role"], turn["content"])
 
 

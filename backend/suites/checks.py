@@ -16,6 +16,7 @@ from backend.prompts.problem import TemplateProblem
 from backend.prompts.template import compile_template, render
 from backend.suites import grading, overlap, structured, texts
 from backend.suites.kinds import KINDS, Given, Kind, Outcome
+from backend.suites.place import Misplaced, Place
 
 NOT = "not-"
 MOST_CHECKS = 64
@@ -23,7 +24,7 @@ KEYS = ("type", "value", "threshold", "weight", "metric")
 ENTERED = (grading, overlap, structured, texts)  # the files whose checks there are
 
 
-class BadCheck(Problem, ValueError):
+class BadCheck(Misplaced):
     """A check that cannot be read; the message says which, what is wrong, and what to write instead."""
 
 
@@ -74,7 +75,10 @@ class Result:
 def parse(rows: Sequence[Mapping[str, Any]]) -> tuple[Check, ...]:
     """Raises BadCheck at the first that cannot be read."""
     if len(rows) > MOST_CHECKS:
-        raise BadCheck(f"A suite takes at most {MOST_CHECKS} checks; there are {len(rows)}. Leave some out.")
+        raise BadCheck(
+            f"A suite takes at most {MOST_CHECKS} checks; there are {len(rows)}. Leave some out.", "checks_many",
+            most=MOST_CHECKS, n=len(rows),
+        )  # fmt: skip
     return tuple(_parsed(row, place) for place, row in enumerate(rows, 1))
 
 
@@ -91,36 +95,44 @@ def look(check: Check, given: Given) -> Result:
 
 
 def _parsed(row: Mapping[str, Any], place: int) -> Check:
-    where = f"Check {place}"
+    at = Place("check", place)
     if not isinstance(row, Mapping):
-        raise BadCheck(f'{where} is no table. Write it as {{"type": "contains", "value": "..."}}.')
+        raise BadCheck('this is no table. Write it as {"type": "contains", "value": "..."}.', "check_no_table", at)
     unknown = sorted(set(row) - set(KEYS))
     if unknown:
-        raise BadCheck(f"{where} has no setting {', '.join(map(str, unknown))}. It knows {', '.join(KEYS)}.")
+        names, known = ", ".join(map(str, unknown)), ", ".join(KEYS)
+        raise BadCheck(f"it has no setting {names}. It knows {known}.", "check_setting", at, names=names, known=known)
     type_, is_negated = str(row.get("type", "")), False
     if type_.startswith(NOT):
         type_, is_negated = type_.removeprefix(NOT), True
     kind = KINDS.get(type_)
     if kind is None:
-        raise BadCheck(f'{where}: there is no check "{row.get("type", "")}". Choose one of {", ".join(sorted(KINDS))}.')
+        name, known = row.get("type", ""), ", ".join(sorted(KINDS))
+        raise BadCheck(
+            f'there is no check "{name}". Choose one of {known}.', "check_unknown", at, name=name, known=known
+        )
+    at = at._replace(type=type_)
     check = Check(
         type=type_,
         value=row.get("value"),
-        threshold=_number(row.get("threshold"), f"{where} ({type_}): threshold"),
-        weight=_number(row.get("weight", 1.0), f"{where} ({type_}): weight") or 0.0,
+        threshold=_number(row.get("threshold"), "threshold", at),
+        weight=_number(row.get("weight", 1.0), "weight", at) or 0.0,
         metric=str(row.get("metric") or ""),
         is_negated=is_negated,
     )
     if check.weight < 0:
-        raise BadCheck(f"{where} ({type_}): weight is {check.weight:g}; it must not be below 0.")
-    problem = kind.problem_with(check.value)
-    if problem:
-        raise BadCheck(f"{where} ({type_}): {problem}")
+        least = f"{check.weight:g}"
+        raise BadCheck(f"weight is {least}; it must not be below 0.", "check_weight", at, value=least)
+    if not kind.accepts(check.value):
+        raise BadCheck(
+            f"the value is {check.value!r}; it must be {kind.asks}.", "check_value", at,
+            value=repr(check.value), asks=kind.asks,
+        )  # fmt: skip
     for text in _texts(check.value):
         try:
             compile_template(text)
         except TemplateProblem as cause:
-            raise BadCheck(f"{where} ({type_}): {cause}") from None
+            raise BadCheck(str(cause), "check_template", at, problem=cause) from None
     return check
 
 
@@ -142,9 +154,9 @@ def _texts(value: Any) -> list[str]:
     return [text for item in inner for text in _texts(item)]
 
 
-def _number(value: Any, what: str) -> float | None:
+def _number(value: Any, name: str, at: Place) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise BadCheck(f"{what} is {value!r}; it must be a number.")
+        raise BadCheck(f"{name} is {value!r}; it must be a number.", "check_number", at, name=name, value=repr(value))
     return float(value)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from backend.problem import Phrase
 from backend.suites.kinds import Given, Outcome, Told, is_text, kind
 
 REWARD, JUDGE = "reward", "llm-rubric"
@@ -29,7 +30,7 @@ def _is_name(value: Any) -> bool:
     return value is None or (isinstance(value, str) and bool(value.strip()))
 
 
-@kind(REWARD, "the name of a reward model, or nothing: the live one", _is_name)
+@kind(REWARD, Phrase("the name of a reward model, or nothing: the live one", "asks_reward_model"), _is_name)
 def reward(given: Given, value: Any, threshold: float | None) -> Outcome:
     """At least the threshold, 0 unless given. The score is sigmoid(reward - threshold): by the model's own reckoning the chance
     that people prefer this answer to one that just reaches the threshold (Bradley and Terry 1952)."""
@@ -40,7 +41,11 @@ def reward(given: Given, value: Any, threshold: float | None) -> Outcome:
     return Outcome(score, passed, f"{told.score:.3f} by {told.reason}, {'at least' if passed else 'below'} {least:g}")
 
 
-@kind(JUDGE, "a rubric: what a good answer does", lambda value: is_text(value) and bool(str(value).strip()))
+@kind(
+    JUDGE,
+    Phrase("a rubric: what a good answer does", "asks_rubric"),
+    lambda value: is_text(value) and bool(str(value).strip()),
+)
 def rubric(given: Given, value: Any, threshold: float | None) -> Outcome:
     """The judge's own verdict; with a threshold its score must reach that too, as promptfoo has it."""
     told = _told(given, JUDGE, value)

@@ -13,6 +13,7 @@ from typing import Any
 
 from backend.suites.checks import BadCheck
 from backend.suites.kinds import KINDS
+from backend.suites.place import Place
 
 OTHER_NAMES = {"grade": "llm-rubric"}  # promptfoo's own second name
 CODE = ("javascript", "fn", "eval", "python", "ruby", "file", "exec", "webhook")
@@ -36,8 +37,8 @@ _JSON = (
 )
 
 
-def row_of_cell(text: str, where: str) -> dict[str, Any]:
-    """A cell of an ``__expected`` column as ``checks.parse`` reads it. ``where`` names line and field in errors.
+def row_of_cell(text: str, at: Place) -> dict[str, Any]:
+    """A cell of an ``__expected`` column as ``checks.parse`` reads it. ``at`` names line and field in errors.
 
     Raises BadCheck for code, for a threshold that is no number, and for a name that is not known.
     """
@@ -47,7 +48,12 @@ def row_of_cell(text: str, where: str) -> dict[str, Any]:
     if match is None or name is None:
         return {"type": "equals", "value": bare}
     if name in CODE:
-        raise BadCheck(f'{where}: "{name}" is code, and code is never run here. Write the check with one of ours.')
+        raise BadCheck(
+            f'"{name}" is code, and code is never run here. Write the check with one of ours.',
+            "check_code",
+            at,
+            name=name,
+        )
     if name not in KINDS:
         slip = difflib.get_close_matches(name, KINDS, 1, ALIKE)
         if match[3] is None and match[4] is None and not slip:
@@ -55,36 +61,44 @@ def row_of_cell(text: str, where: str) -> dict[str, Any]:
         near = slip or difflib.get_close_matches(name, KINDS, 1)
         meant = f' Is "{near[0]}" meant?' if near else ""
         raise BadCheck(
-            f'{where}: there is no check "{name}".{meant} To compare with the text itself write equals:{bare}'
-        )
-    row = _row(match, name, where)
+            f'there is no check "{name}".{meant} To compare with the text itself write equals:{bare}',
+            "check_near" if near else "check_text", at, name=name, near="".join(near), text=bare,
+        )  # fmt: skip
+    row = _row(match, name, at)
     if name in CELL_THRESHOLDS:
         row.setdefault("threshold", CELL_THRESHOLD)
     return row
 
 
-def row_of_line(text: str, where: str) -> dict[str, Any]:
+def row_of_line(text: str, at: Place) -> dict[str, Any]:
     """A line of a suite's checks: the name must be one of ours. Raises BadCheck."""
     bare = text.strip()
     match = _LINE.match(bare)
     name = _named(match)
     if match is None or name not in KINDS:
         named = bare.split(":", 1)[0]
-        raise BadCheck(f'{where}: there is no check "{named}". Write name:value; names are {", ".join(sorted(KINDS))}.')
-    return _row(match, name, where)
+        known = ", ".join(sorted(KINDS))
+        raise BadCheck(
+            f'there is no check "{named}". Write name:value; names are {known}.',
+            "check_line",
+            at,
+            name=named,
+            known=known,
+        )
+    return _row(match, name, at)
 
 
 def _named(match: re.Match[str] | None) -> str | None:
     return None if match is None else OTHER_NAMES.get(match[2], match[2])
 
 
-def _row(match: re.Match[str], name: str, where: str) -> dict[str, Any]:
+def _row(match: re.Match[str], name: str, at: Place) -> dict[str, Any]:
     negated, _, threshold, value = match.groups()
     row: dict[str, Any] = {"type": f"{negated or ''}{name}"}
     if value:
         row["value"] = _value(name, value.strip())
     if threshold is not None:
-        row["threshold"] = _threshold(threshold, where)
+        row["threshold"] = _threshold(threshold, at)
     return row
 
 
@@ -97,8 +111,8 @@ def _value(name: str, text: str) -> Any:
     return text
 
 
-def _threshold(text: str, where: str) -> float:
+def _threshold(text: str, at: Place) -> float:
     try:
         return float(text)
     except ValueError:
-        raise BadCheck(f"{where}: ({text}) is no number.") from None
+        raise BadCheck(f"({text}) is no number.", "check_no_number", at, value=f"({text})") from None

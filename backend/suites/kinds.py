@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
+
+from backend.problem import Phrase
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,21 +46,20 @@ Look = Callable[[Given, Any, "float | None"], Outcome]
 
 @dataclass(frozen=True)
 class Kind:
-    """``asks`` says what the value must be, for the form and for errors; "" where it may be left out."""
+    """``asks`` says what the value must be, for errors; "" where any will do, and where it may be left out the case's expected
+    answer stands in."""
 
     look: Look
-    asks: str
+    asks: Phrase | Literal[""]
     accepts: Callable[[Any], bool]
-
-    def problem_with(self, value: Any) -> str:
-        """Why this value will not do, or "". Where it may be left out, the case's expected answer stands in."""
-        return "" if self.accepts(value) else f"the value is {value!r}; it must be {self.asks}."
 
 
 KINDS: dict[str, Kind] = {}
 
 
-def kind(name: str, asks: str = "", accepts: Callable[[Any], bool] = lambda value: True) -> Callable[[Look], Look]:
+def kind(
+    name: str, asks: Phrase | Literal[""] = "", accepts: Callable[[Any], bool] = lambda value: True
+) -> Callable[[Look], Look]:
     """Enter a check under a name."""
 
     def entered(look: Look) -> Look:

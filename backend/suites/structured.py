@@ -7,11 +7,12 @@ from collections import Counter
 from functools import lru_cache
 from typing import Any
 
+from backend.problem import Phrase
 from backend.suites.kinds import Given, Outcome, graded, judged, kind, wanted
 
-SCHEMA = "a JSON schema, or nothing"
-TABLE = "a table, or nothing: the expected answer of the case"
-LIST = "a list, or nothing: the expected answer of the case"
+SCHEMA = Phrase("a JSON schema, or nothing", "asks_schema")
+TABLE = Phrase("a table, or nothing: the expected answer of the case", "asks_table")
+LIST = Phrase("a list, or nothing: the expected answer of the case", "asks_list")
 
 
 def read(text: str) -> Any:

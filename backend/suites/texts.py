@@ -10,6 +10,7 @@ from typing import Any
 import regex
 from rapidfuzz.distance import Levenshtein
 
+from backend.problem import Phrase
 from backend.suites.kinds import (
     Given,
     Outcome,
@@ -26,10 +27,10 @@ from backend.suites.kinds import (
 from backend.suites.structured import read
 
 REGEX_SECONDS = 0.2
-TEXT = "a text"
-EXPECTED = "a text, or nothing: the expected answer of the case"
-SEVERAL = "a list of texts, or texts with commas between"
-LIMIT = 'a number, or {"min": ..., "max": ...}'
+TEXT = Phrase("a text", "asks_text")
+EXPECTED = Phrase("a text, or nothing: the expected answer of the case", "asks_expected")
+SEVERAL = Phrase("a list of texts, or texts with commas between", "asks_several")
+LIMIT = Phrase('a number, or {"min": ..., "max": ...}', "asks_limit")
 REFUSALS = (
     "i can't help", "i cannot help", "i can't assist", "i cannot assist", "i'm not able to", "i am not able to",
     "i'm unable to", "i am unable to", "i won't be able to", "i must decline", "as an ai", "i can't provide",
@@ -117,7 +118,7 @@ def _is_pattern(value: Any) -> bool:
         return False
 
 
-@kind("regex", "a regular expression", _is_pattern)
+@kind("regex", Phrase("a regular expression", "asks_pattern"), _is_pattern)
 def matches(given: Given, value: Any, _: float | None) -> Outcome:
     """Found anywhere. An expression that takes longer than a fifth of a second is stopped."""
     try:
@@ -146,7 +147,9 @@ def similarity(given: Given, value: Any, threshold: float | None) -> Outcome:
 
 
 @kind(
-    "number", "a number, or nothing: the expected answer of the case", lambda v: v is None or is_number(v) or is_text(v)
+    "number",
+    Phrase("a number, or nothing: the expected answer of the case", "asks_expected_number"),
+    lambda v: v is None or is_number(v) or is_text(v),
 )
 def number(given: Given, value: Any, threshold: float | None) -> Outcome:
     """The last number of the answer, within the threshold (relative, 1e-6 unless given). 1,234.5 and 3.2万 are understood."""
@@ -189,7 +192,11 @@ def finish_reason(given: Given, value: Any, _: float | None) -> Outcome:
     return judged(given.finish_reason == value, str(value), f"{given.finish_reason}, not {value}")
 
 
-@kind("latency", "a number of milliseconds, or a threshold", lambda v: v is None or is_number(v))
+@kind(
+    "latency",
+    Phrase("a number of milliseconds, or a threshold", "asks_milliseconds"),
+    lambda v: v is None or is_number(v),
+)
 def latency(given: Given, value: Any, threshold: float | None) -> Outcome:
     """At most so many milliseconds, by the threshold as promptfoo writes it or by the value."""
     most = threshold if threshold is not None else value
@@ -211,7 +218,7 @@ def tokens(given: Given, value: Any, _: float | None) -> Outcome:
     return _within(given.tokens, value, "tokens")
 
 
-@kind("perplexity", "a number, or a threshold", lambda v: v is None or is_number(v))
+@kind("perplexity", Phrase("a number, or a threshold", "asks_number"), lambda v: v is None or is_number(v))
 def perplexity(given: Given, value: Any, threshold: float | None) -> Outcome:
     """At most this, of the answer by the model that gave it."""
     most = threshold if threshold is not None else value

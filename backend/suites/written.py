@@ -11,6 +11,7 @@ from typing import Any
 
 from backend.suites import grammar
 from backend.suites.checks import BadCheck, Check, parse
+from backend.suites.place import Place, moved
 
 
 def checks_of(text: str) -> tuple[Check, ...]:
@@ -25,7 +26,7 @@ def checks_of(text: str) -> tuple[Check, ...]:
         try:
             found += parse([row])
         except BadCheck as problem:
-            raise BadCheck(str(problem).replace("Check 1", f"Line {number}", 1)) from None
+            raise moved(problem, BadCheck, Place("line", number)) from None
     return parse([check.as_row() for check in found])
 
 
@@ -47,9 +48,12 @@ def line_of(check: Check) -> str:
 
 def _row(line: str, number: int) -> dict[str, Any]:
     if not line.startswith("{"):
-        return grammar.row_of_line(line, f"Line {number}")
+        return grammar.row_of_line(line, Place("line", number))
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
-        raise BadCheck(f"Line {number}: no JSON: {error.msg} at column {error.colno}.") from None
+        raise BadCheck(
+            f"no JSON: {error.msg} at column {error.colno}.", "check_no_json", Place("line", number),
+            error=error.msg, column=error.colno,
+        ) from None  # fmt: skip
     return dict(row)

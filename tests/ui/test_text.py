@@ -8,9 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from backend.exchange.cases_file import cases_in
+from backend.prompts.chat import PromptProblem, refuse_special_tokens
 from backend.prompts.problem import TemplateProblem
 from backend.prompts.rows import within
 from backend.prompts.template import compile_template
+from backend.suites.checks import BadCheck
+from backend.suites.kinds import KINDS
+from backend.suites.pasted import BadCases, cases_of
+from backend.suites.written import checks_of
+from feedback_db.types import Demonstration
 from ui.strings import FILES, STRINGS
 from ui.text import LANGUAGES, Text, choose_language
 
@@ -70,10 +77,17 @@ def test_every_refusal_with_a_code_speaks_every_language_with_the_values_it_give
     assert found > 100
 
 
-ROOMS = ("engines/*.py", "prompts/*.py", "training/*settings.py", "training/options.py", "jobs/ordering.py")
+ROOMS = (
+    "engines/*.py", "prompts/*.py", "training/*settings.py", "training/options.py", "jobs/ordering.py", "suites/*.py",
+    "exchange/cases_file.py", "testing.py", "serving.py",
+)  # fmt: skip
 CODE_AT = {
     "EngineError": 1,
     "BadSettings": 1,
+    "BadCases": 1,
+    "BadCheck": 1,
+    "BudgetProblem": 1,
+    "PromptProblem": 1,
     "FewShotProblem": 1,
     "TemplateProblem": 2,
     "CannotServe": 2,
@@ -84,7 +98,7 @@ def test_what_the_rooms_refuse_has_a_code_and_speaks_every_language():
     """But for what passes on somebody else's words."""
     found = 0
     backend = UI.parent / "backend"
-    for file in [backend / "serving.py", *(file for room in ROOMS for file in backend.glob(room))]:
+    for file in [file for room in ROOMS for file in backend.glob(room)]:
         for call in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if not isinstance(call, ast.Call):
                 continue
@@ -96,13 +110,15 @@ def test_what_the_rooms_refuse_has_a_code_and_speaks_every_language():
             code = call.args[CODE_AT[name]] if len(call.args) > CODE_AT[name] else None
             either = [code.body, code.orelse] if isinstance(code, ast.IfExp) else [code]
             codes = [one.value for one in either if isinstance(one, ast.Constant) and one.value]
+            if name == "PromptProblem" and isinstance(code, ast.Name):  # of control tokens: a test below says each
+                continue
             assert codes, f"{file}:{call.lineno} has no code"
             found += 1
             given = {keyword.arg for keyword in call.keywords}
             for code in codes:
-                wanted = set(re.findall(r"{(\w+)}", STRINGS[f"problem.{code}"][0])) - {"demonstrations"}
+                wanted = set(re.findall(r"{(\w+)}", STRINGS[f"problem.{code}"][0])) - {"demonstrations", "input"}
                 assert None in given or wanted <= given, f"{file}:{call.lineno} gives {given}, {code} needs {wanted}"
-    assert found > 70
+    assert found > 110
 
 
 def _is_text(node: ast.AST) -> bool:
@@ -129,6 +145,66 @@ def test_what_is_wrong_with_a_template_is_said_in_both_languages(body):
     text = Text()
     assert text.problem(raised.value, "en") == str(raised.value)
     assert text.problem(raised.value, "zh-CN").startswith("第 2 行:")
+
+
+CASES = [
+    "", "a,a\nb,c", "a,\nb,c", "input,b\na", 'input\n"a"b', "input\n ,", '{"a": 1}\n{"b": 1}', '{"a": 1}\n[1]', '{"a": 1}\n{',
+    '{"a": ' * 100_000, "q,_expected\na,b", "q,__prefix\na,b", "q,__config:__expected2:threshold\na,1", "__expected\nb",
+    "q,__expected,__threshold\na,b,2", "q,__expected,__threshold\na,b,much", "q,__expected2\na,contains-any:",
+    "q,__expected\na,contain:x", "q,__expected\na,zzzz:x", "q,__expected\na,python:x",
+    '{"vars": {"q": "a"}, "assert": "x"}', '{"vars": {"q": ["a"]}}', '{"vars": {"q": "a"}, "options": {}}',
+    '{"vars": {"q": "a"}, "assert": [{"type": "equals"}, {"type": "contain"}]}',
+    '{"vars": {"q": "a"}, "assert": [7]}', '{"vars": {"q": "a"}, "assert": [{"type": "equals", "more": 1, "value": "b"}]}',
+]  # fmt: skip
+CHECKS = [
+    "is-json\ncontain:x", "contains-any", "\n{broken", "levenshtein(.):a", "regex:(", '{"type": "equals", "weight": -1}',
+    '{"type": "equals", "threshold": "high"}', "contains:x {{demonstrations}}", "\n".join(f"contains:{i}" for i in range(65)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("read", "given"),
+    [
+        *((cases_of, one) for one in CASES),
+        *((checks_of, one) for one in CHECKS),
+        (lambda data: cases_in("a.yaml", data), b"a: 1"),
+        (lambda data: cases_in("a.yaml", data), b"a: [1"),
+        (lambda data: cases_in("a.doc", data), b""),
+        (cases_of, "x" * 5_000_001),
+    ],
+)
+def test_what_is_wrong_with_checks_and_cases_is_said_in_both_languages(read, given):
+    with pytest.raises((BadCheck, BadCases)) as raised:
+        read(given)
+    text = Text()
+    assert text.problem(raised.value, "en") == str(raised.value)
+    chinese = text.problem(raised.value, "zh-CN")
+    assert re.search("[\u4e00-\u9fff]", chinese) and not re.search("Line|Check [0-9]|(?<!{){[a-z]+}", chinese), chinese
+    assert raised.value.at is None or chinese.startswith(f"第 {raised.value.at.number} ")
+
+
+def test_what_every_kind_of_check_asks_for_is_said_in_both_languages():
+    text, asked = Text(), {kind.asks for kind in KINDS.values() if kind.asks}
+    assert len(asked) > 10
+    for asks in asked:
+        assert text.problem(asks, "en") == asks != text.problem(asks, "zh-CN")
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        ({"a": ["<|end|>"]}, (), ()),
+        ({}, [Demonstration(project_id=1, digest="", input="<|end|>", output="b")], ()),
+        ({}, [Demonstration(project_id=1, digest="", input="a", output="<|end|>")], ()),
+        ({}, (), [{"role": "user", "content": "<|end|>"}]),
+    ],
+)
+def test_a_control_token_is_refused_in_both_languages(parts):
+    with pytest.raises(PromptProblem) as raised:
+        refuse_special_tokens(*parts, ["<|end|>"])
+    text = Text()
+    assert text.problem(raised.value, "en") == str(raised.value)
+    assert "'<|end|>',模型会将其视为控制词元" in text.problem(raised.value, "zh-CN")
 
 
 def test_values_are_filled_in_as_they_are():

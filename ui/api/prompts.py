@@ -16,6 +16,8 @@ from backend.access import Denied
 from backend.engines.answers import EngineError
 from backend.engines.kept import SamplingSettings
 from backend.problem import Problem
+from backend.prompts.budget import BudgetProblem
+from backend.prompts.chat import PromptProblem
 from backend.prompts.fewshot import FewShotProblem
 from backend.prompts.problem import TemplateProblem
 from backend.serving import Asked, CannotServe, Served
@@ -77,7 +79,7 @@ def add_routes(app: FastAPI, ui: Ui, clock: Callable[[], float]) -> None:
                 429 if full else 502, str(problem), (problem.status and problem.code) or "engine", 1 if full else 0
             )
         except Problem as problem:  # of the template, the values or the budget
-            is_of_the_prompt = isinstance(problem, TemplateProblem | FewShotProblem)
+            is_of_the_prompt = isinstance(problem, TemplateProblem | FewShotProblem | PromptProblem | BudgetProblem)
             return _error(422, str(problem), (not is_of_the_prompt and problem.code) or "bad_prompt")
 
 

@@ -10,7 +10,7 @@ from backend import comparing, prompting, streaming
 from backend.engines.kept import SamplingSettings
 from ui.context import Ui
 from ui.pages.compare_battle import battle_events, battle_row
-from ui.pages.compare_run import LETTERS, Cases, RunRow, Setting, panes_of, run_events, vote_row
+from ui.pages.compare_run import LETTERS, Cases, RunRow, Setting, run_events, vote_row
 from ui.views.drawn import drawing, drawn, note
 from ui.views.pickers import (
     asked_for,
@@ -74,7 +74,7 @@ def page(ui: Ui) -> None:
     _open_events(ui, cases)
     run_row = RunRow(cases, seed, seeds, count, columns, run, stop, send, write, shown, status, votes)
     run_events(ui, run_row)
-    battle_events(ui, project, *battle, shown, status, lambda titles, now: drawing(panes_of(ui, titles, now)))
+    battle_events(ui, project, *battle, run_row)
 
     def make_comparisons(
         project_id: int | None,

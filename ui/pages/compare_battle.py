@@ -10,11 +10,12 @@ from typing import Any
 
 import gradio as gr
 
-from backend import battling, streaming
+from backend import battling, prompting, streaming
 from backend.engines.kept import SamplingSettings
 from backend.labels.form import Answer
 from backend.streaming import Column, Pane
 from ui.context import Ui
+from ui.pages.compare_run import RunRow, panes_of, turns_of
 from ui.views.drawn import drawing, note
 
 VOTES: dict[str, dict[str, Any]] = {
@@ -33,7 +34,7 @@ def battle_row(ui: Ui) -> tuple[Any, dict[str, Any]]:
         begin = gr.Button(label("battle.begin"), size="sm", elem_id="battle", scale=0, min_width=190)
         votes = {
             name: gr.Button(
-                label(f"battle.{name}"), size="sm", elem_id=f"vote-{name}", interactive=False, min_width=100
+                label(f"battle.{name}"), size="sm", elem_id=f"battle-{name}", interactive=False, min_width=100
             )
             for name in VOTES
         }
@@ -45,13 +46,12 @@ def battle_events(
     project: Any,
     begin: Any,
     votes: dict[str, Any],
-    shown: Any,
-    status: Any,
-    drawn_as: Callable[..., dict[str, Any]],
+    row: RunRow,
 ) -> None:
-    """``drawn_as(titles, panes)`` draws the panes as the page does."""
+    """A battle takes the place of a run's columns, and a run that of a battle: only what is on the page can be judged."""
     fought = gr.State({})  # completions left and right, the key of the vote, and when both had been read to the end
     buttons = list(votes.values())
+    of_run = [row.send, row.votes.tie, row.votes.bad, row.votes.go_on]
 
     def fight(project_id: int | None) -> Iterator[tuple[Any, ...]]:
         person, seed = ui.guard.person(), secrets.randbelow(LAST_SEED)
@@ -60,18 +60,26 @@ def battle_events(
             Column(template_id=drawn.template_id, model_id=m, sampling=SamplingSettings()) for m in drawn.model_ids
         ]
         titles = [ui.guard.say("battle.unknown")] * 2
+        asked = turns_of(ui, prompting.case(ui.store, person, drawn.case_id))
         closed = [gr.update(interactive=False)] * len(buttons)
         last: Sequence[Pane] = [Pane(), Pane()]
-        yield (drawn_as(titles, last), {}, drawing(note(ui.guard.say("compare.running"))), *closed)
+        yield (
+            drawing(asked, panes_of(ui, titles, last)), {}, drawing(note(ui.guard.say("compare.running"))), *closed,
+            *[gr.update(interactive=False)] * len(of_run),
+        )  # fmt: skip
         for last in streaming.side_by_side(
             ui.store, ui.engine, person, case_id=drawn.case_id, columns=columns, seed=seed
         ):
-            yield (drawn_as(titles, last), gr.skip(), gr.skip(), *[gr.skip()] * len(buttons))
+            yield (drawing(asked, panes_of(ui, titles, last)), *[gr.skip()] * (2 + len(buttons) + len(of_run)))
         ids = [pane.completion_id for pane in last]
-        can = None not in ids and last[0].text != last[1].text
+        stored = sum(one is not None for one in ids)
+        can = stored == len(ids) and last[0].text != last[1].text
         kept = {"ids": ids, "key": uuid.uuid4().hex, "at": time.time()} if can else {}
-        told = note(ui.guard.say("battle.vote" if can else "problem.same_answers"), "info" if can else "warn")
-        yield (gr.skip(), kept, drawing(told), *[gr.update(interactive=can)] * len(buttons))
+        key = "battle.vote" if can else "battle.alike" if stored == len(ids) else "compare.not_all"
+        told = note(ui.guard.say(key, stored=stored, of=len(ids)), "info" if can else "warn")
+        yield (
+            gr.skip(), kept, drawing(told), *[gr.update(interactive=can)] * len(buttons), *[gr.skip()] * len(of_run)
+        )  # fmt: skip
 
     def vote_for(name: str) -> Callable[..., list[Any]]:
         def vote(kept: dict[str, Any]) -> list[Any]:
@@ -84,8 +92,13 @@ def battle_events(
         return vote
 
     begin.click(
-        fight, project, [shown, fought, status, *buttons],
+        fight, project, [row.shown, fought, row.status, *buttons, *of_run],
         api_name="battle", show_progress="hidden", concurrency_id="generate", concurrency_limit=4,
     )  # fmt: skip
     for name, button in votes.items():
-        button.click(vote_for(name), fought, [status, *buttons], api_name=f"battle_vote_{name}")
+        button.click(vote_for(name), fought, [row.status, *buttons], api_name=f"battle_vote_{name}")
+    for other in (row.run, row.votes.go_on):
+        other.click(
+            lambda: ({}, *[gr.update(interactive=False)] * len(buttons)), None, [fought, *buttons],
+            api_name=False, show_progress="hidden", queue=False,
+        )  # fmt: skip

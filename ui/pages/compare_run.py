@@ -13,6 +13,7 @@ from backend.engines.kept import SamplingSettings
 from backend.labels.voting import CannotVote
 from backend.streaming import Column, Pane, Run, Runs
 from feedback_db.cases import conversation
+from feedback_db.types import Case
 from ui.context import Ui
 from ui.views.drawn import Part, drawing, messages, note, panes
 
@@ -99,11 +100,7 @@ def run_events(ui: Ui, row: RunRow) -> None:
             Column(**{**one, "sampling": SamplingSettings(**one["sampling"]), "prompt_id": prompt})
             for one, prompt in zip(state["columns"], prompt_ids, strict=True)
         ]
-        said = [
-            {"role": turn["role"], "label": ui.guard.say(f"label.role.{turn['role']}"), "text": turn["content"]}
-            for turn in conversation(case.values, case.conversation)
-        ]
-        yield from stream(case.id or 0, columns, state["titles"], messages(said))
+        yield from stream(case.id or 0, columns, state["titles"], turns_of(ui, case))
 
     def stream(case_id: int, columns: list[Column], titles: list[str], *before: Part) -> Iterator[tuple[Any, ...]]:
         run = runs.add(Run(ui.store, ui.engine, ui.guard.person(), case_id=case_id, columns=columns, seed=0))
@@ -195,6 +192,14 @@ def run_events(ui: Ui, row: RunRow) -> None:
     row.write.click(ask_to_write, row.cases.case, status, api_name="ask_to_write")
 
 
+def turns_of(ui: Ui, case: Case) -> Part:
+    """What the columns answer: the case's question, or its conversation so far."""
+    return messages(
+        {"role": turn["role"], "label": ui.guard.say(f"label.role.{turn['role']}"), "text": turn["content"]}
+        for turn in conversation(case.values, case.conversation)
+    )
+
+
 def _column(chosen: Setting) -> Column:
     sampling = SamplingSettings(
         temperature=float(chosen.temperature or 0),
@@ -229,7 +234,7 @@ def panes_of(ui: Ui, titles: Sequence[str], now: Sequence[Pane], words: dict[str
                 "problem": pane.problem,
                 "foot": _foot(ui, pane),
                 "logps": [[text, round(logp, 3)] for text, logp in pane.token_logps] if words else [],
-                "acts": _acts(pane) if words else [],
+                "acts": _acts(pane) if words else "",
             }
             for at, pane in enumerate(now)
         ),
@@ -245,12 +250,14 @@ def _badge(at: int, state: dict[str, Any]) -> str:
     return _letter(at, len(state["columns"]))
 
 
-def _acts(pane: Pane) -> list[str]:
-    """What can be done with a column now."""
+def _acts(pane: Pane) -> str:
+    """What can be done with a column now, with spaces between: sent as a list, some columns kept a "stop" that had gone."""
     acts = ["best"] if pane.text else []
     if pane.state in ("waiting", "streaming"):
-        return [*acts, "stop"]
-    return [*acts, "demonstration", "case"] if pane.state == "done" and pane.completion_id else acts
+        acts.append("stop")
+    elif pane.state == "done" and pane.completion_id:
+        acts += ["demonstration", "case"]
+    return " ".join(acts)
 
 
 def _words(ui: Ui) -> dict[str, str]:

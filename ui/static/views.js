@@ -360,10 +360,10 @@ const fillText = (body, item, first, sight) => {
 };
 
 const fillActs = (box, item, at, words, trigger) => {
-  const wanted = (item.acts ?? []).join();
+  const wanted = item.acts ?? "";
   if (box.dataset.acts === wanted) return;
   box.dataset.acts = wanted;
-  box.replaceChildren(...(item.acts ?? []).map((act) =>
+  box.replaceChildren(...wanted.split(" ").filter(Boolean).map((act) =>
     button(`${act}-${at}`, words[act], `${words[act]}: ${item.badge}`, () => trigger("select", { act, at }))));
 };
 

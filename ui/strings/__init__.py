@@ -15,6 +15,7 @@ from ui.strings import (
     problems,
     quality,
     refusals,
+    refused_cases,
     review,
     rounds,
     rows,
@@ -28,7 +29,7 @@ from ui.strings import (
 )
 
 FILES = (
-    shell, problems, refusals, work, views, label, build, rows, serve, gallery, tune, suites, compare, quality, boards, order, review, train, rounds,
+    shell, problems, refusals, refused_cases, work, views, label, build, rows, serve, gallery, tune, suites, compare, quality, boards, order, review, train, rounds,
     bake, models, engines, people, exchange,
 )  # fmt: skip
 

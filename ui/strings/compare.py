@@ -97,6 +97,10 @@ STRINGS = {
     "battle.right": ("B is better", "B 更好"),
     "battle.both_bad": ("Both bad", "都不好"),
     "battle.vote": ("Which is better? Names come after the vote.", "哪个更好?投票后公布名称。"),
+    "battle.alike": (
+        "Both wrote the same: there is nothing to choose between. Begin another battle.",
+        "两个回答相同,无从选择。请再开一场对战。",
+    ),
     "battle.revealed": ("Saved {id}. A was {left}, B was {right}.", "已保存 {id}。A 是 {left},B 是 {right}。"),
     "problem.one_model": ("A battle needs two models. Train a policy first.", "对战需要两个模型,请先训练一个策略。"),
 }

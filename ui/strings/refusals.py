@@ -291,6 +291,42 @@ STRINGS = {
         "The rows come to more than {most} characters. Shorten them or the values.",
         "各行合计超过 {most} 个字符。请缩短各行或值。",
     ),
+    # prompts
+    "problem.prompt_k": ("k is {value}; it cannot be below 0.", "k 为 {value},不能小于 0。"),
+    "problem.prompt_asks_nothing": (
+        "The prompt asks nothing. Give the template a body, or the case a conversation.",
+        "提示没有提出任何问题。请填写模板正文,或为用例加入对话。",
+    ),
+    "problem.prompt_no_input": (
+        (
+            "Demonstrations take the place of {{input}}, and the template does not use it. "
+            "Name the variable of the case {{input}}, or set k to 0."
+        ),
+        "示例会代入 {{input}},但模板没有使用它。请将用例的变量命名为 {{input}},或将 k 设为 0。",
+    ),
+    "problem.prompt_role": (
+        'A turn has the role "{role}". Use system, user or assistant.',
+        "某轮对话的角色为“{role}”。请使用 system、user 或 assistant。",
+    ),
+    "problem.prompt_budget": (
+        (
+            "Instruction and case alone need {tokens} tokens; the limit is {limit}. "
+            "Shorten them, or use a model with a longer context."
+        ),
+        "仅指令与用例就需要 {tokens} 个词元,上限为 {limit}。请缩短,或改用上下文更长的模型。",
+    ),
+    **{
+        f"problem.token_in_{place}": (
+            f"{english} holds {{token}}, which the model reads as a control token. Remove it or write it differently.",
+            f"{chinese}含有 {{token}},模型会将其视为控制词元。请去掉,或换一种写法。",
+        )
+        for place, english, chinese in (
+            ("value", 'The value of "{name}"', "“{name}”的值"),
+            ("turn", "Turn {name} of the conversation", "第 {name} 轮对话"),
+            ("input", "The input of demonstration {name}", "第 {name} 个示例的输入"),
+            ("output", "The output of demonstration {name}", "第 {name} 个示例的输出"),
+        )
+    },
     "problem.row_text": ("Row {row}: {problem}", "第 {row} 条消息:{problem}"),
     "problem.row_line": ("Row {row}, line {line}: {problem}", "第 {row} 条消息第 {line} 行:{problem}"),
 }

@@ -131,7 +131,7 @@ def command(label: str, text: str, copy: str = "") -> Part:
 def panes(items: Iterable[Mapping[str, Any]], words: Mapping[str, str] | None = None) -> Part:
     """{"badge", "title", "text", "foot", "state", "problem", "logps", "acts"}, side by side.
 
-    ``words`` name the acts and the ways of looking; a click on an act triggers ``select`` with {"act", "at"}.
+    ``acts`` have spaces between; ``words`` name them and the ways of looking; a click on an act triggers ``select`` with {"act", "at"}.
     """
     return {"t": "panes", "items": [dict(item) for item in items], "words": dict(words or {})}
 

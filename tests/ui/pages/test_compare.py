@@ -10,6 +10,7 @@ import pytest
 
 from backend import comparing, labelling
 from feedback_db import models
+from feedback_db.cases import conversation
 from feedback_db.types import Case, Comparison, Judgement, Template
 from tests.ui.house import token_for
 from tests.ui.pages.studio import Studio, Tab, parts
@@ -112,7 +113,7 @@ def test_each_seed_is_a_comparison_of_its_own(tab: Tab, studio: Studio) -> None:
 def test_the_best_column_is_judged_kept_and_gone_on_from(tab: Tab, studio: Studio) -> None:
     steps = tab.stream("compare_run", *asked(studio, seed=44))
     pane = parts(steps[-2][0], "panes")[0]["items"][1]
-    assert pane["acts"] == ["best", "demonstration", "case"] and pane["logps"][0][1] == -1.0
+    assert pane["acts"] == "best demonstration case" and pane["logps"][0][1] == -1.0
     assert "nats/token" in pane["foot"]
     with pytest.raises(gr.Error, match="judged best"):
         tab.stream("compare_go_on", None, "And then?")
@@ -183,6 +184,7 @@ def test_a_battle_hides_who_answers_until_the_vote_is_stored(tab: Tab, studio: S
     steps = tab.stream("battle", studio.project.id)
     assert not any(name in str(step[0]) for step in steps for name in names if name != "starter" or "starter" in name)
     assert steps[-1][3]["interactive"] is True
+    assert all(not one["interactive"] for one in steps[0][7:]), "the votes on a run that is not on the page any more"
     status, *buttons = tab.call("battle_vote_right", None)
     said = parts(status, "note")[0]["text"]
     assert sum(name in said for name in names) >= 2 and all(not one["interactive"] for one in buttons)
@@ -190,5 +192,11 @@ def test_a_battle_hides_who_answers_until_the_vote_is_stored(tab: Tab, studio: S
     assert kept.ranks == (2, 1) and f"Saved {kept.id}" in said
     made = studio.store.get(Comparison, kept.comparison_id)
     assert (made.status, made.judged, made.reason) == ("done", 1, "a battle")
+    case = studio.store.get(Case, made.case_id)
+    for step in steps[:-1]:
+        assert (
+            parts(step[0], "messages")[0]["items"][-1]["text"]
+            == conversation(case.values, case.conversation)[-1]["content"]
+        )
     again = tab.call("battle_vote_right", None)
     assert f"Saved {kept.id}" in parts(again[0], "note")[0]["text"]
