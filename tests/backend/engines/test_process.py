@@ -91,6 +91,7 @@ def test_requests_under_way_when_the_engine_is_killed_fail_at_once_with_what_to_
     ), failed
     assert time.monotonic() - killed < 3
     assert engine.health() is None, "it is asked, and not started for that"
+    wait_until(lambda: engine._child is None or engine._child.poll() is not None)  # its connections end before it does
     again = engine.client().complete(HELLO, model="live", seed=5, max_tokens=20)
     assert [answer.text for answer in again] == [answer.text for answer in expected]
     assert engine.health()["loaded"] is True
