@@ -32,7 +32,10 @@ INT8 = "int8"  # our weights in whole numbers, all else and the peers in float32
 OURS, THEIRS = ["-m", "bench.engine_side"], ["bench/peers/generate_side.py"]
 
 STEP_REACH = {"6M": 0.0, "90M": 0.5}  # of the memory bandwidth; small weights stay near the processor, so none is asked
-CLIENTS, RATE = 32, 5.25  # requests arrive so many times as fast as they are answered one at a time: a little above the reach
+CLIENTS, RATE = (
+    32,
+    5.25,
+)  # requests arrive so many times as fast as they are answered one at a time: a little above the reach
 ROUNDS = {True: 2, False: 8}  # requests of each client, by whether a first look is enough
 ALONE = 24  # requests one at a time
 CLIENTS_REACH, FIRST_TOKEN_REACH = 5.0, 2.0

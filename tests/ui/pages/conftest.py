@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +23,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     made = worked_in(tmp_path_factory.mktemp("studio"))
+    yield made
+    made.store.close()
+
+
+@pytest.fixture
+def fresh_studio(tmp_path: Path) -> Iterator[Studio]:
+    """One that no other test has added to: for what depends on all templates, cases or models there are."""
+    made = worked_in(tmp_path)
     yield made
     made.store.close()
 

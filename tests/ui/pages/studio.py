@@ -27,6 +27,7 @@ from backend.registry.bases import Base
 from backend.settings import Settings
 from feedback_db import Store
 from feedback_db.types import Job, Model, Person, Project
+from tests.ui.house import token_for
 from ui.context import Ui
 from ui.text import Text
 
@@ -250,3 +251,10 @@ class Tab:
 def parts(value: dict[str, Any], kind: str) -> list[dict[str, Any]]:
     """The parts of one kind that a drawn place shows."""
     return [part for part in value["parts"] if part["t"] == kind]
+
+
+def opened_in(studio: Studio, app: Any, event: str) -> Tab:
+    """A tab of the engineer in which a page has been opened, which ``event`` does."""
+    opened = Tab(app, "/studio", token_for(studio, studio.engineer))  # type: ignore[arg-type]
+    opened.call(event)
+    return opened

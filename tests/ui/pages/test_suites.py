@@ -14,8 +14,8 @@ from backend import prompting, testing
 from backend.engines.kept import SamplingSettings
 from backend.suites import running
 from feedback_db import models
-from tests.ui.house import token_for
-from tests.ui.pages.studio import Studio, Tab, parts
+from tests.ui.pages.studio import Studio, Tab, opened_in, parts
+from ui.web import create_app
 
 RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}
 SETTLE = "document.getAnimations().forEach(one => one.finish())"  # a colour on its way is nobody's colour
@@ -24,9 +24,7 @@ PASTED = "word,expected\nred,red\nblue,blue\n"
 
 @pytest.fixture
 def tab(studio: Studio, studio_app: Any) -> Tab:
-    opened = Tab(studio_app, "/studio", token_for(studio, studio.engineer))  # type: ignore[arg-type]
-    opened.call("suites_open")
-    return opened
+    return opened_in(studio, studio_app, "suites_open")
 
 
 def form(**changes: Any) -> list[Any]:
@@ -87,10 +85,11 @@ def test_a_suite_is_saved_with_its_pasted_cases_and_refused_with_the_line(tab: T
         tab.call("save_suite", project_id, 0, *form(threshold="high"))
 
 
-def test_a_run_is_proposed_with_the_live_model_whatever_was_trained_since(tab: Tab, studio: Studio) -> None:
+def test_a_run_is_proposed_with_the_live_model_whatever_was_trained_since(fresh_studio: Studio) -> None:
+    studio, tab = fresh_studio, opened_in(fresh_studio, create_app(fresh_studio.ui), "suites_open")
     live = models.live(studio.store, "policy")
     newest = models.policies(studio.store)[0]
-    assert live is not None and newest.id != live.id
+    assert live is not None and newest.id != live.id and newest.stage == "candidate"
     proposed = tab.call("suites_open")[9]
     assert (proposed["choices"][0][1], proposed["value"]) == (newest.id, [live.id])
 
