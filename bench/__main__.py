@@ -29,7 +29,7 @@ def acquisition_lora(args: argparse.Namespace) -> report.Found:
 def generation(args: argparse.Namespace) -> report.Found:
     from bench import generation as engine  # it imports torch
 
-    return engine.measure(args.quick, args.size, args.dtype, args.pairs)
+    return engine.measure(args.quick, args.size, args.dtype, args.pairs, args.threads)
 
 
 def precision(args: argparse.Namespace) -> report.Found:
@@ -90,6 +90,7 @@ def main(argv: list[str]) -> int:
         default="float32",
         help="generation: of both sides; int8: of our weights alone",
     )
+    parser.add_argument("--threads", type=int, default=1, help="generation: of either side")
     parser.add_argument(
         "--base-dtype", choices=("float32", "bfloat16"), help="training: of our base; without it our defaults"
     )

@@ -1,12 +1,13 @@
 """The engine beside transformers and peft: tokens a second, what a decoding step reads, and many clients at once.
 
 Both sides get the same Llama models with random weights, the same adapters, prompts of 144 tokens, answers of exactly 48
-tokens drawn from the whole distribution, the same precision and one thread. They run in turn, each time in a process of its
-own. Loading is not timed. Tokens are counted per second of processor time, which a neighbour on the machine changes little;
-clients wait by the clock, so those rows are by the clock. Before anything is timed each side writes greedy answers, and the
+tokens drawn from the whole distribution, the same precision and as many threads: one unless asked. They run in turn, each time in a
+process of its own. Loading is not timed. Tokens and steps are counted per second of processor time, which a neighbour on the
+machine changes little, and by the clock where there are more threads; clients wait by the clock, so those rows are by the clock. Before anything is timed each side writes greedy answers, and the
 measurement ends where two tokens of them differ (in float32; in half precision near ties are decided by rounding).
 """
 
+import itertools
 import json
 import os
 import statistics
@@ -22,15 +23,16 @@ from bench import report, workload
 from bench.training import CACHE, PAIRS, ROOT, PeerFailed
 
 PROMPT, NEW = 144, 48  # tokens of a prompt, of an answer
+FEW_SHOT = 96  # with which all prompts of one few-shot template begin
 ADAPTERS, ROWS = 4, 16
 PASSES = {"6M": 3, "90M": 1}  # timed in one process, each with prompts of its own
 REPEATS = 5
-THREADS = 1
 PATIENCE_SECONDS = 1800
 DTYPES = ("float32", "bfloat16")
 INT8 = "int8"  # our weights in whole numbers, all else and the peers in float32
 OURS, THEIRS = ["-m", "bench.engine_side"], ["bench/peers/generate_side.py"]
 
+STEP_ROWS = (4, 16)
 STEP_REACH = {"6M": 0.0, "90M": 0.5}  # of the memory bandwidth; small weights stay near the processor, so none is asked
 CLIENTS, RATE = (
     32,
@@ -80,9 +82,11 @@ WORK = [
 ]
 
 
-def measure(quick: bool, only: str | None = None, dtype: str = "float32", pairs: Path | None = None) -> report.Found:
+def measure(
+    quick: bool, only: str | None = None, dtype: str = "float32", pairs: Path | None = None, threads: int = 1
+) -> report.Found:
     """``only``: the one size of models to measure; ``dtype``: of the weights on both sides, where tokens a second are told, or
-    "int8" of ours alone."""
+    "int8" of ours alone; ``threads``: of either side."""
     given = pairs or (PAIRS if PAIRS.exists() else None)
     sizes = [only] if only else ["6M"] if quick else ["6M", "90M"]
     folder = workload.prepare(CACHE, given, sizes)
@@ -90,10 +94,11 @@ def measure(quick: bool, only: str | None = None, dtype: str = "float32", pairs:
     runs: list[dict[str, Any]] = []
     for size in sizes:
         for work in WORK:
-            tell(rows, runs, *beside_peers(work, size, dtype, folder, 1 if quick else REPEATS))
-        for step_dtype in DTYPES:
-            tell(rows, runs, *step(size, step_dtype, folder, 1 if quick else REPEATS))
-        tell(rows, runs, *many_clients(size, dtype, folder, quick))
+            tell(rows, runs, *beside_peers(work, size, dtype, folder, 1 if quick else REPEATS, threads))
+        for step_dtype, count in itertools.product(DTYPES, STEP_ROWS):
+            tell(rows, runs, *step(size, step_dtype, count, folder, 1 if quick else REPEATS, threads))
+        for shared in (0, FEW_SHOT):
+            tell(rows, runs, *many_clients(size, dtype, folder, quick, threads, shared))
     return report.Found(rows, {"peers": {name: version(name) for name in ("transformers", "peft")}, "runs": runs})
 
 
@@ -106,10 +111,10 @@ def tell(
 
 
 def beside_peers(
-    work: Work, size: str, dtype: str, folder: Path, times: int
+    work: Work, size: str, dtype: str, folder: Path, times: int, threads: int = 1
 ) -> tuple[list[report.Row], dict[str, Any]]:
     """Ours and each peer in turn, a few times. Raises PeerFailed when greedy answers are not the same."""
-    order = order_of(folder, size, dtype, work.adapters) | passes_of(folder, work, size)
+    order = order_of(folder, size, dtype, work.adapters, threads) | passes_of(folder, work, size)
     ours: list[dict[str, Any]] = []
     theirs: dict[str, list[dict[str, Any]]] = {peer.way: [] for peer in work.peers}
     for at in range(times):
@@ -121,15 +126,21 @@ def beside_peers(
                 raise PeerFailed(f"{work.label}, {size}: greedy answers differ from those of {peer.label}.")
     rows = []
     for peer in work.peers:
-        speeds = [[one["units"] / one["cpu_seconds"] for one in side] for side in (ours, theirs[peer.way])]
+        speeds = [[one["units"] / spent(one, threads) for one in side] for side in (ours, theirs[peer.way])]
         medians = [statistics.median(side) for side in speeds]
         label = f"{work.label} ({size}, {dtype}, {medians[0]:.3g} against {medians[1]:.3g} tokens/s)"
         rows.append(report.at_least(label, peer.label, speeds[0], speeds[1], peer.reach[size]))
     facts = {"work": work.label, "size": size, "dtype": dtype, "units": ours[0]["units"]}
-    return rows, facts | {name: spent(side) for name, side in {"ours": ours, **theirs}.items()}
+    return rows, facts | {name: told_of(side) for name, side in {"ours": ours, **theirs}.items()}
 
 
-def spent(side: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
+def spent(one: dict[str, Any], threads: int) -> float:
+    """Seconds: of processor time, or by the clock where there are several threads."""
+    seconds: float = one["cpu_seconds" if threads == 1 else "seconds"]
+    return seconds
+
+
+def told_of(side: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
     """What the dated file keeps of one side's runs."""
     return {
         "tokens_per_cpu_second": [round(one["units"] / one["cpu_seconds"], 2) for one in side],
@@ -138,31 +149,40 @@ def spent(side: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
     }
 
 
-def step(size: str, dtype: str, folder: Path, times: int) -> tuple[list[report.Row], dict[str, Any]]:
-    """Bytes that a step of sixteen rows must read, per second it takes, beside what the machine reads at most."""
-    order = order_of(folder, size, dtype, 0) | {"passes": [workload.prompts(folder, 1, PROMPT)], "several": ROWS}
+def step(
+    size: str, dtype: str, rows: int, folder: Path, times: int, threads: int = 1
+) -> tuple[list[report.Row], dict[str, Any]]:
+    """Bytes that a step of so many rows must read, per second it takes, beside what as many threads read at most."""
+    order = order_of(folder, size, dtype, 0, threads) | {
+        "passes": [workload.prompts(folder, 1, PROMPT)],
+        "several": rows,
+    }
     found = [run(OURS, order, "step") for _ in range(times)]
-    ours = [one["bytes"] / one["cpu_seconds"] for one in found]
-    limit = [one["bytes_per_cpu_second"] for one in found]
-    milliseconds = 1000 * statistics.median(one["cpu_seconds"] for one in found)
-    label = f"decode step ({size}, {dtype}, {ROWS} rows, {found[0]['bytes'] / 1e6:.0f} MB in {milliseconds:.3g} ms)"
+    ours = [one["bytes"] / spent(one, threads) for one in found]
+    limit = [one["bytes_per_cpu_second" if threads == 1 else "bytes_per_second"] for one in found]
+    milliseconds = 1000 * statistics.median(spent(one, threads) for one in found)
+    label = f"decode step ({size}, {dtype}, {rows} rows, {found[0]['bytes'] / 1e6:.0f} MB in {milliseconds:.3g} ms)"
     against = f"memory bandwidth ({statistics.median(limit) / 1e9:.3g} GB/s)"
-    return [report.at_least(label, against, ours, limit, STEP_REACH[size])], {
-        "work": "step",
-        "size": size,
-        "dtype": dtype,
-    } | {key: [one[key] for one in found] for key in found[0]}
+    facts = {"work": "step", "size": size, "dtype": dtype, "rows": rows, "threads": threads}
+    return [report.at_least(label, against, ours, limit, STEP_REACH[size])], facts | {
+        key: [one[key] for one in found] for key in found[0]
+    }
 
 
-def many_clients(size: str, dtype: str, folder: Path, quick: bool) -> tuple[list[report.Row], dict[str, Any]]:
+def many_clients(
+    size: str, dtype: str, folder: Path, quick: bool, threads: int = 1, shared: int = 0
+) -> tuple[list[report.Row], dict[str, Any]]:
+    """Each prompt is one of its own, but for so many tokens with which all begin."""
     requests = CLIENTS * ROUNDS[quick]
-    checked, prompts = split(workload.prompts(folder, 1 + ALONE + requests, PROMPT), 1)
-    order = order_of(folder, size, dtype, ADAPTERS)
+    read = workload.prompts(folder, 1 + ALONE + requests, PROMPT)
+    checked, prompts = split([read[0][:shared] + prompt[shared:] for prompt in read], 1)
+    order = order_of(folder, size, dtype, ADAPTERS, threads)
     order |= {"checked": checked, "passes": [prompts], "alone": ALONE, "requests": requests, "rate": RATE}
     found = [run(OURS, {**order, "seed": seed}, "clients") for seed in range(1 if quick else REPEATS)]
     alone, together = ([one[f"{name}_tokens_per_second"] for one in found] for name in ("alone", "together"))
     idle, busy = ([one[f"{name}_first_token_seconds"] for one in found] for name in ("alone", "together"))
-    label = f"{CLIENTS} clients, {ADAPTERS} adapters ({size}, {dtype}"
+    kind = f"few-shot prompts of {shared} tokens in common" if shared else f"{ADAPTERS} adapters"
+    label = f"{CLIENTS} clients, {kind} ({size}, {dtype}"
     speed = f"{label}, {statistics.median(together):.3g} against {statistics.median(alone):.3g} tokens/s by the clock)"
     wait = (
         f"{label}, first token, 95th percentile {statistics.median(busy):.2g} against {statistics.median(idle):.2g} s)"
@@ -172,17 +192,18 @@ def many_clients(size: str, dtype: str, folder: Path, quick: bool) -> tuple[list
         report.row(wait, "one request at a time", busy, idle, FIRST_TOKEN_REACH),
     ]
     facts = {"work": "clients", "size": size, "dtype": dtype, "requests": requests, "rate": RATE}
+    facts |= {"shared": shared, "threads": threads}
     return rows, facts | {key: [one[key] for one in found] for key in found[0]}
 
 
-def order_of(folder: Path, size: str, dtype: str, adapters: int) -> dict[str, Any]:
+def order_of(folder: Path, size: str, dtype: str, adapters: int, threads: int = 1) -> dict[str, Any]:
     """What both sides are told of the models."""
     made = workload.adapters(folder, size, adapters) if adapters else []
     return {
         "base": str(folder / f"base-{size}"),
         "dtype": "float32" if dtype == INT8 else dtype,
         "quantisation": INT8 if dtype == INT8 else "none",
-        "threads": THREADS,
+        "threads": threads,
         "adapters": [one.folder for one in made],
         "digests": [one.digest for one in made],
         "new": NEW,
@@ -204,7 +225,7 @@ def split(prompts: list[list[int]], at: int) -> tuple[list[list[int]], list[list
 def run(command: Sequence[str], order: dict[str, Any], way: str) -> dict[str, Any]:
     """One side in a process of its own; its last line is what it found. Raises PeerFailed with the end of what it said.
 
-    One thread also in threads that a side starts; ours in the environment that the engine's process is given.
+    As many threads as were ordered also in those that a side starts; ours in the environment that the engine's process is given.
     """
     done = subprocess.run(
         [sys.executable, *command],
@@ -212,7 +233,7 @@ def run(command: Sequence[str], order: dict[str, Any], way: str) -> dict[str, An
         input=json.dumps({**order, "way": way}),
         capture_output=True,
         text=True,
-        env={**os.environ, **(memory.ENVIRONMENT if command == OURS else {}), "OMP_NUM_THREADS": str(THREADS)},
+        env={**os.environ, **(memory.ENVIRONMENT if command == OURS else {}), "OMP_NUM_THREADS": str(order["threads"])},
         timeout=PATIENCE_SECONDS,
         check=False,
     )

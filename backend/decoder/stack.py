@@ -203,12 +203,14 @@ class Stack:
         attend: Attend,
         wanted: Tensor | None = None,
         wanted_shares: Sequence[Shares] | None = None,
+        between: Callable[[], None] | None = None,
     ) -> Tensor:
         """The states after these tokens: one of each row, or all of some texts. tokens and positions (R,) -> (R, D)
 
         ``shares`` says by kind of adapters whose each row is; None: there is one adapter and every row is its. With ``wanted``
         (W,) the states of these places alone, (W, D): in the last layer ``attend`` is then asked for their queries only.
         Where ``shares`` is given and a place is named, ``wanted_shares`` says the same of these places.
+        ``between`` is called before every layer but the first; it may read other texts.
         """
         x: Tensor = self.backbone.embed_tokens(tokens)
         cos, sin = self._turned(positions, x)
@@ -219,6 +221,8 @@ class Stack:
             return _product(x, every[at][which], [kind.parts[at][which] for kind in adapters.kinds], whose, more)
 
         for at, layer in enumerate(self._layers):
+            if between is not None and at > 0:
+                between()
             heads = product(at, 0, _normed(layer.before_attention, x)).view(len(x), -1, self.head_size)
             query, key = self._turn(layer, heads, cos, sin)
             if wanted is not None and at == len(every) - 1:

@@ -77,20 +77,35 @@ def test_greedy_answers_that_differ_end_the_measurement_in_float32(monkeypatch, 
 
 def test_a_step_is_its_bytes_per_second_of_the_bandwidth(monkeypatch, tmp_path):
     told = {"bytes": 3e9, "seconds": 1.0, "cpu_seconds": 0.5, "bytes_per_second": 8e9, "bytes_per_cpu_second": 12e9}
-    fake(monkeypatch, tmp_path, step=told)
-    (row,), facts = generation.step("90M", "float32", tmp_path, 1)
+    asked = fake(monkeypatch, tmp_path, step=told)
+    (row,), facts = generation.step("90M", "float32", 4, tmp_path, 1)
     assert (row.ratio, row.reach, row.ok) == (0.5, ">= 0.5", True)
     assert "12 GB/s" in row.against and facts["bytes"] == [3e9]
+    assert asked[0][1]["several"] == 4 and asked[0][1]["threads"] == 1
 
 
-def test_clients_are_told_by_throughput_and_by_the_wait_for_the_first_token(monkeypatch, tmp_path):
+def test_several_threads_are_told_by_the_clock(monkeypatch, tmp_path):
+    told = {"bytes": 3e9, "seconds": 1.0, "cpu_seconds": 1.5, "bytes_per_second": 8e9, "bytes_per_cpu_second": 5e9}
+    asked = fake(monkeypatch, tmp_path, step=told, writing={"seconds": 1.0}, return_sequences={"seconds": 4.0})
+    (row,), _ = generation.step("90M", "float32", 16, tmp_path, 1, threads=2)
+    assert (row.ratio, row.ok) == (0.375, False) and "8 GB/s" in row.against
+    rows, _ = generation.beside_peers(generation.WORK[1], "6M", "float32", tmp_path, 1, threads=2)
+    assert rows[0].ratio == 4.0
+    assert {order["threads"] for _, order in asked} == {2}
+
+
+@pytest.mark.parametrize("shared", [0, 96])
+def test_clients_are_told_by_throughput_and_by_the_wait_for_the_first_token(monkeypatch, tmp_path, shared):
     told = {f"{name}_tokens_per_second": speed for name, speed in (("alone", 10.0), ("together", 60.0))}
     told |= {f"{name}_first_token_seconds": wait for name, wait in (("alone", 0.1), ("together", 0.3))}
     asked = fake(monkeypatch, tmp_path, clients=told)
-    rows, _ = generation.many_clients("6M", "float32", tmp_path, quick=True)
+    rows, _ = generation.many_clients("6M", "float32", tmp_path, quick=True, shared=shared)
     assert [(row.ratio, row.reach, row.ok) for row in rows] == [(6.0, ">= 5", True), (3.0, "<= 2", False)]
     order = asked[0][1]
-    assert len(order["passes"][0]) == order["alone"] + order["requests"] and order["seed"] == 0
+    prompts = order["checked"] + order["passes"][0]
+    assert len(prompts) == 1 + order["alone"] + order["requests"] and order["seed"] == 0
+    assert len({tuple(prompt[:shared]) for prompt in prompts}) == 1, "what is common is known before anything is timed"
+    assert len({tuple(prompt[shared:]) for prompt in prompts}) == len(prompts)
 
 
 def test_prompts_are_cut_at_the_front_and_too_few_are_refused(tmp_path):

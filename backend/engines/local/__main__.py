@@ -18,14 +18,14 @@ from types import FrameType
 
 from starlette.types import ASGIApp
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: waiting threads leave the processor to a training
-
 from backend.settings import ATTENTIONS, DTYPES, QUANTISATIONS
 
 from .. import memory
 from ..lending import holders
 from ..process import EngineFile, one_spelling, process_started_at, remove_engine_file, write_engine_file
 
+for name, value in memory.WAITING.items():  # before torch is imported
+    os.environ.setdefault(name, value)
 log = logging.getLogger("backend.engines.local")
 EXIT_MODEL_PROBLEM = 3
 

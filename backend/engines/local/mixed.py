@@ -73,6 +73,14 @@ class _Ready(NamedTuple):
     parts: list[_Part]
 
 
+class Begun(NamedTuple):
+    """Prompts that were read for rows that have not joined yet; ``sources`` names each row's prompt."""
+
+    prompts: Sequence[Prompt]
+    sources: Sequence[int]
+    rooms: list[Tensor]  # keys and values of each prompt, (layers, 2, H, T or more, D)
+
+
 class MixedRows:
     """Rows that come and go between steps. Row i of ``step`` is the i-th of those that were added and kept."""
 
@@ -104,7 +112,20 @@ class MixedRows:
 
         Returns the float32 logits of the rows' first tokens, (rows, V).
         """
+        begun, logits = self.begin(prompts, sources)
+        self.join(begun)
+        return logits
+
+    def begin(self, prompts: Sequence[Prompt], sources: Sequence[int]) -> tuple[Begun, Tensor]:
+        """The first half of ``add``, which touches no row and may come in the middle of a step: prompts are read."""
         rooms, states, place = self._reader.begin(prompts)
+        rows = torch.tensor([place[source] for source in sources], device=states.device)
+        logits = self._stack.logits(states).index_select(0, rows).float()
+        return Begun(prompts, sources, rooms), logits
+
+    def join(self, begun: Begun) -> None:
+        """The other half: their rows join the others."""
+        prompts, sources, rooms = begun
         samples = [sources.count(at) for at in range(len(prompts))]
         is_held_once = [count >= SHARED_FROM for count in samples]
         own = [source for source in sources if not is_held_once[source]]
@@ -125,8 +146,6 @@ class MixedRows:
         self._slots += [next(rest[source]) for source in sources]
         self._adapter += [prompts[source].adapter for source in sources]
         self._ready = None
-        rows = torch.tensor([place[source] for source in sources], device=self._kept.device)
-        return self._stack.logits(states).index_select(0, rows).float()
 
     def unread(self, prompt: Prompt) -> int:
         """How many tokens of it before its last one would have to be read now."""
@@ -139,8 +158,11 @@ class MixedRows:
         self._reader.read([prompt._replace(tokens=prompt.tokens[: until + 1])])
         return self.unread(prompt) < before
 
-    def step(self, tokens: Tensor) -> Tensor:
-        """Each row reads its next token, (rows,); returns the float32 logits of the one after it, (rows, V)."""
+    def step(self, tokens: Tensor, between: Callable[[], None] | None = None) -> Tensor:
+        """Each row reads its next token, (rows,); returns the float32 logits of the one after it, (rows, V).
+
+        ``between`` is called between the layers; it may ``begin`` other prompts.
+        """
         ready = self._made_ready(max(self._read[slot] for slot in self._slots) + 1)
         read = torch.tensor(self._read, device=self._kept.device)
         whole = tokens if ready.is_in_order else torch.zeros_like(read).index_copy_(0, ready.slot, tokens)
@@ -169,7 +191,7 @@ class MixedRows:
             return (seen[0] if len(seen) == 1 else torch.cat(seen)).view(len(read), -1)
 
         positions = (read + ready.offset).clamp_(max=self._context - 1)
-        states = self._stack.read(whole, positions, ready.adapters, ready.shares, attend)
+        states = self._stack.read(whole, positions, ready.adapters, ready.shares, attend, between=between)
         for at in self._slots:
             self._read[at] += 1
         logits = self._stack.logits(states).float()
@@ -280,6 +302,7 @@ class MixedRows:
     def _take_bench(self, count: int, prompt: Tensor, length: int, taken: Sequence[int]) -> list[int]:
         """So many side by side and not among those just taken. The prompt (layers, 2, H, T, D) has ``length`` tokens."""
         prompt = prompt[:, :, :, : max(self._columns, _rounded(length, self._columns))]
+        prompt = prompt.contiguous()  # products of bfloat16 would copy it at every step
         size, free = _rounded(count, self._fewest), set(self._free()) - set(taken)
         starts = (slot for slot in sorted(free) if free.issuperset(range(slot, slot + size)))
         start = next(starts, None)

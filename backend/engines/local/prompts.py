@@ -30,7 +30,7 @@ class Prompt(NamedTuple):
     model: str
 
 
-class Begun(NamedTuple):
+class Read(NamedTuple):
     """Prompts that were read to their ends."""
 
     rooms: list[Tensor]  # keys and values of each, (layers, 2, H, T or more, D)
@@ -62,14 +62,14 @@ class Reader:
             self._keep(unread)
         return [text.room for text in texts]
 
-    def begin(self, prompts: Sequence[Prompt]) -> Begun:
+    def begin(self, prompts: Sequence[Prompt]) -> Read:
         """All tokens of each are read."""
         texts = [_Text(prompt, len(prompt.tokens), *self._known(prompt)) for prompt in prompts]
         ordered = _by_adapter(texts)
         states = self._read_rest(ordered, is_begun=True)
         self._keep(texts)
         place = {id(text): at for at, text in enumerate(ordered)}
-        return Begun([text.room for text in texts], states, [place[id(text)] for text in texts])
+        return Read([text.room for text in texts], states, [place[id(text)] for text in texts])
 
     def _known(self, prompt: Prompt) -> tuple[Tensor, int]:
         """A room for the prompt's keys and values with what is known of them, and of how many tokens it is."""

@@ -8,6 +8,7 @@ read once for all its samples, and for all requests that share it.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import statistics
 import threading
@@ -17,7 +18,7 @@ from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -33,15 +34,13 @@ from .asking import (
 )
 from .echo import prompt_scores
 from .encoder_decoder import JoinedRows, Known, StartedRows, can_join, place_bytes
-from .mixed import MixedRows, fewest_rows
+from .mixed import Begun, MixedRows, fewest_rows
 from .model import Base, ModelProblem
 from .prefixes import Prefixes
 from .prompts import Prompt
 from .resolver import Resolved
 from .rows import FixedRows, PaddedRows, can_be_fixed
-from .sampling import seen_of, uniforms
-from .text import TextStream
-from .writing import Row, Writer
+from .writing import Row, Writer, rows_of
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +68,14 @@ class _Group:
             self.held.keep(kept)
 
 
+class _Joining(NamedTuple):
+    """Rows whose first tokens were handed on, and that join the others between two steps."""
+
+    rows: list[Row]
+    read: Begun
+    last: torch.Tensor  # (B,)
+
+
 class Scheduler:
     """Requests go in from any thread; events come out through each ticket's `emit`, called on the model's thread."""
 
@@ -90,7 +97,9 @@ class Scheduler:
         self.settle()
         self._waiting: deque[Job] = deque()
         self._groups: list[_Group] = []
-        self._read_tokens = 0  # of prompts since the last step
+        self._begun: list[_Joining] = []  # in the middle of a step
+        self._between_seconds = 0.0  # that this took of the step
+        self._read_tokens = 0  # of prompts since the last step began
         self._writer = Writer(base)
         self._errands: deque[tuple[Callable[[Collection[str]], Any], Future[Any]]] = deque()
         self._changed = threading.Condition()
@@ -215,6 +224,9 @@ class Scheduler:
         """Not in the loop above, whose last group would hold on to its weights while an errand lets them go."""
         for group in list(self._groups):
             self._guarded(partial(self._step, group), [row.ticket for row in group.rows])
+        begun, self._begun = self._begun, []
+        for one in begun:
+            self._guarded(partial(self._join, one), [row.ticket for row in one.rows])
         self._groups = [group for group in self._groups if any(not row.ticket.is_cancelled for row in group.rows)]
 
     def _run_errand(self, act: Callable[[Collection[str]], Any], future: Future[Any]) -> None:
@@ -253,7 +265,8 @@ class Scheduler:
 
     def _take_waiting(self) -> list[Job]:
         """What begins now; the rest waits on. For whoever holds the lock."""
-        running = [row.ticket.request for group in self._groups for row in group.rows]
+        rows = [one.rows for one in self._groups] + [one.rows for one in self._begun]
+        running = [row.ticket.request for row in itertools.chain(*rows)]
         room = Room(self.row_limit, self.memory_limit, self._place_bytes, self._mixes)
         found, self._waiting = taken(self._waiting, running, room)
         return found
@@ -304,27 +317,54 @@ class Scheduler:
     @torch.inference_mode()  # calls take a seventh less than where no gradient is wanted
     def _prefill_mixed(self, jobs: list[Job]) -> None:
         """Read each prompt once under its own adapter; its rows join all others."""
-        assert self.base.stack is not None
-        group = next((group for group in self._groups if isinstance(group.held, MixedRows)), None)
-        held = self._mixed_rows()
-        if group is None:
-            held.keep([])  # rows may be left of a batch that everyone has hung up on, or that failed
-        if group is not None:
-            jobs = self._read_ahead(held, jobs)
+        if any(isinstance(group.held, MixedRows) for group in self._groups):
+            jobs = self._read_ahead(self._mixed_rows(), jobs)
+        if jobs:
+            self._join(self._begin(jobs))
+
+    def _begin(self, jobs: list[Job]) -> _Joining:
+        """Read their prompts, and hand their first tokens on."""
         prompts = list(dict.fromkeys(_prompt_of(job) for job in jobs))
         sources = [prompts.index(_prompt_of(job)) for job in jobs for _ in range(job.ticket.request.n)]
-        if not jobs:
-            return
-        rows, known = self._rows(jobs), self.prefixes.found_tokens
-        logits = held.add(prompts, sources)
+        rows, known = rows_of(self.base, jobs), self.prefixes.found_tokens
+        read, logits = self._mixed_rows().begin(prompts, sources)
         self._read_tokens += sum(len(prompt.tokens) for prompt in prompts) - (self.prefixes.found_tokens - known)
+        return _Joining(rows, read, self._writer.chosen(rows, logits))
+
+    def _join(self, begun: _Joining) -> None:
+        held = self._mixed_rows()
+        group = next((group for group in self._groups if group.held is held), None)
         if group is None:
-            group = _Group(None, [], held, torch.zeros(0, dtype=torch.long, device=logits.device))
+            held.keep([])  # rows may be left of a batch that everyone has hung up on, or that failed
+            group = _Group(None, [], held, begun.last[:0])
             self._groups.append(group)
-        before = len(group.rows)
-        group.rows, group.last = group.rows + rows, torch.cat([group.last, group.last.new_zeros(len(rows))])
-        group.last[before:] = self._writer.chosen(rows, logits)
+        held.join(begun.read)
+        group.rows, group.last = group.rows + begun.rows, torch.cat([group.last, begun.last])
         group.keep([at for at, row in enumerate(group.rows) if not row.has_ended])
+
+    def _read_between(self) -> None:
+        """In the middle of a step: a first token that is waited for comes before the others' next ones are all there."""
+        left = READ_BESIDE - self._read_tokens
+        if not self._waiting or left <= 0:
+            return
+        with self._changed:
+            jobs = self._take_waiting()
+            unread = itertools.accumulate(self._unread(job, left) for job in jobs)
+            ready = [job for job, tokens in zip(jobs, unread, strict=True) if tokens <= left]
+            self._waiting.extendleft(reversed(jobs[len(ready) :]))
+        if ready:
+            started = time.monotonic()
+            self._guarded(lambda: self._begun.append(self._begin(ready)), [job.ticket for job in ready])
+            self._between_seconds += time.monotonic() - started
+
+    def _unread(self, job: Job, most: int) -> int:
+        """Tokens of its prompt that are not known yet; more than ``most`` where more than these has to be had or done."""
+        request = job.ticket.request
+        is_here = request.model.adapter is None or request.model.digest in self.base.adapters
+        asks_more = request.wants_prompt_scores or request.max_tokens == 0
+        if not is_here or asks_more or not self._goes_beside(request.model):
+            return most + 1
+        return self._mixed_rows().unread(_prompt_of(job))
 
     def _mixed_rows(self) -> MixedRows:
         """Made once; it keeps its memory while there are no rows."""
@@ -351,7 +391,7 @@ class Scheduler:
         """Read each prompt once; its rows join those of the same model, and the group's next step writes their first token."""
         model = jobs[0].ticket.request.model
         prompts = list(dict.fromkeys(tuple(job.tokens) for job in jobs))
-        rows = self._rows(jobs)
+        rows = rows_of(self.base, jobs)
         sources = [prompts.index(tuple(job.tokens)) for job in jobs for _ in range(job.ticket.request.n)]
         with self.base.scope(model.digest if model.adapter else None):
             if not self._can_be_fixed:
@@ -373,30 +413,21 @@ class Scheduler:
             return StartedRows(self.base, self.known, model.digest, prompts, sources)
         return PaddedRows(self.base, prompts, sources)
 
-    def _rows(self, jobs: list[Job]) -> list[Row]:
-        return [self._row(job, sample) for job in jobs for sample in range(job.ticket.request.n)]
-
-    def _row(self, job: Job, sample: int) -> Row:
-        request = job.ticket.request
-        before = self.base.before_answer(job.tokens)
-        text = TextStream(self.base.tokenizer, before, request.stop)
-        seen = seen_of(request.sampling, before, self.base.vocabulary, self.base.device)
-        return Row(job.ticket, job.prompt * request.n + sample, text, uniforms(request.seed, sample), seen)
-
     @torch.inference_mode()
     def _step(self, group: _Group) -> None:
         group.keep([at for at, row in enumerate(group.rows) if not row.ticket.is_cancelled])
         if not group.rows:
             return
-        started = time.monotonic()
-        if group.model is None:
-            logits = group.held.step(group.last)
+        started, self._between_seconds = time.monotonic(), 0.0
+        if isinstance(group.held, MixedRows):
+            logits = group.held.step(group.last, self._read_between)
         else:
+            assert group.model is not None
             with self.base.scope(group.model.digest if group.model.adapter else None):
                 logits = group.held.step(group.last)
         rows = len(group.rows)
         self._advance(group, logits)
-        self._steps.append((rows, time.monotonic() - started))
+        self._steps.append((rows, time.monotonic() - started - self._between_seconds))
 
     def _advance(self, group: _Group, logits: torch.Tensor) -> None:
         """Choose each row's next token, hand it on, and let the rows go that have ended."""

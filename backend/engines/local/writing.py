@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 
+from .admission import Job
 from .asking import Piece, Ticket, TokenLogp
 from .model import Base
-from .sampling import Seen, choose, penalised, settings_of
+from .sampling import Seen, choose, penalised, seen_of, settings_of, uniforms
 from .text import TextStream
 
 
@@ -34,6 +35,19 @@ class Row:
     @property
     def is_watched(self) -> bool:
         return self.ticket.request.is_streamed or bool(self.ticket.request.stop)
+
+
+def rows_of(base: Base, jobs: Sequence[Job]) -> list[Row]:
+    """A prompt's samples side by side."""
+    return [_row(base, job, sample) for job in jobs for sample in range(job.ticket.request.n)]
+
+
+def _row(base: Base, job: Job, sample: int) -> Row:
+    request = job.ticket.request
+    before = base.before_answer(job.tokens)
+    text = TextStream(base.tokenizer, before, request.stop)
+    seen = seen_of(request.sampling, before, base.vocabulary, base.device)
+    return Row(job.ticket, job.prompt * request.n + sample, text, uniforms(request.seed, sample), seen)
 
 
 class Writer:
