@@ -14,8 +14,8 @@ from backend.access import require
 from backend.labels import form as forms
 from backend.labels.form import ABOUT_THE_PROMPT, Answer
 from backend.problem import Problem
-from backend.stats import reliability
-from feedback_db import Store, audit, comparisons, judgements, people, quality, reviews, soft
+from backend.stats.people import relied_on
+from feedback_db import Store, audit, comparisons, judgements, people, reviews, soft
 from feedback_db.types import Assignment, Comparison, Judgement, Message, Person, Project
 
 MOST = 50  # comparisons in the list
@@ -166,9 +166,7 @@ def _share(tables: Mapping[str, Any], rows: Sequence[tuple[int, int]]) -> float:
 
 def _tables(store: Store, project_id: int) -> dict[str, Any]:
     """How far each person can be relied on, as soft.share reads it."""
-    rows = quality.sides(store, project_id)
-    comparison_ids, judges, sides = ([row[column] for row in rows] for column in range(3))
-    found = reliability.of_pairs(comparison_ids, judges, sides, quality.gold_sides(store, project_id))
+    found = relied_on(store, project_id)
     return {"prior": found.prior, "people": {str(id): table for id, table in found.tables.items()}}
 
 

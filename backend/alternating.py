@@ -16,6 +16,7 @@ from backend.jobs import ordering
 from backend.jobs.ordering import NotReady
 from backend.jobs.supervisor import Supervisor
 from backend.problem import Problem
+from backend.stats.reliability import Pairs
 from backend.training import settings as training
 from feedback_db import Store, audit, comparisons, models, people, rounds, snapshots
 from feedback_db.types import Job, Model, Person, Project, Round
@@ -77,6 +78,7 @@ def start_rounds(
         training.make(training.IFTSettings, ift),
     )
     series = key or uuid.uuid4().hex
+    estimated = ordering.estimate(store, project_id, of_reward)
     with store.write():
         if known := rounds.of_series(store, series):
             return known[0]
@@ -93,6 +95,7 @@ def start_rounds(
             store,
             person,
             models.live(store, "policy"),
+            estimated,
             project_id=project_id,
             series=series,
             number=1,
@@ -149,10 +152,11 @@ def advance(store: Store) -> None:
     """Move every series on as far as its jobs and its people have come. The app itself calls this, again and again."""
     for round in rounds.under_way(store):
         try:
+            estimated = _estimated(store, round)
             with store.write():
                 now = store.get(Round, round.id or 0)
                 if now.finished_at is None:
-                    _move_on(store, now)
+                    _move_on(store, now, estimated)
         except Problem as problem:  # it would come again every second
             _give_up(store, round, problem)
 
@@ -190,11 +194,21 @@ def run_to_rest(
 # ---- one round
 
 
-def _move_on(store: Store, round: Round) -> None:
+def _estimated(store: Store, round: Round) -> Pairs | None:
+    """How far people can be relied on, where this round seems to be at its end and the next one's reward job may ask."""
+    if round.state == "waiting_for_people":
+        is_over = _missing(store, round) <= 0
+    else:
+        is_over = bool(round.policy_job_id) and store.get(Job, round.policy_job_id or 0).state == "done"
+    settings = training.make(training.RewardSettings, round.settings["reward"])
+    return ordering.estimate(store, round.project_id, settings) if is_over else None
+
+
+def _move_on(store: Store, round: Round, estimated: Pairs | None) -> None:
     """One step of an unfinished round, when what it waits for has come."""
     if round.state == "waiting_for_people":
         if _missing(store, round) <= 0:
-            _next_round(store, round)
+            _next_round(store, round, estimated)
         return
     is_reward = round.state == "training_reward"
     job = store.get(Job, (round.reward_job_id if is_reward else round.policy_job_id) or 0)
@@ -205,7 +219,7 @@ def _move_on(store: Store, round: Round) -> None:
     elif is_reward:
         _follow(store, round, job)
     else:
-        _made_a_policy(store, round, job)
+        _made_a_policy(store, round, job, estimated)
 
 
 def _follow(store: Store, round: Round, job: Job) -> None:
@@ -246,7 +260,7 @@ def _ends(store: Store, round: Round, report: Mapping[str, Any]) -> str:
     return "" if report["verdict"] == "usable" or round.settings["despite"] else "weak_reward_model"
 
 
-def _made_a_policy(store: Store, round: Round, job: Job) -> None:
+def _made_a_policy(store: Store, round: Round, job: Job, estimated: Pairs | None) -> None:
     held_out = _report(store, job.output_model_id or 0, "ift").get("held_out") or {}
     facts = {"gain": held_out.get("gain"), "kl": held_out.get("kl")}
     if round.number == round.wanted:
@@ -254,10 +268,10 @@ def _made_a_policy(store: Store, round: Round, job: Job) -> None:
     elif round.kind == "cooperative":
         rounds.update(store, round, "waiting_for_people", **facts)
     else:
-        _next_round(store, round, **facts)
+        _next_round(store, round, estimated, **facts)
 
 
-def _next_round(store: Store, round: Round, **facts: Any) -> None:
+def _next_round(store: Store, round: Round, estimated: Pairs | None, **facts: Any) -> None:
     policy = store.get(Model, _made_by(store, round.policy_job_id))
     person = _starter(store, round)
     if person is None:
@@ -265,10 +279,10 @@ def _next_round(store: Store, round: Round, **facts: Any) -> None:
         return
     rounds.finish(store, round, "done", **facts)
     same = {name: getattr(round, name) for name in ("project_id", "series", "wanted", "kind", "settings", "seed")}
-    _begin(store, person, policy, number=round.number + 1, **same)
+    _begin(store, person, policy, estimated, number=round.number + 1, **same)
 
 
-def _begin(store: Store, person: Person, policy: Model | None, **of_round: Any) -> Round:
+def _begin(store: Store, person: Person, policy: Model | None, estimated: Pairs | None, **of_round: Any) -> Round:
     """Queue the round's reward job, which looks at this policy's answers, and add its row."""
     settings = training.make(training.RewardSettings, of_round["settings"]["reward"])
     project_id = of_round["project_id"]
@@ -279,7 +293,7 @@ def _begin(store: Store, person: Person, policy: Model | None, **of_round: Any) 
         "reward",
         settings,
         project_id=project_id,
-        snapshot=ordering.freeze(store, person, project_id, "reward", settings, newest),
+        snapshot=ordering.freeze(store, person, project_id, "reward", settings, newest, estimated),
         seed=of_round["seed"],
         key=_key(of_round["series"], of_round["number"], "reward"),
         reward=ordering.former_reward(store, project_id) if settings.adv_coef else None,

@@ -9,6 +9,7 @@ from backend.problem import Problem
 from backend.prompts.word_diff import Piece, difference
 from backend.stats import agreement
 from backend.stats.agreement import Estimate
+from backend.stats.apart import apart
 from feedback_db import Store, audit, people, prompts, quality
 from feedback_db.types import Guideline, Person
 
@@ -42,7 +43,7 @@ def versions(store: Store, person: Person, project_id: int) -> list[Version]:
         counts = agreement.count(
             [row.comparison for row in rows], [row.category for row in rows], len(quality.CATEGORIES)
         )
-        alpha = agreement.measure(counts).alpha
+        alpha = apart(agreement.measure, counts).alpha
         found.append(
             Version(one, people.shown_name(store, one.person_id), _changed(before, one.body), len(rows), alpha)
         )

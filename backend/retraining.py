@@ -169,6 +169,7 @@ def train(
     """
     access.require(person, "retrain")
     settings = training.make(training.KINDS[kind], changes)
+    estimated = ordering.estimate(store, project_id, settings)
     with store.write():
         if known := _known(store, key):
             return known
@@ -191,7 +192,7 @@ def train(
             kind,
             settings,
             project_id=project_id,
-            snapshot=ordering.freeze(store, person, project_id, kind, settings),
+            snapshot=ordering.freeze(store, person, project_id, kind, settings, estimated=estimated),
             seed=seed,
             key=key,
             start=ready.policy if kind != "reward" and ready.policy and ready.policy.adapter else None,

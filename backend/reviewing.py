@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from itertools import combinations
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
+
+import numpy as np
 
 from backend.access import require
 from backend.labels import form as forms
 from backend.labels.form import Form
 from backend.problem import Problem
-from backend.stats import agreement, reliability
-from backend.stats.agreement import Agreement, Estimate
+from backend.stats import agreement
+from backend.stats.agreement import Agreement, Counts, Estimate
+from backend.stats.apart import apart
+from backend.stats.people import relied_on
 from feedback_db import Store, audit, comparisons, people, quality
 from feedback_db.store import as_json
 from feedback_db.types import Comparison, Person, Project
@@ -56,67 +59,70 @@ class Quality(NamedTuple):
 def own(store: Store, person: Person, project_id: int) -> Own:
     """A person's own figures: coaching, not a ranking of people."""
     require(person, "label")
-    return _own(store, project_id, person.id or 0, _together(quality.said(store, project_id)))
+    agrees = _agrees(_with_others(quality.said(store, project_id)))
+    return _own(store, project_id, person.id or 0, agrees)
 
 
 def overview(store: Store, person: Person, project_id: int) -> Quality:
     """All figures of a project."""
     require(person, "review")
-    said = quality.said(store, project_id)
-    counts = agreement.count([one.comparison for one in said], [one.category for one in said], len(quality.CATEGORIES))
-    together = _together(said)
-    sides = quality.sides(store, project_id)
-    comparison, person_id, side = ([row[column] for row in sides] for column in range(3))
-    trusted = reliability.of_pairs(comparison, person_id, side, quality.gold_sides(store, project_id)).right
+    said = _with_others(quality.said(store, project_id))
+    counts = agreement.count(said[:, 0], said[:, 2], len(quality.CATEGORIES))
+    agrees = _agrees(said)
+    trusted = relied_on(store, project_id).right
     judges = [
-        Judge(people.shown_name(store, judge), _own(store, project_id, judge, together), trusted.get(judge, NOT_KNOWN))
+        Judge(people.shown_name(store, judge), _own(store, project_id, judge, agrees), trusted.get(judge, NOT_KNOWN))
         for judge in quality.judges(store, project_id)
     ]
     return Quality(
-        agreement.measure(counts),
-        _cohen(together),
+        apart(agreement.measure, counts),
+        _cohen(said),
         judges,
         quality.split(store, project_id, SPLIT_MOST),
     )
 
 
-def _cohen(together: dict[int, list[quality.Said]]) -> Estimate:
+def _with_others(said: Sequence[quality.Said]) -> Counts:
+    """(N, 3): comparison, person and category of what was said of comparisons that more than one person judged."""
+    rows = np.array(said, np.int64).reshape(-1, 3)
+    _, place, judged = np.unique(rows[:, 0], return_inverse=True, return_counts=True)
+    return rows[judged[place] > 1]
+
+
+def _cohen(said: Counts) -> Estimate:
     """Of two people; nothing of more."""
-    pairs = [sorted(rows, key=lambda one: one.person) for rows in together.values()]
-    if len({tuple(one.person for one in rows) for rows in pairs}) != 1 or len(pairs[0]) != 2:
+    if len(np.unique(said[:, 1])) != 2:
         return agreement.NOTHING
-    first, second = ([rows[place].category for rows in pairs] for place in (0, 1))
-    return agreement.cohen(first, second, len(quality.CATEGORIES))
+    rows = said[np.lexsort((said[:, 1], said[:, 0]))]
+    return apart(agreement.cohen, rows[0::2, 2], rows[1::2, 2], len(quality.CATEGORIES))
 
 
-def _together(said: Sequence[quality.Said]) -> dict[int, list[quality.Said]]:
-    """Comparisons that more than one person judged."""
-    found: dict[int, list[quality.Said]] = {}
-    for one in said:
-        found.setdefault(one.comparison, []).append(one)
-    return {comparison: rows for comparison, rows in found.items() if len(rows) > 1}
+def _agrees(said: Counts) -> dict[int, Estimate]:
+    """Of each person: how many of the pairs of their judgements with others' are equal."""
+    counts = agreement.count(said[:, 0], said[:, 2], len(quality.CATEGORIES))
+    _, place = np.unique(said[:, 0], return_inverse=True)
+    judges, who = np.unique(said[:, 1], return_inverse=True)
+    equal = np.bincount(who, counts[place, said[:, 2]] - 1, minlength=len(judges))
+    others = np.bincount(who, counts.sum(1)[place] - 1, minlength=len(judges))
+    return {
+        int(judge): agreement.share(float(hits), float(n)) for judge, hits, n in zip(judges, equal, others, strict=True)
+    }
 
 
-def _own(store: Store, project_id: int, person_id: int, together: dict[int, list[quality.Said]]) -> Own:
+def _own(store: Store, project_id: int, person_id: int, agrees: Mapping[int, Estimate]) -> Own:
     habits = quality.habits(store, project_id, person_id)
     gold = [
         passes(json.loads(row["gold"]), json.loads(row["ranks"]), json.loads(row["shown"]))
         for row in quality.gold_answers(store, project_id, person_id)
     ]
     repeats = quality.repeats(store, project_id, person_id)
-    equal = [
-        one.category == other.category
-        for rows in together.values()
-        for one, other in combinations(rows, 2)
-        if person_id in (one.person, other.person)
-    ]
     return Own(
         judged=habits.judged,
         gold=agreement.share(sum(gold), len(gold)),
         consistency=agreement.share(sum(before == again for before, again in repeats), len(repeats)),
         left=agreement.share(*habits.left),
         longer=agreement.share(*habits.longer),
-        agrees=agreement.share(sum(equal), len(equal)),
+        agrees=agrees.get(person_id, NOT_KNOWN),
         seconds=agreement.median(habits.seconds),
     )
 

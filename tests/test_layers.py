@@ -29,7 +29,6 @@ HEAVY_ROOMS = (
     "backend/starter/",
 )
 UNDERNEATH = {
-    "pandas",
     "httptools",
     "uvloop",
 }  # not imported by us; libraries behave, or take time, by which version is there
@@ -169,10 +168,8 @@ def test_what_is_imported_is_pinned_and_what_is_pinned_is_imported():
     assert all(re.fullmatch(exact, pin) for pin in pins), "exact pins only"
     pinned = {pin.split("==")[0].replace("-", "_") for pin in pins}
     used = {module.split(".")[0] for path in [*FILES, ROOT / "app.py"] for module in imported_by(path)}
-    foreign = {
-        {"argon2": "argon2_cffi", "yaml": "pyyaml"}.get(name, name)
-        for name in used - OURS - set(sys.stdlib_module_names)
-    }
+    named = {"argon2": "argon2_cffi", "crowdkit": "crowd_kit", "sklearn": "scikit_learn", "yaml": "pyyaml"}
+    foreign = {named.get(name, name) for name in used - OURS - set(sys.stdlib_module_names)}
     assert foreign - pinned == set(), "imported, not pinned"
     assert pinned - foreign - UNDERNEATH == set(), "pinned, not imported"
 

@@ -8,9 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 from backend.problem import Problem
-from backend.stats import reliability
+from backend.stats.people import relied_on
+from backend.stats.reliability import Pairs
 from backend.training import settings as training
-from feedback_db import Store, audit, comparisons, jobs, models, people, quality, snapshots
+from feedback_db import Store, audit, comparisons, jobs, models, people, snapshots
 from feedback_db.store import as_json
 from feedback_db.types import Job, Model, Person, Snapshot
 
@@ -64,13 +65,16 @@ def freeze(
     kind: str,
     settings: training.CommonSettings,
     newest: Model | None = None,
+    estimated: Pairs | None = None,
 ) -> Snapshot:
     """What a job of this kind may see; of people its settings give no weight, nothing. ``newest``: the policy whose
-    newest answers a reward model's report looks at."""
+    newest answers a reward model's report looks at. ``estimated``: what ``estimate`` found; without it, it is found now."""
+    found = estimated or estimate(store, project_id, settings)
+    tables = _tables(found) if found else None
     if kind in ("reward", "dpo"):
-        return _freeze_preferences(store, person, project_id, settings, newest)
+        return _freeze_preferences(store, person, project_id, settings, newest, tables)
     if kind == "kto":
-        return _freeze_unpaired(store, person, project_id, settings)
+        return _freeze_unpaired(store, person, project_id, settings, tables)
     if kind == "pretrain":
         return snapshots.freeze_texts(store, project_id, "texts", person.id)
     if kind == "sft":
@@ -80,7 +84,12 @@ def freeze(
 
 
 def _freeze_preferences(
-    store: Store, person: Person, project_id: int, settings: training.CommonSettings, newest: Model | None
+    store: Store,
+    person: Person,
+    project_id: int,
+    settings: training.CommonSettings,
+    newest: Model | None,
+    tables: dict[str, Any] | None,
 ) -> Snapshot:
     _, weights = weighed(store, settings)
     of_reward = settings if isinstance(settings, training.RewardSettings) else None
@@ -93,13 +102,15 @@ def _freeze_preferences(
         weights=weights,
         with_good=of_reward is not None and of_reward.adv_coef > 0,
         newest_of=newest.id if newest else None,
-        reliability=_reliability(store, project_id, settings),
+        reliability=tables,
     )
     _check_left(made, weights)
     return made
 
 
-def _freeze_unpaired(store: Store, person: Person, project_id: int, settings: training.CommonSettings) -> Snapshot:
+def _freeze_unpaired(
+    store: Store, person: Person, project_id: int, settings: training.CommonSettings, tables: dict[str, Any] | None
+) -> Snapshot:
     _, weights = weighed(store, settings)
     made = snapshots.freeze_unpaired(
         store,
@@ -107,7 +118,7 @@ def _freeze_unpaired(store: Store, person: Person, project_id: int, settings: tr
         "good and bad answers",
         person.id,
         weights=weights,
-        reliability=_reliability(store, project_id, settings),
+        reliability=tables,
     )
     _check_left(made, weights)
     return made
@@ -120,13 +131,13 @@ def _check_left(made: Snapshot, weights: Mapping[int, float] | None) -> None:
         )
 
 
-def _reliability(store: Store, project_id: int, settings: training.CommonSettings) -> dict[str, Any] | None:
-    """Tables of people as a snapshot keeps them, where the settings ask for them."""
-    if getattr(settings, "reliability", "off") != "estimated":
-        return None
-    rows = quality.sides(store, project_id)
-    comparison, person, side = ([row[column] for row in rows] for column in range(3))
-    found = reliability.of_pairs(comparison, person, side, quality.gold_sides(store, project_id))
+def estimate(store: Store, project_id: int, settings: training.CommonSettings) -> Pairs | None:
+    """How far people can be relied on, where the settings ask for it. It takes seconds: to be called before a transaction."""
+    return relied_on(store, project_id) if getattr(settings, "reliability", "off") == "estimated" else None
+
+
+def _tables(found: Pairs) -> dict[str, Any]:
+    """Tables of people as a snapshot keeps them."""
     if found.comparisons < FEWEST_TOGETHER:
         raise NotReady(
             f"How far people can be relied on shows in pairs that several of them judged, or in gold. {FEWEST_TOGETHER} are needed; "

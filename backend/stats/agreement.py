@@ -1,9 +1,8 @@
 """How far people agree: Krippendorff's alpha, Fleiss' and Cohen's kappa and plain agreement, with bootstrap intervals over comparisons.
 
-A unit is a comparison; what several people said of it is a row of counts, one column per category. Equal rows are one pattern
-with a number of how often it occurs, so a bootstrap draws numbers of patterns (one multinomial) and never touches a judgement.
-Alpha itself is the krippendorff package's; no library draws a thousand of it from a million judgements within a second
-(docs/decisions/007).
+A unit is a comparison; what several people said of it is a row of counts, one column per category. Values are those of libraries
+(krippendorff, statsmodels, scikit-learn), intervals of scipy's bootstrap (resampling.py). Equal rows are one kind of unit, and a draw
+is the number of each: the few lines that turn it into the same coefficients are held to the libraries by the tests.
 """
 
 from __future__ import annotations
@@ -15,9 +14,10 @@ import krippendorff
 import numpy as np
 import numpy.typing as npt
 
+from backend.stats import resampling
+
 Floats = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
-BOOTSTRAPS = 1000
 TALLIED = 1 << 22  # different rows that could be; above this they are sorted
 
 
@@ -52,37 +52,39 @@ def measure(counts: Counts, values: Sequence[float] | None = None, *, seed: int 
     ``values``: the categories as rising numbers, whose squared distances alpha then goes by; without them any two differ alike.
     """
     several = counts[counts.sum(1) > 1]
-    if len(several) == 0:
-        return Agreement(NOTHING, NOTHING, NOTHING)
-    patterns, times = _patterns(several)
-    drawn = _drawn(times, seed)  # (B, P)
-    alphas = _alphas(np.tensordot(drawn, _coincidences(patterns), 1), _distances(patterns.shape[1], values))
-    equal, pairs = _pairs(patterns)  # (P,), (P,)
-    raw = float(times @ equal / (times @ pairs))
     n = len(several)
-    return Agreement(
-        _estimate(_alpha(several, values), alphas, n),
-        _estimate(raw, (drawn @ equal) / (drawn @ pairs), n),
-        _fleiss(patterns, times, drawn),
-    )
+    if n == 0:
+        return Agreement(NOTHING, NOTHING, NOTHING)
+    patterns, kind = _patterns(several)
+    distance = _distances(patterns.shape[1], values)
+    is_even = bool((patterns.sum(1) == patterns[0].sum()).all())
+
+    def coefficients(drawn: Floats) -> Floats:
+        found = [_alphas(drawn, patterns, distance), _raws(drawn, patterns)]
+        return np.stack([*found, _fleiss(drawn, patterns)] if is_even else found)
+
+    low, high = resampling.interval(kind, len(patterns), coefficients, seed=seed)
+    seen = np.bincount(kind, minlength=len(patterns))[None, :].astype(float)
+    reckoned = [
+        _alpha(several, values),
+        float(_raws(seen, patterns)[0]),
+        *([_fleiss_kappa(several)] if is_even else []),
+    ]
+    estimates = [Estimate(value, float(low[i]), float(high[i]), n) for i, value in enumerate(reckoned)]
+    return Agreement(estimates[0], estimates[1], estimates[2] if is_even else NOTHING)
 
 
 def _patterns(several: Counts) -> tuple[Counts, Counts]:
-    """The different rows, and how often each occurs. Rows are read as the digits of a number, which sorts a hundred times faster."""
+    """The different rows (P, C), and which of them each unit is (U,). Rows are read as the digits of a number, which sorts a hundred
+    times faster."""
     kinds, base = several.shape[1], int(several.max()) + 1
     if base**kinds > TALLIED:
-        rows, times = np.unique(several, axis=0, return_counts=True)
-        return rows, times
+        rows, kind = np.unique(several, axis=0, return_inverse=True)
+        return rows, kind
     places = base ** np.arange(kinds)
-    tally = np.bincount(several @ places, minlength=base**kinds)
-    seen = np.flatnonzero(tally)
-    return seen[:, None] // places % base, tally[seen]
-
-
-def _drawn(times: Counts, seed: int) -> Floats:
-    """(B, P): how often each pattern, or cell of a table, occurs in each draw."""
-    n = int(times.sum())
-    return np.asarray(np.random.default_rng(seed).multinomial(n, times / n, BOOTSTRAPS), float)
+    codes = several @ places
+    seen = np.flatnonzero(np.bincount(codes))
+    return seen[:, None] // places % base, np.searchsorted(seen, codes)
 
 
 def _alpha(several: Counts, values: Sequence[float] | None) -> float:
@@ -93,6 +95,64 @@ def _alpha(several: Counts, values: Sequence[float] | None) -> float:
     return float(krippendorff.alpha(value_counts=several, value_domain=values, level_of_measurement=level))
 
 
+def _fleiss_kappa(several: Counts) -> float:
+    """Fleiss' kappa (1971) of units that equally many people judged; 1 where only one category was ever chosen."""
+    from statsmodels.stats.inter_rater import fleiss_kappa
+
+    return float(fleiss_kappa(several)) if (several.any(0)).sum() > 1 else 1.0
+
+
+def cohen(first: Sequence[int] | Counts, second: Sequence[int] | Counts, kinds: int, *, seed: int = 0) -> Estimate:
+    """Cohen's kappa (1960) of two people who judged the same units, in the same order."""
+    codes = np.asarray(first, np.int64) * kinds + np.asarray(second, np.int64)
+    cells, kind = np.unique(codes, return_inverse=True)
+    return _cohen(np.eye(kinds * kinds)[cells], kind, kinds, seed)
+
+
+def cohen_of_tables(tables: Floats, *, seed: int = 0) -> Estimate:
+    """Cohen's kappa of two sides over tables (U, C, C), one per unit: how often one side said the row where the other said the column.
+
+    The interval goes by units; n is the number of pairs of judgements.
+    """
+    patterns, kind = np.unique(tables.reshape(len(tables), -1), axis=0, return_inverse=True)
+    return _cohen(patterns, kind, tables.shape[1], seed)
+
+
+def _cohen(patterns: Floats, kind: Counts, size: int, seed: int) -> Estimate:
+    """``patterns`` (P, C x C), and which of them each unit is (U,)."""
+    if not len(kind):
+        return NOTHING
+    total = (np.bincount(kind, minlength=len(patterns)) @ patterns).reshape(size, size)
+    low, high = resampling.interval(
+        kind, len(patterns), lambda drawn: _cohens(drawn @ patterns, size)[None, :], seed=seed
+    )
+    return Estimate(_cohen_kappa(total), float(low[0]), float(high[0]), round(float(total.sum())))
+
+
+def _cohen_kappa(total: Floats) -> float:
+    """Of a table (C, C) of numbers; 1 where both sides only ever chose one and the same category."""
+    from sklearn.metrics import cohen_kappa_score
+
+    first, second = np.nonzero(total)
+    if len({*first.tolist(), *second.tolist()}) < 2:
+        return 1.0
+    return float(cohen_kappa_score(first, second, sample_weight=total[first, second]))
+
+
+# ---- the same coefficients of many draws at once: ``drawn`` (B, P) tells how often each pattern is in each
+
+
+def _alphas(drawn: Floats, patterns: Counts, distance: Floats) -> Floats:
+    """(B,): 1 - observed over expected distance (Krippendorff 2011); 1 where nothing could differ."""
+    rows = patterns.astype(float)
+    together = rows[:, :, None] * rows[:, None, :] - np.eye(rows.shape[1]) * rows[:, :, None]
+    coincidences = np.tensordot(drawn, together / (rows.sum(1) - 1)[:, None, None], 1)  # (B, C, C)
+    margins = coincidences.sum(2)
+    observed = (coincidences * distance).sum((1, 2))
+    expected = np.einsum("bc,bk,ck->b", margins, margins, distance) / (margins.sum(1) - 1)
+    return np.where(expected > 0, 1 - observed / np.where(expected > 0, expected, 1), 1.0)
+
+
 def _distances(kinds: int, values: Sequence[float] | None) -> Floats:
     """(C, C) between categories: 0 or 1, or squared differences of their values."""
     if values is None:
@@ -101,50 +161,30 @@ def _distances(kinds: int, values: Sequence[float] | None) -> Floats:
     return (numbers[:, None] - numbers[None, :]) ** 2
 
 
-def _coincidences(patterns: Counts) -> Floats:
-    """Per pattern the pairs of values that stand together in one unit, each value counted once (Krippendorff 2011)."""
-    rows = patterns.astype(float)
-    together = rows[:, :, None] * rows[:, None, :] - np.eye(rows.shape[1]) * rows[:, :, None]
-    return together / (rows.sum(1) - 1)[:, None, None]
-
-
 def _pairs(patterns: Counts) -> tuple[Floats, Floats]:
     """Per pattern the pairs of judgements that are equal, and all pairs."""
     totals = patterns.sum(1)
     return (patterns * (patterns - 1)).sum(1) / 2.0, totals * (totals - 1) / 2.0
 
 
-def _alphas(coincidences: Floats, distance: Floats) -> Floats:
-    """1 - observed over expected distance, for each draw's matrix (B, C, C); 1 where nothing could differ."""
-    margins = coincidences.sum(2)  # (B, C)
-    n = margins.sum(1)
-    observed = (coincidences * distance).sum((1, 2))
-    expected = np.einsum("bc,bk,ck->b", margins, margins, distance) / (n - 1)
-    return np.where(expected > 0, 1 - observed / np.where(expected > 0, expected, 1), 1.0)
-
-
-def _fleiss(patterns: Counts, times: Counts, drawn: Floats) -> Estimate:
-    """Fleiss' kappa (1971); nothing unless every unit was judged by equally many people."""
-    each = patterns.sum(1)
-    if each.min() != each.max():
-        return NOTHING
-    weights = np.vstack([times, drawn]).astype(float)  # the first row is what was seen
-    units = weights.sum(1)
+def _raws(drawn: Floats, patterns: Counts) -> Floats:
+    """(B,): the share of pairs of judgements that are equal."""
     equal, pairs = _pairs(patterns)
-    shares = weights @ patterns / (units * each[0])[:, None]  # (1 + B, C) of each category
-    kappas = _kappas(weights @ (equal / pairs) / units, (shares**2).sum(1))
-    return _estimate(float(kappas[0]), kappas[1:], int(units[0]))
+    return (drawn @ equal) / (drawn @ pairs)
 
 
-def cohen(first: Sequence[int] | Counts, second: Sequence[int] | Counts, kinds: int, *, seed: int = 0) -> Estimate:
-    """Cohen's kappa (1960) of two people who judged the same units, in the same order."""
-    cells = np.bincount(np.asarray(first, np.int64) * kinds + np.asarray(second, np.int64), minlength=kinds**2)
-    n = int(cells.sum())
-    if not n:
-        return NOTHING
-    tables = np.vstack([cells, _drawn(cells, seed)]).reshape(-1, kinds, kinds) / n
-    kappas = _kappas(np.trace(tables, axis1=1, axis2=2), (tables.sum(1) * tables.sum(2)).sum(1))
-    return _estimate(float(kappas[0]), kappas[1:], n)
+def _fleiss(drawn: Floats, patterns: Counts) -> Floats:
+    """(B,): of patterns of equally many judgements."""
+    equal, pairs = _pairs(patterns)
+    units = drawn.sum(1)
+    shares = drawn @ patterns / (units * patterns[0].sum())[:, None]  # (B, C) of each category
+    return _kappas(drawn @ (equal / pairs) / units, (shares**2).sum(1))
+
+
+def _cohens(cells: Floats, size: int) -> Floats:
+    """(B,): of tables given as rows of cells (B, C x C)."""
+    tables = cells.reshape(-1, size, size) / cells.sum(1)[:, None, None]
+    return _kappas(np.trace(tables, axis1=1, axis2=2), (tables.sum(1) * tables.sum(2)).sum(1))
 
 
 def _kappas(observed: Floats, expected: Floats) -> Floats:
@@ -153,10 +193,7 @@ def _kappas(observed: Floats, expected: Floats) -> Floats:
     return np.where(room > 1e-12, (observed - expected) / np.where(room > 1e-12, room, 1), 1.0)
 
 
-def _estimate(value: float, drawn: Floats, n: int) -> Estimate:
-    """The value with the percentiles of the draws."""
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return Estimate(value, float(low), float(high), n)
+# ---- shares and medians
 
 
 def share(hits: float, n: float) -> Estimate:

@@ -1,13 +1,14 @@
-"""How far each person can be relied on, and what a comparison's answer probably is: Dawid & Skene 1979, by EM.
+"""How far each person can be relied on, and what a comparison's answer probably is: Dawid & Skene 1979, by crowd-kit.
 
-Every comparison has a true category; a person who sees a true category t says c with the probability confusion[t, c]. EM
-goes back and forth between the probable truths and the tables of the people. A person with few judgements is drawn to the
-average table, as if a few judgements more had been given by an average person. Comparisons whose truth is known (gold) hold
-the tables to it. A tie is a category of its own: it is not half a win, and who calls everything a tie says little.
+Every comparison has a true category; a person who sees a true category t says c with the probability confusion[t, c]. The library's
+EM goes back and forth between the probable truths and the tables of the people; comparisons whose truth is known (gold) hold it. Of a
+few judgements its tables say too much, so people are then drawn to the average table, as if a few judgements more had been given by an
+average person. A tie is a category of its own: it is not half a win, and who calls everything a tie says little.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -18,7 +19,6 @@ from backend.stats.agreement import Estimate, share
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
-ROUNDS_MOST, CLOSE = 50, 1e-5  # of EM, and by how much the mean log likelihood must rise to go on
 SHRINKAGE = 4.0  # judgements per truth that an average person gives for everybody; our choice
 FIRST, SECOND, TIE = 0, 1, 2  # what a pair can be
 
@@ -35,35 +35,46 @@ class Reliability(NamedTuple):
     prior: Floats  # (C,)
     confusion: Floats  # (J, C, C): [person, truth, said]
     posterior: Floats  # (U, C)
-    log_likelihood: float  # mean over the units, where the truth is not known
 
 
 def dawid_skene(
     said: Said, kinds: int, *, known: Mapping[int, int] | None = None, shrinkage: float = SHRINKAGE
 ) -> Reliability:
-    """EM from the shares of each unit's judgements. ``known``: unit -> its true category."""
+    """Truths as crowd-kit's EM leaves them, people's tables drawn to the average by them, and what is probable by those tables.
+
+    ``known``: unit -> its true category.
+    """
     units, people = int(said.units.max()) + 1, int(said.people.max()) + 1
-    fixed = np.array(sorted(known), np.int64) if known else np.zeros(0, np.int64)
-    truths = np.array([known[unit] for unit in fixed.tolist()], np.int64) if known else fixed
-    counts = np.bincount(said.units * kinds + said.categories, minlength=units * kinds).reshape(units, kinds)
-    posterior = _held(counts / counts.sum(1, keepdims=True), fixed, truths)
-    before = -np.inf
-    for _ in range(ROUNDS_MOST):
-        prior = posterior.mean(0)
-        confusion = _tables(said, posterior, people, kinds, shrinkage)
-        posterior, told = _truths(said, prior, confusion, units)
-        posterior = _held(posterior, fixed, truths)
-        if told - before < CLOSE:
-            break
-        before = told
-    return Reliability(prior, confusion, posterior, told)
+    known = known or {}
+    posterior = _held(_converged(said, units, kinds, known), known)
+    prior = posterior.mean(0)
+    confusion = _tables(said, posterior, people, kinds, shrinkage)
+    return Reliability(prior, confusion, _held(_truths(said, prior, confusion, units), known))
 
 
-def _held(posterior: Floats, fixed: Ints, truths: Ints) -> Floats:
+def _converged(said: Said, units: int, kinds: int, known: Mapping[int, int]) -> Floats:
+    """(U, C), 0 for units left out: the library has no column for a category that nobody named, so units known to be of one wait
+    until it is through."""
+    import pandas as pd
+    from crowdkit.aggregation import DawidSkene  # a second to import
+
+    warnings.filterwarnings("ignore", module=r"crowdkit\.")  # it still passes keywords that pandas 3 does without
+    named = set(np.unique(said.categories).tolist())
+    unnamed = [unit for unit, truth in known.items() if truth not in named]
+    truths = pd.Series({unit: truth for unit, truth in known.items() if truth in named}, dtype=np.int64)
+    judged = pd.DataFrame({"task": said.units, "worker": said.people, "label": said.categories})
+    found = DawidSkene().fit(judged[~judged["task"].isin(unnamed)], truths if len(truths) else None)
+    return np.array(
+        pd.DataFrame(found.probas_).reindex(index=range(units), columns=range(kinds), fill_value=0.0), float
+    )
+
+
+def _held(posterior: Floats, known: Mapping[int, int]) -> Floats:
     """With certainty where the truth is known."""
-    posterior[fixed] = 0.0
-    posterior[fixed, truths] = 1.0
-    return posterior
+    held = posterior.copy()
+    for unit, truth in known.items():
+        held[unit] = np.eye(held.shape[1])[truth]
+    return held
 
 
 def _tables(said: Said, posterior: Floats, people: int, kinds: int, shrinkage: float) -> Floats:
@@ -73,26 +84,21 @@ def _tables(said: Said, posterior: Floats, people: int, kinds: int, shrinkage: f
     for truth in range(kinds):
         weights = posterior[said.units, truth]
         found[:, truth] = np.bincount(place, weights, minlength=people * kinds).reshape(people, kinds)
-    if shrinkage:
-        everybody = (
-            found.sum(0) + 1e-3 + np.eye(kinds)
-        )  # one right judgement, so that a truth nobody saw has a table too
-        found += shrinkage * everybody / everybody.sum(1, keepdims=True)
+    everybody = found.sum(0) + 1e-3 + np.eye(kinds)  # one right judgement, so that a truth nobody saw has a table too
+    found += shrinkage * everybody / everybody.sum(1, keepdims=True)
     total = found.sum(2, keepdims=True)
     return np.where(total > 0, found / np.where(total > 0, total, 1), 1 / kinds)
 
 
-def _truths(said: Said, prior: Floats, confusion: Floats, units: int) -> tuple[Floats, float]:
-    """Posterior of every unit's truth (U, C), and the mean log likelihood."""
+def _truths(said: Said, prior: Floats, confusion: Floats, units: int) -> Floats:
+    """(U, C): what is probable of every unit, by Bayes' rule."""
     tiny = np.finfo(float).tiny
-    tables = np.log(np.maximum(confusion, tiny))
-    rows = tables[said.people, :, said.categories]  # (N, C)
-    joint = np.log(np.maximum(prior, tiny))[None, :] + np.stack(
+    rows = np.log(np.maximum(confusion, tiny))[said.people, :, said.categories]  # (N, C)
+    joint = np.log(np.maximum(prior, tiny)) + np.stack(
         [np.bincount(said.units, rows[:, truth], minlength=units) for truth in range(len(prior))], 1
     )
-    highest = joint.max(1, keepdims=True)
-    total = np.exp(joint - highest).sum(1, keepdims=True)
-    return np.exp(joint - highest) / total, float((highest + np.log(total)).mean())
+    likely = np.exp(joint - joint.max(1, keepdims=True))
+    return np.asarray(likely / likely.sum(1, keepdims=True))
 
 
 class Pairs(NamedTuple):

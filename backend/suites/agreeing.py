@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backend.stats.agreement import BOOTSTRAPS, Estimate, share
+from backend.stats import agreement
+from backend.stats.agreement import Estimate, share
+from backend.stats.apart import apart
 from backend.suites.grading import GRADED, grader_of
 from backend.suites.own import asked_by
 from feedback_db import Store, suites, verdicts
@@ -74,22 +76,15 @@ def _agreement(name: str, model_id: int, said: Sequence[Said], grades: Mapping[i
     total = stacked.sum(0)
     decided = total[:2].sum()
     hits = total[0, 0] + total[1, 1] + total[:2, 2].sum() / 2
-    drawn = np.random.default_rng(0).multinomial(len(stacked), np.full(len(stacked), 1 / len(stacked)), BOOTSTRAPS)
-    low, high = np.quantile([_kappa(one) for one in np.tensordot(drawn, stacked, 1)], [0.025, 0.975])
-    kappa = Estimate(_kappa(total), float(low), float(high), round(float(total.sum())))
+    turned = stacked[:, [1, 0, 2]][
+        :, :, [1, 0, 2]
+    ]  # which answer is the first is chance: each pair counts both ways round
+    kappa = apart(agreement.cohen_of_tables, stacked + turned)._replace(n=round(float(total.sum())))
     return Agreement(name, model_id, share(float(hits), float(decided)), kappa, len(people))
 
 
 def _which(difference: float) -> int:
     return 2 if abs(difference) < 1e-9 else 0 if difference > 0 else 1
-
-
-def _kappa(table: Any) -> float:
-    """Cohen's (1960). Which answer of a pair is called the first is chance, so each pair counts both ways round."""
-    turned = table[[1, 0, 2]][:, [1, 0, 2]]
-    shares = (table + turned) / (2 * table.sum())
-    observed, expected = float(np.trace(shares)), float(shares.sum(0) @ shares.sum(1))
-    return 1.0 if expected >= 1 - 1e-12 else (observed - expected) / (1 - expected)
 
 
 class Agreements:

@@ -14,10 +14,11 @@ from backend import alternating, cli, comparing, labelling, opening, retraining,
 from backend.access import Denied
 from backend.alternating import Wanted
 from backend.engines.scripted import ScriptedEngine
-from backend.jobs import runner
+from backend.jobs import ordering, runner
 from backend.jobs.supervisor import Supervisor
 from backend.registry import artifacts
 from backend.registry.bases import Base
+from backend.stats.reliability import Pairs
 from backend.training.settings import BadSettings
 from feedback_db import Store, comparisons, models, rounds, snapshots
 from feedback_db.types import Comparison, Job, Model, Person, Project, Promotion, Round, Snapshot
@@ -56,13 +57,13 @@ class Series:
 
     def __init__(self, store: Store, supervisor: Supervisor, person: Person, project: Project, **changes: Any):
         self.store, self.supervisor, self.project_id = store, supervisor, project.id or 0
-        despite = changes.pop("despite", "")
+        despite, reward = changes.pop("despite", ""), changes.pop("reward", {})
         self.first = alternating.start_rounds(
             store,
             person,
             self.project_id,
             changes=changes,
-            reward={},
+            reward=reward,
             ift={"total_episodes": 64},
             despite=despite,
             key="k",
@@ -135,6 +136,21 @@ def test_an_adversarial_series_takes_turns_and_each_step_goes_on_from_the_one_be
     assert second.series == last.series and rounds.open_round(store, judged.id or 0) is None
     log = alternating.round_log(store, admin, judged.id or 0)
     assert [(view.round.number, view.by, view.waits_for) for view in log] == [(2, "admin", 0), (1, "admin", 0)]
+
+
+def test_reliability_is_estimated_anew_for_each_round_and_before_the_writer_is_locked(
+    store: Store, admin: Person, judged: Project, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    was_locked = []
+    found = Pairs([1 / 3] * 3, {}, {}, 40)
+    monkeypatch.setattr(ordering, "relied_on", lambda *_: was_locked.append(store.db.conn.in_transaction) or found)
+    series = Series(store, supervisor, admin, judged, rounds=2, reward={"reliability": "estimated"})
+    assert was_locked == [False]
+    series.done(REWARD)
+    series.done(POLICY)
+    assert len(series.rounds()) == 2 and was_locked == [False, False]
+    made = [store.get(Snapshot, store.get(Job, one.reward_job_id).snapshot_id or 0) for one in series.rounds()]
+    assert [one.filters["reliability"]["comparisons"] for one in made] == [40, 40]
 
 
 def test_weights_of_people_go_through_all_rounds_under_pseudonyms(

@@ -18,6 +18,7 @@ from backend.engines.scripted import ScriptedEngine
 from backend.jobs import ordering, runner
 from backend.jobs.supervisor import Supervisor
 from backend.registry import artifacts
+from backend.stats.people import relied_on
 from backend.training.settings import BadSettings, DPOSettings, KTOSettings
 from feedback_db import Store, comparisons, jobs, models, snapshots, soft
 from feedback_db.snapshot_rows import unpaired_rows
@@ -210,6 +211,18 @@ def test_reliability_is_not_guessed_from_few_and_says_what_it_rests_on(
     assert len(made.filters["reliability"]["people"]) == 3
     with pytest.raises(BadSettings, match="'ties'"):
         retraining.train(store, admin, disputed.id or 0, "reward", changes={"reliability": "estimated", "ties": "drop"})
+
+
+def test_reliability_is_estimated_before_the_writer_is_locked(
+    store: Store, admin: Person, disputed: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ordering, "FEWEST_TOGETHER", 4)
+    was_locked = []
+    monkeypatch.setattr(
+        ordering, "relied_on", lambda *of: was_locked.append(store.db.conn.in_transaction) or relied_on(*of)
+    )
+    retraining.train(store, admin, disputed.id or 0, "reward", changes={"reliability": "estimated"})
+    assert was_locked == [False]
 
 
 def test_dpo_and_kto_take_reliability_and_kto_the_weights_of_people_too(

@@ -75,6 +75,20 @@ def test_gold_tells_a_majority_that_is_wrong():
     assert found.right[0].value > 0.9 and found.right[1].value < 0.1 and found.comparisons == 100
 
 
+def test_what_is_known_holds_also_where_nobody_named_it():
+    (units, people, said), truths = planted(120, [0.9, 0.8, 0.7], 2, seed=4)
+    sided = [side if side != TIE else FIRST for side in said]
+    known = {0: TIE, 1: 1 - int(truths[1]), **{unit: int(truths[unit]) for unit in range(2, 20)}}
+    judged = Said(*map(np.array, (units, people, sided)))
+    assert not reliability._converged(judged, 120, 3, known)[0].any(), "what was said of it moves no other table"
+    found = reliability.dawid_skene(judged, 3, known=known)
+    assert (found.posterior[list(known)] == np.eye(3)[list(known.values())]).all()
+    assert np.isfinite(found.confusion).all() and found.prior.sum() == pytest.approx(1) and found.prior[TIE] == 1 / 120
+    assert found.posterior[20:, TIE].max() < 0.2 and found.confusion[0, FIRST, FIRST] > found.confusion[2, FIRST, FIRST]
+    nothing_else = reliability.of_pairs([1, 1], [5, 6], [FIRST, FIRST], {1: TIE})
+    assert nothing_else.comparisons == 1 and nothing_else.prior == [0.0, 0.0, 1.0]
+
+
 def test_what_somebody_said_alone_tells_nothing_about_them():
     found = reliability.of_pairs([1, 2, 3], [5, 5, 6], [0, 1, 0])
     assert found.comparisons == 0 and found.tables == {}
