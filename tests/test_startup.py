@@ -22,6 +22,13 @@ def test_help_imports_neither_torch_nor_gradio():
     assert not imported & {"torch", "transformers", "peft", "gradio"}
 
 
+def test_pages_import_no_library_of_statistics():
+    """They are for the process that reckons."""
+    code = "import sys, ui.web; print(*sorted({name.split('.')[0] for name in sys.modules}))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert not {"scipy", "sklearn", "statsmodels", "crowdkit"} & set(done.stdout.split())
+
+
 def test_the_running_web_process_holds_no_torch_and_at_most_300_mb(tmp_path):
     with start.whetstone(tmp_path) as started:
         used = start.memory(started.pid)
