@@ -52,8 +52,15 @@ def named(store: Store, person: Person, project_id: int) -> list[Suite]:
 
 
 def newest(store: Store, person: Person, project_id: int) -> int | None:
-    """The suite that was saved last: what a page opens with."""
-    return max((one.id or 0 for one in named(store, person, project_id)), default=None)
+    """The suite that somebody saved last: what a page opens with."""
+    access.require(person, "compare")
+    return suites.newest_made(store, project_id)
+
+
+def titles(store: Store, person: Person, project_id: int) -> dict[int, str]:
+    """Name and version of every suite, by id."""
+    access.require(person, "compare")
+    return suites.titles(store, project_id)
 
 
 def suite(store: Store, person: Person, suite_id: int) -> Suite:
@@ -175,7 +182,8 @@ def save_suite(
         raise CannotTest(
             "A suite needs a check, or every answer would pass."
             if unchecked == len(ids)
-            else f"{unchecked} cases have no check of their own, and the suite has none: every answer would pass.",
+            else f"{unchecked} case{' has no check of its' if unchecked == 1 else 's have no check of their'} own, and the suite has none: "
+            "every answer would pass.",
             "no_checks" if unchecked == len(ids) else "unchecked_cases",
             n=unchecked,
         )
@@ -350,17 +358,23 @@ def rows(
     most: int = 20,
     looks: Looks | None = None,
 ) -> tuple[list[Row], int]:
-    """A page of a run's cases, and how many there are in all, in the suite's order; ``show`` as looking.Look has it."""
-    access.require(person, "compare")
+    """A page of a run's cases, and how many there are in all; in the order of ``case_ids``."""
+    wanted = case_ids(store, person, run_id, show=show, looks=looks)
     run = store.get(SuiteRun, run_id)
-    wanted = (looks or Looks()).of(store, run).shown(show)
     return _rows(store, run, wanted[start : start + most]), len(wanted)
 
 
 def case_ids(store: Store, person: Person, run_id: int, *, show: Show = "all", looks: Looks | None = None) -> list[int]:
-    """All that ``rows`` would show."""
+    """A run's cases in the suite's order, ``show`` as looking.Look has it. Of a run that follows training regressions come first:
+    cases that the first column passes and another fails."""
     access.require(person, "compare")
-    return (looks or Looks()).of(store, store.get(SuiteRun, run_id)).shown(show)
+    run = store.get(SuiteRun, run_id)
+    look = (looks or Looks()).of(store, run)
+    found = look.shown(show)
+    if not run.follows:
+        return found
+    worse = set(look.shown("worse"))
+    return [*(one for one in found if one in worse), *(one for one in found if one not in worse)]
 
 
 def row(store: Store, person: Person, run_id: int, case_id: int) -> Row:

@@ -20,6 +20,22 @@ def suites(store: Store, project_id: int) -> list[Suite]:
     )
 
 
+def newest_made(store: Store, project_id: int) -> int | None:
+    """Id of the version that a person saved last; the parts into which a bake cuts a suite are the bake's."""
+    sql = (
+        "select max(id) from suites where project_id = ? and id not in (select suite_id from bakes)"
+        " and id not in (select r.suite_id from runs r join bakes b on b.run_id = r.id)"
+    )
+    found = store.value(sql, [project_id])
+    return None if found is None else int(found)
+
+
+def titles(store: Store, project_id: int) -> dict[int, str]:
+    """Name and version of every suite, by id; without the cases, of which there may be many."""
+    rows = store.rows("select id, name, version from suites where project_id = ?", [project_id])
+    return {row["id"]: f"{row['name']} · v{row['version']}" for row in rows}
+
+
 def newest(store: Store, project_id: int, name: str) -> Suite | None:
     return next(iter(store.find(Suite, "project_id = ? and name = ?", [project_id, name], "version desc", 1)), None)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from backend.problem import filled
 from ui.strings import STRINGS
 
 if TYPE_CHECKING:
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 LANGUAGES = ("en", "zh-CN")  # the order of the texts in each pair
 LANGUAGE_NAMES = {"en": "English", "zh-CN": "中文"}
-PLACE = re.compile(r"{(\w+)}")
 BROWSER_PREFIXES = ("label.", "shell.")  # strings that our own scripts show
 
 
@@ -28,7 +27,7 @@ class Text:
     def __call__(self, key: str, lang: str = "en", **values: Any) -> str:
         """The string with its {values} filled in. An unknown key is an error: a test calls for every key in the code."""
         said = self.strings[key][LANGUAGES.index(lang) if lang in LANGUAGES else 0]
-        return PLACE.sub(lambda found: str(values.get(found[1], found[0])), said)  # not str.format: it reads attributes
+        return filled(said, values)
 
     def label(self, key: str) -> gradio.I18nData:
         """For ``label``, ``value``, ``placeholder`` and ``info`` of components: pages are built once for all languages."""

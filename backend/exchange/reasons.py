@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
-_PLACE = re.compile(r"{(\w+)}")
+from backend.problem import filled
 
 FILES = {  # why a file is not taken at all
     "no_file": "There is no file. Choose one.",
@@ -31,7 +30,7 @@ FILES = {  # why a file is not taken at all
     "file_constant": "{file}, line {line}: {constant} is no JSON number. Write a number or null.",
     "csv_broken": "{file}, line {line}: {problem}. A quote inside a quoted field is written twice.",
     "csv_nameless": "{file}, line {line}: a column has no name. Give it one.",
-    "csv_ragged": "{file}, line {line}: {n} fields, but the header has {header}. Quote fields that hold commas.",
+    "csv_ragged": "{file}, line {line}: {n|field|fields}, but the header has {header}. Quote fields that hold commas.",
     "csv_prompt": '{file}, line {line}: a table of prompts needs a column "prompt".',
     "line_no_table": '{file}, line {line}: a row is a table in braces, such as {"messages": [...]}.',
     "file_cases": "{file} makes more than {most} cases. Import it in parts, or shorten its lists of values.",
@@ -56,9 +55,9 @@ FILES = {  # why a file is not taken at all
 PARTS = {  # what became of a part of a file
     "template_taken": "became the template {name}",
     "case_taken": "became {n} case(s)",
-    "cases_taken": "became {n} cases",
-    "pairs_taken": "became {n} judged comparisons",
-    "suite_taken": "became a suite of {n} cases with {checks} checks",
+    "cases_taken": "became {n|case|cases}",
+    "pairs_taken": "became {n|judged comparison|judged comparisons}",
+    "suite_taken": "became a suite of {n|case|cases} with {checks|check|checks}",
     "code": "this is code; it is shown here and never run",
     "elsewhere": "this lies on another server; nothing is fetched. Save it as a file and import that",
     "file_outside": "this file is not part of the upload. Choose it together with the main file",
@@ -71,10 +70,10 @@ PARTS = {  # what became of a part of a file
     "template_problem": "this template cannot be filled here: {problem}",
     "logic": "it has conditions, loops or filters, and became a template in logic mode",
     "chat_form": "a chat must end with a user turn, and have its system turns at the beginning",
-    "turns_rows": "{n} earlier turns became rows of a chat template",
+    "turns_rows": "{n|earlier turn|earlier turns} became rows of a chat template",
     "turns_place": "earlier turns are those of the case; they are written at this place",
     "history_taken": "the history became the earlier turns of its cases",
-    "turns_shown": "{n} earlier turns became demonstrations that the template always shows",
+    "turns_shown": "{n|earlier turn|earlier turns} became demonstrations that the template always shows",
     "affixes": "prefix and suffix became part of every template",
     "metadata_left": "the description of metrics and languages has no place here",
     "separator_twice": "||| is there more than once",
@@ -82,14 +81,14 @@ PARTS = {  # what became of a part of a file
     "target_in_note": "the target is kept in the template's note; cases bring their own expected answers",
     "description_first": "the description became the beginning of the template",
     "samples_input": "samples become demonstrations only where doc_to_text asks for {{input}} and doc_to_target says the answer",
-    "samples_rows": "{n} samples became rows, each a user and an assistant turn, as the harness writes them for chat models",
+    "samples_rows": "{n|sample|samples} became rows, each a user and an assistant turn, as the harness writes them for chat models",
     "sample_form": "this sample has no input, or its target cannot be filled",
     "included": "the settings of {name} were read first",
     "no_target": "the target of this row cannot be filled; the case has no expected answer",
     "vars_form": "vars must be a table of names and values",
     "no_values": "there is no value in it, so there is no case",
-    "product": "lists of values were multiplied: {n} cases",
-    "scenario": "configurations and tests were multiplied: {n} tests",
+    "product": "lists of values were multiplied: {n|case|cases}",
+    "scenario": "configurations and tests were multiplied: {n|test|tests}",
     "empty_variable": "no value for {name}; it is filled with nothing, as promptfoo does",
     "file_value": "the value is the text of {name}",
     "value_is_text": "what looks like a template stays text here; promptfoo would fill it in",
@@ -98,7 +97,7 @@ PARTS = {  # what became of a part of a file
     "test_option": "{name} of a single test has no place here",
     "assert_form": "an assertion is a table with a type",
     "assert_set": "a set with a threshold of its own cannot be said here",
-    "assert_set_flat": "the {n} assertions of the set count one by one",
+    "assert_set_flat": "the {n|assertion|assertions} of the set count one by one",
     "assert_code": "{name} is code; it is shown here and never run",
     "assert_judge": "{name} asks a judging model; add such a check on the Test page",
     "assert_people": "{name} asks people: send the answers to labelling",
@@ -108,7 +107,7 @@ PARTS = {  # what became of a part of a file
     "assert_template": "its value is a template with more than names",
     "assert_check": "{name}: {problem}",
     "assert_rest": "{name} is taken without {keys}",
-    "expected_variable": "the variable expected of {n} cases, which no prompt asks for, is their expected answer",
+    "expected_variable": "the variable expected of {n|case|cases}, which no prompt asks for, is their expected answer",
     "written_out": "this prompt is written out case by case; its template is not in the file",
     "assert_expected": "{name} with a value of its own in every case: the values became the expected answers",
     "assert_own": "only some cases have this {name}: it became those cases' own",
@@ -134,8 +133,8 @@ PARTS = {  # what became of a part of a file
     "operation": "this comparison has no check here",
     "evaluator": "this evaluator does no more than the check {name}",
     "grade_alone": "a good and a bad answer to one prompt make a comparison; here is only one kind",
-    "thumbs_alone": "{n} thumbs have no counterpart on an answer to the same prompt",
-    "scores_left": "the scores of {n} answers are left; a run of the suite makes them anew",
+    "thumbs_alone": "{n|thumb has|thumbs have} no counterpart on an answer to the same prompt",
+    "scores_left": "the scores of {n|answer|answers} are left; a run of the suite makes them anew",
     "tools": "a conversation with tools cannot be asked here",
     "not_a_chat": "this is no list of turns with role and content, or holds more than text",
     "no_question": "the conversation does not end with a user turn that is to be answered",
@@ -163,4 +162,4 @@ REMARKS = {  # what an export does not say, or says in another way
 def said(code: str, values: Mapping[str, object]) -> str:
     """The sentence. An unknown code is a bug."""
     text = {**FILES, **PARTS, **REMARKS}[code]
-    return _PLACE.sub(lambda found: str(values.get(found[1], found[0])), text)
+    return filled(text, values)

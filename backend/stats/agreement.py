@@ -205,6 +205,24 @@ def share(hits: float, n: float) -> Estimate:
     return Estimate(p, float((middle - half) / (1 + z * z / n)), float((middle + half) / (1 + z * z / n)), round(n))
 
 
+def share_of_groups(hits: Sequence[float] | Floats, of: Sequence[float] | Floats) -> Estimate:
+    """A share whose units come in groups, such as the pairs of a ranking: ``hits[i]`` of the ``of[i]`` units of group i.
+
+    Units of a group are no independent witnesses, so Wilson's interval stands on the effective number of units, which is the number
+    over the design effect (Rao and Scott 1992). Where every group says the same, each counts once. ``n`` is the number of units.
+    """
+    h, n = np.asarray(hits, np.float64), np.asarray(of, np.float64)
+    h, n = h[n > 0], n[n > 0]
+    groups, total = len(n), float(n.sum())
+    if not groups:
+        return share(0, 0)
+    p = float(h.sum() / total)
+    spread = float(((h - p * n) ** 2).sum()) * groups / max(1, groups - 1) / total**2
+    effective = min(total, p * (1 - p) / spread) if spread > 1e-12 else float(groups)
+    found = share(p * effective, effective)
+    return found._replace(value=p, n=round(total))
+
+
 def median(values: Sequence[float]) -> Estimate | None:
     """The upper median with a 95 % interval between two of the values (order statistics; Conover 1999, section 3.2); None of none."""
     n = len(values)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ from backend.stats.agreement import Estimate
 DRAWS = 2000
 EXACT_INTEGERS = 500  # flips up to which whole numbers are summed
 TERMS = 4000  # of a binomial tail, from its end; those before them are below 1e-100 of it for any number of flips a run can have
-POWER = 7.849  # (z of .975 + z of .8) squared: a true difference is found four times in five at p < .05
+ALPHA, POWER = 0.05, 0.8
 
 
 class Flips(NamedTuple):
@@ -66,12 +67,20 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def cases_needed(flips: float, gain: float) -> int | None:
-    """Cases with which a test finds this gain four times in five, where this share of cases flips (Connor 1987, by the normal
-    approximation of McNemar's test). None where there is no gain to find."""
+def cases_needed(flips: float, gain: float, tests: int = 1) -> int | None:
+    """Cases with which McNemar's test finds this gain four times in five, where this share of cases flips and so many columns are
+    tested. None where there is no gain to find.
+
+    Connor (1987) by the normal approximation, with the correction for continuity (Fleiss) that the exact test's caution comes to:
+    without it a test of a few cases would be told to need no more than it has.
+    """
     if not 0 < abs(gain) <= flips <= 1:
         return None
-    return math.ceil(POWER * (flips - gain * gain) / (gain * gain))
+    normal = NormalDist()
+    reach = normal.inv_cdf(1 - ALPHA / (2 * tests)) * math.sqrt(flips)
+    reach += normal.inv_cdf(POWER) * math.sqrt(flips - gain * gain)
+    plain = (reach / gain) ** 2
+    return math.ceil(plain / 4 * (1 + math.sqrt(1 + 4 / (plain * abs(gain)))) ** 2)
 
 
 def flakes(repeats: Sequence[Sequence[bool]]) -> float:

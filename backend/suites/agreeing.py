@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backend.stats import agreement
-from backend.stats.agreement import Estimate, share
+from backend.stats.agreement import Estimate, share_of_groups
 from backend.stats.apart import apart
 from backend.suites.grading import GRADED, grader_of
 from backend.suites.own import asked_by
@@ -29,7 +29,7 @@ class Agreement(NamedTuple):
 
     grader: str  # as grading.grader_of names it
     model_id: int
-    accuracy: Estimate  # of the pairs of which people said which is better; a tie of the grader is half. Wilson
+    accuracy: Estimate  # of the pairs of which people said which is better; a tie of the grader is half. Comparisons are the groups
     kappa: Estimate  # Cohen's, of better, worse, neither; a bootstrap over comparisons
     people: int
 
@@ -74,13 +74,12 @@ def _agreement(name: str, model_id: int, said: Sequence[Said], grades: Mapping[i
         return Agreement(name, model_id, nothing, nothing, 0)
     stacked = np.stack(list(tables.values()))  # (comparisons, KINDS, KINDS)
     total = stacked.sum(0)
-    decided = total[:2].sum()
-    hits = total[0, 0] + total[1, 1] + total[:2, 2].sum() / 2
+    hits = stacked[:, 0, 0] + stacked[:, 1, 1] + stacked[:, :2, 2].sum(1) / 2  # (comparisons,)
     turned = stacked[:, [1, 0, 2]][
         :, :, [1, 0, 2]
     ]  # which answer is the first is chance: each pair counts both ways round
     kappa = apart(agreement.cohen_of_tables, stacked + turned)._replace(n=round(float(total.sum())))
-    return Agreement(name, model_id, share(float(hits), float(decided)), kappa, len(people))
+    return Agreement(name, model_id, share_of_groups(hits, stacked[:, :2].sum((1, 2))), kappa, len(people))
 
 
 def _which(difference: float) -> int:

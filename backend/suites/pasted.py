@@ -96,7 +96,7 @@ def _table(text: str, left_out: dict[str, None], speaks: set[str]) -> Iterator[W
                 continue
             if len(fields) != len(header):
                 raise BadCases(
-                    f"{len(fields)} fields, but the header has {len(header)}.", "cases_ragged",
+                    f"{len(fields)} field{'s' * (len(fields) != 1)}, but the header has {len(header)}.", "cases_ragged",
                     Place("line", reader.line_num), n=len(fields), header=len(header),
                 )  # fmt: skip
             row = dict(zip(header, fields, strict=True))

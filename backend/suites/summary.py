@@ -74,7 +74,7 @@ def _pair(look: Look, arm: int) -> Pair:
     n = int(both.sum())
     gain = float((look.means[both, arm] - look.means[both, 0]).mean()) if n else math.nan
     net = (found.gained - found.lost) / n if n else 0.0
-    needed = cases_needed((found.gained + found.lost) / n, net) if n else None
+    needed = cases_needed((found.gained + found.lost) / n, net, look.arms - 1) if n else None
     return Pair(arm, found, found.p, look.spread.estimate(look.arms + arm - 1, gain, n), needed, n)
 
 

@@ -136,6 +136,9 @@ def test_a_bake_goes_from_answers_to_an_adapter_to_a_test(
     tested = {id for id in suite.case_ids if store.get(Case, id).split == "test"}
     assert set(store.get(Suite, bake.suite_id).case_ids) == tested
     assert bake.facts["probe"]["n"] == len(tested) and bake.facts["probe"]["learnt"] == len(learnt)
+    assert (
+        testing.newest(store, engineer, project.id or 0) == suite.id
+    )  # its parts are the bake's, not what somebody saved
     assert baking.advance(store, knowing) is None and store.get(Bake, bake.id or 0) == bake
 
 

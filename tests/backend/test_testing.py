@@ -174,6 +174,22 @@ def test_a_followed_run_is_run_again_for_a_new_policy_beside_base_and_live(
     assert testing.follow(store) == []
 
 
+def test_regressions_stand_first_in_a_run_that_follows_training(
+    store: Store, engineer: Person, project: Project, counting: Counting
+) -> None:
+    plain = started(store, engineer, project, ("Say {{word}}", "SHOUT {{word}}"))
+    finished(store, counting, plain)
+    arms = [(arm["template"], arm["model"]) for arm in plain.arms]
+    followed = finished(store, counting, testing.start(store, engineer, plain.suite_id, arms, follows=True))
+    order = list(store.get(Suite, plain.suite_id).case_ids)
+    (worse,) = testing.case_ids(store, engineer, followed.id or 0, show="worse")
+    assert order[0] != worse and testing.case_ids(store, engineer, plain.id or 0) == order
+    first = [worse, *(one for one in order if one != worse)]
+    assert testing.case_ids(store, engineer, followed.id or 0) == first
+    rows, total = testing.rows(store, engineer, followed.id or 0, most=2)
+    assert ([row.case.id for row in rows], total) == (first[:2], len(order))
+
+
 def test_pages_show_what_is_asked_for(store: Store, engineer: Person, project: Project, counting: Counting) -> None:
     run = started(store, engineer, project, ("Say {{word}}", "SHOUT {{word}}"))
     finished(store, counting, run)

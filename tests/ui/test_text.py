@@ -30,7 +30,7 @@ SCRIPT_CALLS = re.compile(r"""\bt\("([a-z_0-9.]+)\"""")
 def test_every_string_exists_in_every_language():
     for key, texts in STRINGS.items():
         assert len(texts) == len(LANGUAGES) and all(text.strip() for text in texts), key
-        names = [set(re.findall(r"{(\w+)}", text)) for text in texts]
+        names = [set(re.findall(r"{(\w+)[|}]", text)) for text in texts]
         assert names[0] == names[1], f"{key} fills in different values in its languages"
 
 
@@ -72,7 +72,7 @@ def test_every_refusal_with_a_code_speaks_every_language_with_the_values_it_give
             found += 1
             key, given = f"problem.{code.value}", {keyword.arg for keyword in call.keywords}
             assert key in STRINGS, f"{file}:{call.lineno}"
-            wanted = set(re.findall(r"{(\w+)}", STRINGS[key][0]))
+            wanted = set(re.findall(r"{(\w+)[|}]", STRINGS[key][0]))
             assert None in given or wanted <= given, f"{file}:{call.lineno} gives {given}, {key} needs {wanted}"
     assert found > 100
 
@@ -116,7 +116,7 @@ def test_what_the_rooms_refuse_has_a_code_and_speaks_every_language():
             found += 1
             given = {keyword.arg for keyword in call.keywords}
             for code in codes:
-                wanted = set(re.findall(r"{(\w+)}", STRINGS[f"problem.{code}"][0])) - {"demonstrations", "input"}
+                wanted = set(re.findall(r"{(\w+)[|}]", STRINGS[f"problem.{code}"][0])) - {"demonstrations", "input"}
                 assert None in given or wanted <= given, f"{file}:{call.lineno} gives {given}, {code} needs {wanted}"
     assert found > 110
 
@@ -211,6 +211,28 @@ def test_values_are_filled_in_as_they_are():
     text = Text({"x": ("{a} and {b}", "{b}{a}")})
     assert text("x", a="{b}", b="1.0") == "{b} and 1.0"
     assert text("x", a="{a.__class__}", b="") == "{a.__class__} and "
+
+
+MANY = {  # what they count are always several, or a list of counts
+    "tune.unfit", "suites.many", "compare.stored", "compare.not_all", "order.repeats", "order.by_itself", "order.by_itself_later",
+    "order.gain_gain", "order.gain_none", "order.gain_loss", "bake.saved", "exchange.why.assert_many",
+}  # fmt: skip
+COUNTED = "answer|case|check|column|comparison|demonstration|field|judgement|model|pair|suite|template|test|token|turn"
+
+
+def test_a_number_stands_with_the_word_for_one_or_for_several():
+    text = Text({"x": ("{n|case waits|cases wait}, {t|token|tokens}", "{n} 个用例,{t} 个词元")})
+    assert text("x", n=1, t="1,001") == "1 case waits, 1,001 tokens"
+    assert text("x", n="0", t="1") == "0 cases wait, 1 token"
+    assert text("x", "zh-CN", n=1, t=2) == "1 个用例,2 个词元"
+    assert text("x", t="{n|a|b}") == "{n|case waits|cases wait}, {n|a|b} tokens"
+
+
+def test_no_page_says_1_checks():
+    """Refusals name limits, of which there are always several."""
+    told = {key: texts[0] for key, texts in STRINGS.items() if not key.startswith("problem.")}
+    wrong = {key: found[0] for key, said in told.items() if (found := re.search(rf"{{\w+}} (?:{COUNTED})s\b", said))}
+    assert not set(wrong) - MANY, wrong
 
 
 def test_an_unknown_key_is_an_error():

@@ -226,11 +226,21 @@ class _View:
         """Everything about runs, in the order of ``shown``."""
         ui, person = self.ui, self.ui.guard.person()
         found = testing.runs(ui.store, person, project_id or 0)
+        titles = testing.titles(ui.store, person, project_id or 0)
         one = next((one for one in found if one.run.id == run_id), found[0] if found else None)
         hidden = gr.update(visible=False)
         if one is None or one.run.id is None:
             nothing = [drawing(), None, drawing(), [], self._send_button([])]
-            return [runs_shown(ui, found, None), None, drawing(), hidden, hidden, 0, *nothing, self._stamp(found, None)]
+            return [
+                runs_shown(ui, found, titles, None),
+                None,
+                drawing(),
+                hidden,
+                hidden,
+                0,
+                *nothing,
+                self._stamp(found, None),
+            ]
         arms = running.arms_of(ui.store, one.run)
         agreed = [
             (testing.grader(ui.store, person, one.model_id), one)
@@ -243,10 +253,11 @@ class _View:
             testing.summary(ui.store, person, one.run.id, self.looks),
             agreed,
             testing.cut_off(ui.store, person, one.run.id),
+            len(self._shown_ids(one.run.id, "worse")) if one.run.follows else 0,
         )
         start = self._start(one.run.id, show, start)
         return [
-            runs_shown(ui, found, one.run.id),
+            runs_shown(ui, found, titles, one.run.id),
             one.run.id,
             told,
             gr.update(visible=one.run.state == "running"),

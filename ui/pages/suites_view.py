@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 from backend import prompting
@@ -13,7 +13,7 @@ from backend.suites.grading import OF_RUN
 from backend.suites.running import Arm
 from backend.suites.summary import Column, Pair, Summary
 from backend.testing import Progress, Row
-from feedback_db.types import Model
+from feedback_db.types import Model, SuiteRun
 from ui.context import Ui
 from ui.views.drawn import badge, drawing, heading, messages, note, table
 from ui.views.words import clipped, clock, figure, share
@@ -23,7 +23,8 @@ SURE = 0.05
 CUT = "length"  # the finish reason of an answer that reached the limit of tokens
 
 
-def runs_shown(ui: Ui, found: Sequence[Progress], chosen: int | None) -> dict[str, Any]:
+def runs_shown(ui: Ui, found: Sequence[Progress], titles: Mapping[int, str], chosen: int | None) -> dict[str, Any]:
+    """``titles``: of suites, by id."""
     say = ui.guard.say
     tones = {"running": "info", "stopped": "warn", "done": "ok"}
     rows = [
@@ -31,6 +32,7 @@ def runs_shown(ui: Ui, found: Sequence[Progress], chosen: int | None) -> dict[st
             one.run.id or 0,
             [
                 str(one.run.id),
+                titles.get(one.run.suite_id, ""),
                 clock(one.run.created_at),
                 f"{one.done:,} / {one.run.total:,}",
                 badge(say(f"suites.state.{one.run.state}"), tones[one.run.state]),
@@ -38,7 +40,7 @@ def runs_shown(ui: Ui, found: Sequence[Progress], chosen: int | None) -> dict[st
         )
         for one in found
     ]
-    columns = [say(f"suites.{name}") for name in ("which", "when", "done", "state")]
+    columns = [say(f"suites.{name}") for name in ("which", "suite", "when", "done", "state")]
     return drawing(
         table(
             columns,
@@ -47,7 +49,7 @@ def runs_shown(ui: Ui, found: Sequence[Progress], chosen: int | None) -> dict[st
             empty=say("suites.no_runs"),
             chosen=chosen,
             selects=True,
-            numbers=[2],
+            numbers=[3],
         )
     )
 
@@ -59,8 +61,9 @@ def run_shown(
     summary: Summary,
     agreed: Sequence[tuple[Model, Agreement]],
     cut: int = 0,
+    worse: int = 0,
 ) -> dict[str, Any]:
-    """``cut``: answers that were cut at the limit of tokens."""
+    """``cut``: answers that were cut at the limit of tokens; ``worse``: regressions that stand first."""
     say = ui.guard.say
     against = len(summary.pairs)
     most = max((int(arm.sampling.settings["max_tokens"]) for arm in arms), default=0)
@@ -86,7 +89,8 @@ def run_shown(
         if summary.pairs
         else None,
         note(say("suites.many", n=against, chance=share(1 - (1 - SURE) ** against))) if against > 1 else None,
-        note(say("suites.sent_by_rule", n=progress.run.sent), "ok") if progress.run.sent else None,
+        note(say("suites.worse_first", n=worse), "bad") if worse else None,
+        _sent_by_rule(ui, progress.run),
         heading(say("suites.agreement")) if agreed else None,
         table(
             [say(f"suites.{name}") for name in ("grader", "accuracy", "kappa", "people")],
@@ -98,6 +102,15 @@ def run_shown(
         if agreed
         else None,
     )
+
+
+def _sent_by_rule(ui: Ui, run: SuiteRun) -> Any:
+    """What went to labelling by itself; nothing of a run that sends nothing, or is not done."""
+    if not run.sends or run.state != "done":
+        return None
+    if run.sent:
+        return note(ui.guard.say("suites.sent_by_rule", n=run.sent), "ok")
+    return note(ui.guard.say("suites.none_by_rule"), "warn")
 
 
 def cases_shown(

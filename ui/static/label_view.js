@@ -20,8 +20,12 @@ export function el(tag, props = {}, ...children) {
   return node;
 }
 
+// {n} is the value of n; {n|pair|pairs} is it with the word for one or for several, as ui/text.py has it.
 export function say(strings, key, values = {}) {
-  return strings[`label.${key}`].replace(/{(\w+)}/g, (place, name) => String(values[name] ?? place));
+  return strings[`label.${key}`].replace(/{(\w+)(?:\|([^{}|]*)\|([^{}|]*))?}/g, (place, name, one, several) => {
+    if (values[name] === undefined || values[name] === null) return place;
+    return one === undefined ? String(values[name]) : `${values[name]} ${String(values[name]) === "1" ? one : several}`;
+  });
 }
 
 export const kbd = (key) => (key ? el("kbd", {}, key) : null);

@@ -44,16 +44,19 @@ STRINGS = {
     "bake.state.failed": ("failed", "失败"),
     "bake.state.stopped": ("stopped", "已停止"),
     "bake.ladder": ("The ladder: what each way reaches", "阶梯:各种做法的效果"),
-    "bake.ladder_hint": ("on {n} test cases of the newest bake that is done", "最近完成的烘焙,{n} 个测试用例"),
-    "bake.costs": (" · {tokens} tokens · {seconds} s", " · {tokens} 词元 · {seconds} 秒"),
+    "bake.ladder_hint": (
+        "on {n|test case|test cases} of the newest bake that is done",
+        "最近完成的烘焙,{n} 个测试用例",
+    ),
+    "bake.costs": (" · {tokens|token|tokens} · {seconds} s", " · {tokens} 词元 · {seconds} 秒"),
     "bake.way.zero": ("zero-shot", "零样本"),
     "bake.way.few": ("few-shot, {k}", "少样本,{k} 个"),
     "bake.way.baked": ("baked", "烘焙"),
     "bake.way.calibrated": ("calibrated: {method}", "校准:{method}"),
-    "bake.way.probe": ("linear probe on {n} cases", "线性探针,{n} 个用例"),
+    "bake.way.probe": ("linear probe on {n|case|cases}", "线性探针,{n} 个用例"),
     "bake.saved": (
         (
-            "Baking saves {saved} of {of} prompt tokens; of {n} cases {gained} are gained and {lost} lost against the long prompt (exact "
+            "Baking saves {saved} of {of} prompt tokens; of {n|case|cases} {gained} are gained and {lost} lost against the long prompt (exact "
             "McNemar, p = {p})."
         ),
         "烘焙节省 {of} 个提示词元中的 {saved} 个;与长提示相比,{n} 个用例中转为通过 {gained} 个,转为失败 {lost} 个(精确 McNemar 检验,p = {p})。",

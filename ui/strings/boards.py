@@ -24,7 +24,7 @@ STRINGS = {
         "须有一个模型在两个模板下回答过相同用例并被评判。",
     ),
     "board.rests": (
-        "{n} judgements of {people} people; {ties} named neither. Two of equal strength would tie in {even}.",
+        "{n|judgement|judgements} of {people|person|people}; {ties} named neither. Two of equal strength would tie in {even}.",
         "{people} 人的 {n} 个评判;其中 {ties} 不分高下。强度相同的两者预计有 {even} 平局。",
     ),
     "board.slopes": (

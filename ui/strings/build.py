@@ -35,7 +35,7 @@ STRINGS = {
         "此版本按基座 {wanted} 的嵌入向量选择示例,而引擎运行的是 {found}。请重新保存模板,改用当前基座。",
     ),
     "problem.no_embeddings": (
-        "{n} texts have no embedding yet, and no engine is at hand to read them. Do it in the running app.",
+        "{n|text has|texts have} no embedding yet, and no engine is at hand to read them. Do it in the running app.",
         "有 {n} 段文本尚无嵌入向量,而此处没有可用的引擎。请在运行中的应用里操作。",
     ),
     "build.order": ("Order", "顺序"),
@@ -60,7 +60,7 @@ STRINGS = {
     "build.keep_case": ("Keep as a case", "存为用例"),
     "build.case_kept": ("Case {id} is kept, in the split {split}.", "已存为用例 {id},划分:{split}。"),
     "build.tokens": (
-        "{used} of {of} tokens; {left} left for the answer",
+        "{used} of {of|token|tokens}; {left} left for the answer",
         "{used} / {of} 个词元;剩余 {left} 个用于回答",
     ),
     "build.dropped": (
@@ -135,7 +135,7 @@ STRINGS = {
         "在“测试”页用同一模型对两个版本运行同一测试集,即可看到哪些用例的结果翻转。",
     ),
     "build.flips": (
-        "Passed {before} before, {after} now, of {n} cases; {gained} gained, {lost} lost (exact McNemar, p = {p}).",
+        "Passed {before} before, {after} now, of {n|case|cases}; {gained} gained, {lost} lost (exact McNemar, p = {p}).",
         "{n} 个用例中,之前通过 {before} 个,现在通过 {after} 个;转为通过 {gained} 个,转为失败 {lost} 个(精确 McNemar 检验,p = {p})。",
     ),
     "build.none_flipped": ("No case flipped.", "没有用例翻转。"),

@@ -32,7 +32,7 @@ STRINGS = {
     "compare.pane.rate": ("first after {first} s · {rate}/s", "首词 {first} 秒 · 每秒 {rate}"),
     "compare.pane.logp": ("{logp} nats/token", "每词元 {logp} 奈特"),
     "compare.sent_many": (
-        "{n} comparisons wait for labelling ({id}). Annotators see neither template nor model.",
+        "{n|comparison waits|comparisons wait} for labelling ({id}). Annotators see neither template nor model.",
         "{n} 个比较已进入标注队列({id})。标注员看不到模板和模型。",
     ),
     "compare.run": ("Run", "运行"),
@@ -44,8 +44,8 @@ STRINGS = {
     "compare.max_tokens": ("Max tokens", "最多词元"),
     "compare.pane.waiting": ("waiting for the engine", "等待引擎"),
     "compare.pane.in_line": ("the engine is full: place {place} in its queue", "引擎已满:排队第 {place} 位"),
-    "compare.pane.streaming": ("{tokens} tokens · {seconds} s", "{tokens} 个词元 · {seconds} 秒"),
-    "compare.pane.done": ("{tokens} tokens · {seconds} s · done", "{tokens} 个词元 · {seconds} 秒 · 完成"),
+    "compare.pane.streaming": ("{tokens|token|tokens} · {seconds} s", "{tokens} 个词元 · {seconds} 秒"),
+    "compare.pane.done": ("{tokens|token|tokens} · {seconds} s · done", "{tokens} 个词元 · {seconds} 秒 · 完成"),
     "compare.pane.failed": ("failed", "失败"),
     "compare.pane.stopped": ("stopped", "已停止"),
     "compare.running": ("Answering…", "正在生成……"),
@@ -71,7 +71,7 @@ STRINGS = {
     "compare.many": ("Number of cases", "用例数"),
     "compare.make": ("Generate comparisons", "生成比较"),
     "compare.made": (
-        "{n} comparisons wait for labelling; {alike} were left out because both answers were the same.",
+        "{n|comparison waits|comparisons wait} for labelling; {alike|was|were} left out because both answers were the same.",
         "{n} 个比较已进入标注队列;{alike} 个因两个回答相同而略去。",
     ),
     "problem.nothing_to_read": (

@@ -13,7 +13,7 @@ STRINGS = {
     "engines.speed": ("Tokens per second", "每秒词元数"),
     "engines.speed_hint": ("over its last 200 steps", "最近 200 步"),
     "engines.rows": ("Answers being written", "正在生成的回答"),
-    "engines.rows_hint": ("{n} requests wait", "{n} 个请求等待中"),
+    "engines.rows_hint": ("{n|request waits|requests wait}", "{n} 个请求等待中"),
     "engines.adapters": ("Adapters in memory", "内存中的适配器"),
     "engines.adapters_hint": ("on one base", "共用一个基座"),
     "engines.memory": ("Memory", "内存"),
@@ -63,7 +63,7 @@ STRINGS = {
         "{name} was added. Ask what it offers: that shows whether address and key are right.",
         "已添加 {name}。请查询可用模型,以确认地址和密钥正确。",
     ),
-    "engines.offers": ("It answered and offers {n} models.", "已应答,提供 {n} 个模型。"),
+    "engines.offers": ("It answered and offers {n|model|models}.", "已应答,提供 {n} 个模型。"),
     "engines.taken": (
         "{name} can now be chosen on the Compare page.",
         "现在可在比较页面选择 {name}。",

@@ -172,11 +172,11 @@ STRINGS = {
     ),
     "exchange.look_first": ("Look at the file first.", "请先查看文件。"),
     "exchange.would": (
-        "{file} ({format}) would bring {templates} templates, {cases} cases, {suites} suites, {demonstrations} demonstrations, {pairs} judged comparisons.",
+        "{file} ({format}) would bring {templates|template|templates}, {cases|case|cases}, {suites|suite|suites}, {demonstrations|demonstration|demonstrations}, {pairs|judged comparison|judged comparisons}.",
         "{file}({format})将带来 {templates} 个模板、{cases} 个用例、{suites} 个测试集、{demonstrations} 个示例、{pairs} 个已评判的比较。",
     ),
     "exchange.did": (
-        ("New in {project}: {templates} templates, {cases} cases, {suites} suites, {demonstrations} demonstrations, {pairs} judged comparisons. "
+        ("New in {project}: {templates|template|templates}, {cases|case|cases}, {suites|suite|suites}, {demonstrations|demonstration|demonstrations}, {pairs|judged comparison|judged comparisons}. "
         "What was there already was not added again."),
         "{project} 中新增:{templates} 个模板、{cases} 个用例、{suites} 个测试集、{demonstrations} 个示例、{pairs} 个已评判的比较。已有内容不会重复添加。",
     ),

@@ -22,7 +22,10 @@ STRINGS = {
     "gallery.area.sentiment": ("Sentiment", "情感"),
     "gallery.area.reading": ("Reading", "阅读理解"),
     "gallery.area.inference": ("Inference and meaning", "推断与词义"),
-    "gallery.inside": ("{cases} cases · {demonstrations} demonstrations", "{cases} 个用例 · {demonstrations} 个示例"),
+    "gallery.inside": (
+        "{cases|case|cases} · {demonstrations|demonstration|demonstrations}",
+        "{cases} 个用例 · {demonstrations} 个示例",
+    ),
     "gallery.choose": ("Choose a scenario to see what is inside.", "选择一个场景查看内容。"),
     "gallery.cases": ("Cases", "用例"),
     "gallery.splits": ("{train} train, {val} val, {test} test", "训练 {train},验证 {val},测试 {test}"),
@@ -42,7 +45,7 @@ STRINGS = {
     "gallery.make": ("New project with it", "用它新建项目"),
     "gallery.no_choice": ("Choose a scenario first.", "请先选择一个场景。"),
     "gallery.added": (
-        "{title} is in {project}: {templates} template versions, {demonstrations} demonstrations and {cases} cases are new.",
+        "{title} is in {project}: {templates|template version|template versions}, {demonstrations|demonstration|demonstrations} and {cases|case|cases} are new.",
         "{title} 已加入 {project}:新增 {templates} 个模板版本、{demonstrations} 个示例、{cases} 个用例。",
     ),
     "gallery.there": (

@@ -25,7 +25,7 @@ STRINGS = {
     "label.role.user": ("User", "用户"),
     "label.role.assistant": ("Assistant", "助手"),
     "label.answer": ("Answer {letter}", "回答 {letter}"),
-    "label.characters": ("{n} characters", "{n} 个字符"),
+    "label.characters": ("{n|character|characters}", "{n} 个字符"),
     "label.verdict": ("Which answer is better?", "哪个回答更好?"),
     "label.verdict.a2": ("A much better", "A 好得多"),
     "label.verdict.a1": ("A better", "A 更好"),
@@ -67,7 +67,7 @@ STRINGS = {
         "奖励模型认为 {letter} 最优,领先 {margin}。",
     ),
     "label.told.others": (
-        "Of {n} others, by who is best: {first} · none alone {none}.",
+        "Of {n|other|others}, by who is best: {first} · none alone {none}.",
         "其他 {n} 人认为最好的:{first} · 无单独最优 {none}。",
     ),
     "label.go_on": ("Go on", "继续对话"),
@@ -198,7 +198,7 @@ STRINGS = {
     "label.own": ("My figures", "我的数据"),
     "label.own_title": ("How my judgements look", "我的评判情况"),
     "label.share": ("{percent} % ({low}–{high}, n = {n})", "{percent} %({low}–{high},n = {n})"),
-    "label.own.judged": ("{n} pairs judged.", "已评判 {n} 对。"),
+    "label.own.judged": ("{n|pair|pairs} judged.", "已评判 {n} 对。"),
     "label.own.seconds": (
         "Half of them took less than {n} s ({low} to {high}, n = {of}).",
         "其中一半用时少于 {n} 秒({low} 到 {high},n = {of})。",

@@ -146,13 +146,13 @@ STRINGS = {
     "models.ask_promote": ("Put {name} live in place of {other}?", "用 {name} 替换已上线的 {other}?"),
     "models.ask_roll_back": ("Take {name} back and put {other} live again?", "撤回 {name} 并重新上线 {other}?"),
     "models.will_close": (
-        "{n} open comparisons of the live policy that nobody has begun are closed; new ones come from the policy that goes live.",
+        "{n|open comparison|open comparisons} of the live policy that nobody has begun will be closed; new ones come from the policy that goes live.",
         "当前策略的 {n} 个尚未开始的比较将关闭,新的比较来自即将上线的策略。",
     ),
     "models.now_live_first": ("{name} is live.", "{name} 已上线。"),
     "models.now_live": ("{name} is live in place of {former}.", "{name} 已上线,替换 {former}。"),
     "models.now_live_policy": (
-        "{name} is live in place of {former}. {n} open comparisons of {former} were closed; new ones with answers of {name} take their place.",
+        "{name} is live in place of {former}. {n|open comparison of it was|open comparisons of it were} closed; new ones with answers of {name} take their place.",
         "{name} 已上线,替换 {former}。{former} 的 {n} 个未开始的比较已关闭,由 {name} 的回答组成的新比较取代。",
     ),
 }

@@ -49,11 +49,14 @@ STRINGS = {
         "Job {id} reads what waits. The order changes when it is done; nobody has to wait.",
         "任务 {id} 正在读取待评判内容,完成后顺序即改变,无需等待。",
     ),
-    "order.shuffled": ("{count} comparisons are in a random order again.", "{count} 个比较已恢复随机顺序。"),
+    "order.shuffled": (
+        "{count|comparison is|comparisons are} in a random order again.",
+        "{count} 个比较已恢复随机顺序。",
+    ),
     "order.under_way": ("Job {id} is ordering the queue.", "任务 {id} 正在排列队列。"),
     "order.failed": ("Job {id} failed: {error}", "任务 {id} 失败:{error}"),
     "order.done": (
-        "Job {id} ordered {count} comparisons by {rule}; it knew {judged} judgements.",
+        "Job {id} ordered {count|comparison|comparisons} by {rule}; it knew {judged|judgement|judgements}.",
         "任务 {id} 已按“{rule}”排列 {count} 个比较,依据 {judged} 个评判。",
     ),
     "order.gain": ("Has it been worth it?", "是否值得?"),

@@ -96,7 +96,7 @@ STRINGS = {
         "变量与第一个用例的不同({names})。",
     ),
     "problem.cases_ragged": (
-        "{n} fields, but the header has {header}.",
+        "{n|field|fields}, but the header has {header}.",
         "有 {n} 个字段,而表头有 {header} 个。",
     ),
     "problem.cases_csv": (

@@ -6,7 +6,7 @@ STRINGS = {
         "What waits for a decision: reported or flagged, then skipped as broken, then what divides people, the most open question first",
         "等待裁决:先是被报告或标记的,再是因问题被跳过的,然后是意见不一的,最难定者在前",
     ),
-    "review.conflict": ("{id}: {why}; {judged} judgements", "{id}:{why};{judged} 个评判"),
+    "review.conflict": ("{id}: {why}; {judged|judgement|judgements}", "{id}:{why};{judged} 个评判"),
     "review.open": ("{value} nats open", "未定 {value} nat"),
     "review.and": (", ", "、"),
     "review.order": ("Order of the answers", "回答的顺序"),

@@ -39,7 +39,7 @@ STRINGS = {
     ),
     "rounds.now.waiting_for_people": (
         (
-            "Round {number} of {wanted} waits for people: {n} more judgements of the new policy's answers. They come first "
+            "Round {number} of {wanted} waits for people: {n|more judgement|more judgements} of the new policy's answers. They come first "
             "on the label page; when they are there, the next round starts by itself."
         ),
         "第 {number}/{wanted} 轮等待人工评判:还需 {n} 个对新策略回答的评判。它们在标注页优先出现,完成后自动开始下一轮。",

@@ -40,10 +40,13 @@ STRINGS = {
     ),
     "suites.save": ("Save suite", "保存测试集"),
     "suites.saved": (
-        "{name}, version {version}: {n} cases, {checks} checks.",
+        "{name}, version {version}: {n|case|cases}, {checks|check|checks}.",
         "{name} 第 {version} 版:{n} 个用例,{checks} 条检查。",
     ),
-    "suites.own_checks": ("{n} cases have checks or a threshold of their own.", "{n} 个用例有自己的检查或阈值。"),
+    "suites.own_checks": (
+        "{n|case has|cases have} checks or a threshold of their own.",
+        "{n} 个用例有自己的检查或阈值。",
+    ),
     "suites.left_out": (
         "Read and left out, because nothing here asks or checks with it: {names}.",
         "已读取但未采用(此处的提问和检查都用不到):{names}。",
@@ -54,12 +57,12 @@ STRINGS = {
     ),
     "suites.cut": ("cut off", "被截断"),
     "suites.cut_off": (
-        "{n} answers were cut off at {most} tokens. Raise the longest answer and run again.",
+        "{n|answer was|answers were} cut off at {most|token|tokens}. Raise the longest answer and run again.",
         "有 {n} 个回答在 {most} 个词元处被截断。请调大“最长回答”后重新运行。",
     ),
     "suites.injection": ("Add the injection suite", "添加注入测试集"),
     "suites.injection_added": (
-        "{name}: {n} cases that give orders or fish for the canary, and a template of that name to try them on.",
+        "{name}: {n|case|cases} that give orders or fish for the canary, and a template of that name to try them on.",
         "{name}:{n} 个下命令或套取暗码的用例,并附同名模板可供试验。",
     ),
     "suites.choose": ("Choose a suite or save one first.", "请先选择或保存一个测试集。"),
@@ -100,7 +103,7 @@ STRINGS = {
     "suites.state.stopped": ("stopped", "已停止"),
     "suites.state.done": ("done", "完成"),
     "suites.without": (
-        "{n} answers are missing; their cells say why. Go on tries them again.",
+        "{n|answer is|answers are} missing; the cells say why. Go on tries them again.",
         "{n} 个回答缺失,单元格内有原因;“继续”会重试。",
     ),
     "suites.column": ("Column", "列"),
@@ -117,7 +120,7 @@ STRINGS = {
     "suites.says": ("That says", "结论"),
     "suites.better": ("better", "更好"),
     "suites.worse": ("worse", "更差"),
-    "suites.needs": ("not told apart; about {n} cases would", "无法区分;约需 {n} 个用例"),
+    "suites.needs": ("not told apart; about {n|case|cases} would", "无法区分;约需 {n} 个用例"),
     "suites.even": ("no difference seen", "未见差异"),
     "suites.more_cases": ("the score moved, no case flipped", "得分有变化,但无用例翻转"),
     "suites.show": ("Cases", "用例"),
@@ -154,12 +157,23 @@ STRINGS = {
     "suites.all_to_labelling": ("Send all shown", "发送全部所示"),
     "suites.marked_to_labelling": ("Send {n} marked", "发送 {n} 个标记项"),
     "suites.sent_none": ("No new comparison was made.", "没有产生新的比较。"),
-    "suites.known": ("{n} were in the queue or judged before.", "{n} 个先前已在队列中或已标注。"),
+    "suites.known": ("{n|was|were} in the queue or judged before.", "{n} 个先前已在队列中或已标注。"),
     "suites.alone": (
-        "{n} cases have no two different answers to choose between.",
+        "{n|case has|cases have} no two different answers to choose between.",
         "{n} 个用例没有两个不同的回答可供比较。",
     ),
-    "suites.sent_by_rule": ("{n} comparisons went to labelling when it was done.", "完成时有 {n} 个比较已送去标注。"),
+    "suites.sent_by_rule": (
+        "{n|comparison|comparisons} went to labelling when it was done.",
+        "完成时有 {n} 个比较已送去标注。",
+    ),
+    "suites.none_by_rule": (
+        "Nothing went to labelling by itself: the cases that were chosen have no two different answers, or wait there already.",
+        "没有自动送去标注:所选用例没有两个不同的回答,或已在队列中。",
+    ),
+    "suites.worse_first": (
+        "{n|case that A passes fails|cases that A passes fail} in another column; regressions stand first below.",
+        "有 {n} 个用例 A 通过而其他列失败;这些退步排在下方最前。",
+    ),
     "suites.previous": ("Previous", "上一页"),
     "suites.next": ("Next", "下一页"),
     "suites.page": ("{first} to {last} of {n}", "第 {first}–{last} 个,共 {n} 个"),
@@ -171,7 +185,7 @@ STRINGS = {
     "suites.no_answer": ("no answer", "无回答"),
     "suites.to_labelling": ("Send marked", "发送标记项"),
     "suites.sent": (
-        "{n} comparisons wait in the queue: {training} of equal prompts, {votes} that are votes for a template or its demonstrations.",
+        "{n|comparison waits|comparisons wait} in the queue: {training} of equal prompts, {votes} as votes for a template or its demonstrations.",
         "{n} 个比较已进入队列:{training} 个为同一提示,{votes} 个为模板或示例的投票。",
     ),
     "problem.nothing_picked": ("Mark rows or cells of the table first.", "请先在表中标记行或单元格。"),
@@ -193,7 +207,7 @@ STRINGS = {
         "没有上线的奖励模型。请先上线一个,或在检查中写明名称。",
     ),
     "problem.unchecked_cases": (
-        "{n} cases have no check of their own, and the suite has none: every answer would pass.",
+        "{n|case has no check of its own|cases have no check of their own}, and the suite has none: every answer would pass.",
         "{n} 个用例没有自己的检查,测试集也没有检查:任何回答都会通过。",
     ),
     "problem.no_suite_name": (
@@ -230,5 +244,5 @@ STRINGS = {
         "A column needs a template of this project and a model that writes.",
         "每列需要本项目的模板和一个能写回答的模型。",
     ),
-    "suites.started": ("Run {id} is under way: {n} answers.", "运行 {id} 已开始:{n} 个回答。"),
+    "suites.started": ("Run {id} is under way: {n|answer|answers}.", "运行 {id} 已开始:{n} 个回答。"),
 }

@@ -129,7 +129,7 @@ STRINGS = {
     "train.tab.sft": ("SFT", "SFT"),
     "train.tab.pretrain": ("Pretrain", "继续预训练"),
     "train.about.reward": (
-        "Learns to score answers from {judgements} judgements. PPO and IFT follow its scores.",
+        "Learns to score answers from {judgements|judgement|judgements}. PPO and IFT follow its scores.",
         "从 {judgements} 个评判中学习给回答打分。PPO 与 IFT 依据其得分训练。",
     ),
     "train.about.ppo": (
@@ -148,23 +148,23 @@ STRINGS = {
     ),
     "train.about.dpo": (
         (
-            "Direct preference optimisation: learns straight from {judgements} judged comparisons, without a reward model. "
+            "Direct preference optimisation: learns straight from {judgements|judged comparison|judged comparisons}, without a reward model. "
             "It sees no new answers while it trains, so read some before you promote it."
         ),
         "直接偏好优化:无需奖励模型,直接从 {judgements} 个已评判的比较中学习。训练时不产生新回答,上线前请先查看一些。",
     ),
     "train.about.kto": (
         (
-            "Kahneman-Tversky optimisation: learns from single answers that {judgements} judgements call good or bad, and from "
-            "{shown} demonstrations; it needs no pairs. It sees no new answers while it trains, so read some before you "
+            "Kahneman-Tversky optimisation: learns from single answers that {judgements|judgement calls|judgements call} good or bad, and from "
+            "{shown|demonstration|demonstrations}; it needs no pairs. It sees no new answers while it trains, so read some before you "
             "promote it."
         ),
         "卡尼曼-特沃斯基优化:从 {judgements} 个评判认定为好或不好的单个回答,以及 {shown} 个示例中学习,无需成对。训练时不产生新回答,上线前请先查看一些。",
     ),
     "train.about.sft": (
         (
-            "Supervised fine-tuning: learns to write like {shown} demonstrations and the edited and winning answers of "
-            "{judgements} judgements. The usual first step."
+            "Supervised fine-tuning: learns to write like {shown|demonstration|demonstrations} and the edited and winning answers of "
+            "{judgements|judgement|judgements}. The usual first step."
         ),
         "监督微调:学习 {shown} 个示例,以及 {judgements} 个评判中修改过的回答与胜出的回答。通常是第一步。",
     ),

@@ -39,8 +39,8 @@ STRINGS = {
     "tune.state": ("State", "状态"),
     "tune.rests_on": (
         (
-            "Searched on {search} cases ({val} val, {train} train); claimed on {test} test cases. Test cases of this template have been "
-            "looked at {looks} times. {left_out} demonstrations were left out because they are (nearly) one of the cases."
+            "Searched on {search|case|cases} ({val} val, {train} train); claimed on {test|test case|test cases}. Test cases of this template have been "
+            "looked at {looks|time|times}. {left_out|demonstration was|demonstrations were} left out for being (nearly) one of the cases."
         ),
         (
             "在 {search} 个用例上搜索(验证 {val},训练 {train});在 {test} 个测试用例上下结论。此模板的测试用例已被查看 {looks} 次。"
@@ -129,7 +129,7 @@ STRINGS = {
     "tune.find_next": ("Find them", "查找"),
     "tune.next": (
         (
-            "{n} of {waiting} train cases without an answer; the {bank} demonstrations of the bank count as labelled. Vote-k: cases that "
+            "{n} of {waiting|train case|train cases} without an answer; the {bank|demonstration|demonstrations} of the bank count as labelled. Vote-k: cases that "
             "stand for many others which nothing labelled is near."
         ),
         "从 {waiting} 个没有答案的训练用例中选出 {n} 个;示例库中的 {bank} 个示例视为已标注。Vote-k:优先选能代表许多其他用例、且附近没有已标注者的用例。",
@@ -151,7 +151,7 @@ STRINGS = {
     ),
     "tune.start.confidence": ("Ask how sure the model is", "询问模型的把握"),
     "tune.sure": (
-        "The model was asked about {n} cases; the {left_out} it is surest of are left out; one of each of {groups} equal groups, least sure first.",
+        "The model was asked about {n|case|cases}; the {left_out} it is surest of are left out; one of each of {groups} equal groups, least sure first.",
         "询问了 {n} 个用例;去掉最有把握的 {left_out} 个;其余等分为 {groups} 组,每组一个,最无把握者在前。",
     ),
     "tune.unsure": ("What to label next, by confidence", "按把握选出的待标注用例"),

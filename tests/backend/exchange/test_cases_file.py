@@ -56,7 +56,7 @@ def test_of_a_configuration_the_tests_are_taken_and_the_rest_is_named() -> None:
         ("a.yaml", b"a: &x b\nc: *x\n", "alias"),
         ("a.yaml", b"a: b\n", "no list of cases"),
         ("a.json", b"[1]", "a case is a table"),
-        ("a.csv", b"a,b\nc\n", "Line 2: 1 fields"),
+        ("a.csv", b"a,b\nc\n", "Line 2: 1 field,"),
         ("a.csv", b"\xff\xfe\x00", "a.csv"),
     ],
 )

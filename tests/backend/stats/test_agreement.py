@@ -100,6 +100,26 @@ def test_one_person_alone_says_nothing_and_a_share_of_few_is_wide():
     assert agreement.share(0, 0)[1:] == (0.0, 1.0, 0)
 
 
+def test_units_that_come_in_groups_do_not_make_a_share_surer_than_its_groups():
+    alone = agreement.share_of_groups([1, 1, 0, 1, 0, 1, 1, 1], [1] * 8)
+    assert tuple(alone) == pytest.approx(tuple(agreement.share(6, 8)), abs=0.03)
+    alike = agreement.share_of_groups([15, 15, 0, 15, 0, 15, 15, 15], [15] * 8)
+    assert (alike.low, alike.high) == pytest.approx((alone.low, alone.high)) and (alike.value, alike.n) == (0.75, 120)
+    right = agreement.share_of_groups([15] * 8, [15] * 8)
+    assert right[1:] == (pytest.approx(agreement.share(8, 8).low), 1.0, 120)
+    assert agreement.share_of_groups([0, 0], [0, 0])[1:] == (0.0, 1.0, 0)
+
+
+def test_the_interval_of_a_grouped_share_covers_it_19_times_in_20():
+    draw, held = np.random.default_rng(0), 0
+    for _ in range(400):
+        of = draw.integers(1, 16, 30)
+        hits = draw.binomial(of, draw.beta(3, 1, 30))
+        found = agreement.share_of_groups(hits, of)
+        held += found.low <= 0.75 <= found.high
+    assert 0.91 <= held / 400 <= 0.99
+
+
 def test_a_median_has_an_interval_that_covers_what_it_should():
     draw = np.random.default_rng(0)
     hits = [

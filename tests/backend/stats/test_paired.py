@@ -20,11 +20,29 @@ def test_mcnemar_is_the_exact_binomial() -> None:
     assert mcnemar(*columns(0, 0)).p == mcnemar(*columns(4, 4)).p == 1.0
 
 
-def test_cases_needed_are_those_of_the_formula() -> None:
-    assert cases_needed(0.20, 0.05) == 621
-    assert cases_needed(0.20, 0.10) == 150
-    assert cases_needed(0.10, -0.03) == 865
+def test_there_is_no_number_of_cases_for_no_gain() -> None:
     assert cases_needed(0.1, 0.0) is None and cases_needed(0.05, 0.1) is None
+
+
+@pytest.mark.parametrize(("flips", "gain"), [(0.5, 0.5), (0.5, 0.3), (0.2, 0.1), (0.2, 0.05), (0.1, -0.03)])
+@pytest.mark.parametrize("tests", [1, 3])
+def test_the_exact_test_finds_the_gain_in_so_many_cases_about_four_times_in_five(flips, gain, tests) -> None:
+    n, draw = cases_needed(flips, gain, tests), np.random.default_rng(0)
+    moved = draw.binomial(n, flips, 1500)
+    gained = draw.binomial(moved, (flips + gain) / (2 * flips))
+    found = np.mean(
+        [mcnemar(*columns(int(g), int(m - g), 0)).p < 0.05 / tests for g, m in zip(gained, moved, strict=True)]
+    )
+    assert 0.75 < found < 0.98 if n < 40 else 0.75 < found < 0.88, (n, found)
+
+
+@pytest.mark.parametrize("tests", [1, 2, 7])
+def test_cases_that_do_not_tell_columns_apart_are_never_said_to_be_enough(tests) -> None:
+    for n in range(2, 40):
+        for gained in range(1, n + 1):
+            for lost in range(min(gained, n - gained + 1)):
+                if mcnemar(*columns(gained, lost, 0)).p * tests >= 0.05:
+                    assert cases_needed((gained + lost) / n, (gained - lost) / n, tests) > n, (n, gained, lost)
 
 
 def test_holm_adjusts_in_order() -> None:

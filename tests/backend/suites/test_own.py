@@ -37,7 +37,7 @@ def test_a_case_is_held_to_the_suites_checks_its_own_and_its_own_threshold(
 
 def test_a_suite_without_checks_needs_one_for_every_case(store: Store, engineer: Person, project: Project) -> None:
     pasted(store, engineer, project, "word,__expected\nred,x\nblue,y\n")
-    with pytest.raises(CannotTest, match="1 cases have no check of their own"):
+    with pytest.raises(CannotTest, match="1 case has no check of its own"):
         pasted(store, engineer, project, OWN)
 
 

@@ -74,7 +74,7 @@ def test_json_lines_are_cases_too() -> None:
         ("input,input\na,b", 'column "input" is there twice'),
         ("input,\na,b", "a column has no name"),
         ("expected\na", "no variable beside"),
-        ("input,b\na", "Line 2: 1 fields, but the header has 2"),
+        ("input,b\na", "Line 2: 1 field, but the header has 2"),
         ('input\n"a"b', "Line 2"),
         ("input,b\n,", "Line 2: every variable is empty"),
         ('{"a": 1}\n{"b": 1}', "Line 2: the variables differ"),

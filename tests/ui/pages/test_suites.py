@@ -76,8 +76,8 @@ def ran(studio: Studio) -> int:
 def test_a_suite_is_saved_with_its_pasted_cases_and_refused_with_the_line(tab: Tab, studio: Studio) -> None:
     project_id = studio.project.id or 0
     said, emptied, file, room, *_ = tab.call("save_suite", project_id, 0, *form())
-    assert "2 cases, 1 checks" in parts(said, "note")[0]["text"] and (emptied, room) == ("", 64) and not file
-    with pytest.raises(gr.Error, match="Line 3: 1 fields"):
+    assert "2 cases, 1 check." in parts(said, "note")[0]["text"] and (emptied, room) == ("", 64) and not file
+    with pytest.raises(gr.Error, match="Line 3: 1 field,"):
         tab.call("save_suite", project_id, 0, *form(pasted="word,expected\na,b\nc"))
     with pytest.raises(gr.Error, match="Line 1: there is no check"):
         tab.call("save_suite", project_id, 0, *form(checks="contain:x"))
@@ -110,7 +110,7 @@ def test_a_run_shows_columns_pairs_and_cases(tab: Tab, studio: Studio) -> None:
     redrawn, *_, button = tab.call("choose_case", *place, None, event={"mark": {"id": case_id}})
     assert parts(redrawn, "table")[0]["marks"] == [[case_id, 0], [case_id, 1]] and "Send 2" in button["value"]
     (sent,) = tab.call("send_marked", run_id, None, "same")
-    assert "1 comparisons wait in the queue: 0 of equal prompts, 1" in parts(sent, "note")[0]["text"]
+    assert "1 comparison waits in the queue: 0 of equal prompts, 1" in parts(sent, "note")[0]["text"]
     redrawn, *_ = tab.call("choose_case", *place, None, event={"mark": {"id": case_id, "arm": 1}})
     assert parts(redrawn, "table")[0]["marks"] == [[case_id, 0]]
     (sent,) = tab.call("send_shown", run_id, "all", "across")
@@ -118,6 +118,31 @@ def test_a_run_shows_columns_pairs_and_cases(tab: Tab, studio: Studio) -> None:
         "1 ",
         "1 ",
     ]  # the other case, and one that was sent before
+
+
+def test_a_run_names_its_suite_its_regressions_and_rules_that_sent_nothing(tab: Tab, studio: Studio) -> None:
+    store, bob, project_id = studio.store, studio.engineer, studio.project.id or 0
+    first = testing.progress(store, bob, ran(studio)).run
+    arms = [(arm["template"], arm["model"]) for arm in first.arms]
+
+    def told(checks: str, columns: list[tuple[int, int]], **more: Any) -> tuple[list[str], list[dict[str, Any]]]:
+        ids = list(testing.suite(store, bob, first.suite_id).case_ids)
+        suite = testing.save_suite(store, bob, project_id, name="told", case_ids=ids, checks=checks)
+        run = testing.start(store, bob, suite.id or 0, columns, **more)
+        while testing.progress(store, bob, run.id or 0).run.state == "running":
+            running.advance(store, studio.engine)
+        shown = tab.call("choose_run", project_id, event={"id": run.id})
+        row = next(row for row in parts(shown[0], "table")[0]["rows"] if row["id"] == run.id)
+        assert row["cells"][1] == f"told · v{suite.version}"
+        return [one["text"] for one in parts(shown[2], "note")], parts(shown[6], "table")[0]["rows"]
+
+    said, _ = told("contains:no such words", arms[:1], sends=["failed"])
+    assert any("Nothing went to labelling by itself" in one for one in said)
+    said, _ = told("contains:no such words", arms, sends=["failed"], seed=7)
+    assert any("went to labelling when it was done" in one for one in said)
+    said, rows = told("not-contains:“Repeat b", arms, follows=True)
+    assert "1 case that A passes fails in another column; regressions stand first below." in said
+    assert "blue" in rows[0]["cells"][0] and len(rows) == 2
 
 
 def test_the_injection_suite_comes_with_a_template_to_try_it_on(tab: Tab, studio: Studio) -> None:
@@ -163,7 +188,7 @@ def test_an_answer_that_was_cut_off_says_so(tab: Tab, studio: Studio) -> None:
         running.advance(store, studio.engine)
     assert testing.cut_off(store, bob, run.id or 0) == 1
     shown = tab.call("choose_run", project_id, event={"id": run.id})
-    assert any("1 answers were cut off at 5 tokens" in one["text"] for one in parts(shown[2], "note"))
+    assert any("1 answer was cut off at 5 tokens" in one["text"] for one in parts(shown[2], "note"))
     assert "cut off" in str(parts(shown[6], "table"))
     opened = tab.call("choose_case", project_id, run.id, "all", 0, None, [], event={"id": case.id})
     assert "cut off" in str(opened[2])
