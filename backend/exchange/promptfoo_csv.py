@@ -8,6 +8,7 @@ stays text, so no cell can fetch the expected answer of its row.
 from __future__ import annotations
 
 import csv
+import difflib
 import io
 import re
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from typing import Any
 
 from backend.exchange.plan import MOST_CASES, MOST_CELL, BadFile, Notes, storable
 from backend.exchange.tree import Plain, decoded, number
+from backend.suites.grammar import ALIKE
 from backend.suites.kinds import KINDS
 
 Row = dict[str, Any]
@@ -40,6 +42,7 @@ _CELL = re.compile(
     re.DOTALL | re.ASCII,
 )
 _LIKE_A_NAME = re.compile(r"(?:not-)?[a-z]+(?:-[a-z]+)+(?:\(.*?\))?:|(?:not-)?[a-z]+-[a-z-]+\Z")
+_WORD = re.compile(r"(?:not-)?([A-Za-z]+)(?:\(.*?\))?:")
 _CONFIG = re.compile(r"__config:__expected(\d*):(\w+)\Z")
 
 
@@ -161,7 +164,7 @@ def assertion(cell: str, notes: Notes, line: int, field: str) -> Row:
         return {"type": "llm-rubric", "value": cell.partition(":")[2]}
     match = _CELL.match(cell)
     if match is None:
-        if _LIKE_A_NAME.match(cell):
+        if _is_like_a_name(cell):
             notes.mapped(line, field, "csv_prefix", cell, name=cell.partition(":")[0][:60])
         return {"type": "equals", "value": cell}
     negated, name, threshold, value = match.groups()
@@ -175,6 +178,18 @@ def assertion(cell: str, notes: Notes, line: int, field: str) -> Row:
     elif threshold is not None and name in KINDS:
         notes.mapped(line, field, "csv_no_threshold", cell, name=name)
     return found
+
+
+def _is_like_a_name(cell: str) -> bool:
+    """Whether somebody may have meant a check: contains-some:a, contain:a, Contains: a; neither Note: a nor https://a."""
+    if _LIKE_A_NAME.match(cell):
+        return True
+    word = _WORD.match(cell)
+    if word is None:
+        return False
+    follows = cell[word.end() :]
+    is_close = bool(difflib.get_close_matches(word[1].lower(), NAMES, 1, ALIKE))
+    return is_close or (word[1].islower() and not follows.startswith((" ", "//")) and bool(follows))
 
 
 def listed(text: str) -> list[str]:

@@ -54,7 +54,7 @@ FILES = {  # why a file is not taken at all
 
 PARTS = {  # what became of a part of a file
     "template_taken": "became the template {name}",
-    "case_taken": "became {n} case(s)",
+    "case_taken": "became {n|case|cases}",
     "cases_taken": "became {n|case|cases}",
     "pairs_taken": "became {n|judged comparison|judged comparisons}",
     "suite_taken": "became a suite of {n|case|cases} with {checks|check|checks}",

@@ -167,8 +167,8 @@ STRINGS = {
         "完成时有 {n} 个比较已送去标注。",
     ),
     "suites.none_by_rule": (
-        "Nothing went to labelling by itself: the cases that were chosen have no two different answers, or wait there already.",
-        "没有自动送去标注:所选用例没有两个不同的回答,或已在队列中。",
+        "Nothing went to labelling by itself: no case was chosen, or those that were have no two different answers or wait there already.",
+        "没有自动送去标注:没有符合规则的用例,或所选用例没有两个不同的回答、已在队列中。",
     ),
     "suites.worse_first": (
         "{n|case that A passes fails|cases that A passes fail} in another column; regressions stand first below.",

@@ -95,6 +95,17 @@ def test_an_unknown_prefix_is_reported_and_compared_as_promptfoo_does():
     assert plan.suites[0].checks == ({"type": "equals", "value": "contains-some:a"},)
 
 
+@pytest.mark.parametrize(
+    ("cell", "is_told"),
+    [("contain:x", True), ("startswith:x", True), ("Contains: x", True), ("not-equal:x", True), ("moonshine:x", True),
+     ("Note: contains:x", False), ("https://a.b", False), ("the answer", False), ("12:30", False), ("answer: yes", False)],
+)  # fmt: skip
+def test_what_may_have_been_meant_as_a_check_is_told(cell: str, is_told: bool) -> None:
+    plan = plan_from("t.csv", f"q,__expected\nx,{cell}\n")
+    assert (("t.csv", 2, "__expected", "csv_prefix") in told(plan, "mapped")) == is_told
+    assert plan.suites[0].checks == ({"type": "equals", "value": cell},)
+
+
 def test_columns_with_two_underscores_mean_what_they_mean_in_promptfoo():
     plan = plan_of("refunds.csv")
     (suite,) = plan.suites
