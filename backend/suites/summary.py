@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backend.stats.agreement import Estimate, share
+from backend.stats.agreement import NOTHING, Estimate, median, share
 from backend.stats.paired import Flips, cases_needed, flips, holm
 from backend.suites.looking import Look
 
@@ -18,9 +18,9 @@ class Column(NamedTuple):
 
     passed: Estimate
     score: Estimate  # mean over cases of the mean over repeats; a bootstrap over cases
-    flaky: float  # share of repeated cases that did not always say the same; nan without repeats
-    seconds: float  # median per answer
-    tokens: float  # median of the answer
+    flaky: Estimate  # share of repeated cases that did not always say the same; of none without repeats
+    seconds: Estimate  # median over answers
+    tokens: Estimate  # median of the answers
     prompt_tokens: float  # median
     failed: int  # cells without an answer
     n: int  # cells
@@ -58,9 +58,9 @@ def _column(look: Look, arm: int) -> Column:
     return Column(
         passed=share(int((there & (passed == cells)).sum()), n),
         score=look.spread.estimate(arm, mean, n),
-        flaky=wavering / int(several.sum()) if several.any() else math.nan,
-        seconds=_median(look.facts["seconds"][arm]),
-        tokens=_median(look.facts["tokens"][arm]),
+        flaky=share(wavering, int(several.sum())),
+        seconds=median(look.facts["seconds"][arm]) or NOTHING,
+        tokens=median(look.facts["tokens"][arm]) or NOTHING,
         prompt_tokens=_median(look.facts["prompt_tokens"][arm]),
         failed=int(look.failed[arm]),
         n=int(cells.sum()),

@@ -134,7 +134,9 @@ def test_repeats_are_sampled_anew_and_flakes_counted(store: Store, engineer: Per
     run = started(store, engineer, project, ("Say {{word}}",), repeats=2)
     assert finished(store, engine, run).state == "done"
     (column,) = testing.summary(store, engineer, run.id or 0).columns
-    assert (column.n, column.passed.n, column.passed.value, column.flaky) == (12, 6, 0.0, 1.0)
+    assert (column.n, column.passed.n, column.passed.value, column.flaky.value) == (12, 6, 0.0, 1.0)
+    assert (column.flaky.n, column.flaky.high) == (6, 1.0) and 0.5 < column.flaky.low < 0.7
+    assert column.seconds.n == column.tokens.n == 12 and column.tokens.low <= column.tokens.value <= column.tokens.high
     assert column.score.value == pytest.approx(0.5)
 
 

@@ -172,15 +172,24 @@ def _column(at: int, arms: Sequence[Arm], column: Column) -> list[Any]:
     if len({one.sampling.id for one in arms}) > 1:
         name += f" · T = {arm.sampling.settings['temperature']:g}"
     prompt = "–" if math.isnan(column.prompt_tokens) else f"{column.prompt_tokens:.0f}"
-    tokens = "–" if math.isnan(column.tokens) else f"{prompt} + {column.tokens:.0f}"
+    told, seconds = column.tokens, column.seconds
     return [
         name,
-        _share(column.passed),
-        _range(column.score),
-        "–" if math.isnan(column.flaky) else share(column.flaky),
-        "–" if math.isnan(column.seconds) else figure(column.seconds),
-        tokens,
+        _share_cell(column.passed),
+        _below(f"{column.score.value:.2f}", f"{column.score.low:.2f}–{column.score.high:.2f}", column.score.n),
+        _share_cell(column.flaky),
+        _below(figure(seconds.value), f"{figure(seconds.low)}–{figure(seconds.high)}", seconds.n),
+        _below(f"{prompt} + {told.value:.0f}", f"{told.low:.0f}–{told.high:.0f}", told.n),
     ]
+
+
+def _share_cell(value: Estimate) -> Any:
+    return _below(share(value.value), f"{share(value.low)}–{share(value.high)}", value.n) if value.n else "–"
+
+
+def _below(text: str, interval: str, n: int) -> Any:
+    """A figure with its interval and n below it."""
+    return {"text": text, "sub": f"{interval}, n = {n:,}"} if n else "–"
 
 
 def _pair(ui: Ui, pair: Pair) -> list[Any]:

@@ -191,7 +191,7 @@ def _of_run(ui: Ui, one: Told) -> Iterator[Rung]:
         shots = template.few_shot.get("k", 0)
         kind = "baked" if baked else "few" if shots else "zero"
         name = ui.guard.say(f"bake.way.{kind}", k=shots)
-        yield f"{name} · {model.name}", column.passed, _figure(column.prompt_tokens), f"{column.seconds:.2f}"
+        yield f"{name} · {model.name}", column.passed, _figure(column.prompt_tokens), f"{column.seconds.value:.2f}"
 
 
 def _calibrated(ui: Ui, one: Told) -> Iterator[Rung]:

@@ -98,7 +98,7 @@ def test_a_run_shows_columns_pairs_and_cases(tab: Tab, studio: Studio) -> None:
     run_id = ran(studio)
     shown = tab.call("choose_run", studio.project.id, event={"id": run_id})
     columns, pairs = parts(shown[2], "table")
-    assert len(columns["rows"]) == 2 and "n = 2" in columns["rows"][0]["cells"][1]
+    assert len(columns["rows"]) == 2 and all("n = 2" in columns["rows"][0]["cells"][at]["sub"] for at in (1, 2, 4, 5))
     assert pairs["rows"][0]["cells"][0] == "B"
     cases = parts(shown[6], "table")[0]
     assert len(cases["rows"]) == 2
