@@ -163,6 +163,8 @@ def test_the_page_breaks_no_rule_of_accessibility(studio: Studio, studio_page: A
     page.goto(f"/studio/test?run={run_id}")
     page.locator("#run-cases button").first.click()
     expect(page.locator("#run-answers")).to_contain_text("red")
+    for one in ("th", "td"):  # a figure stands below its name
+        expect(page.locator(f"#run-told {one}.vw-number").first).to_have_css("text-align", "right")
     box = page.locator("#run-cases input.vw-mark").nth(1)
     box.focus()
     page.keyboard.press("Space")
