@@ -167,7 +167,8 @@ def _events(ui: Ui, form: Form, save: Any, side: Side) -> None:
     drawn_from = [side.project, side.case, names, *form, *side.boxes]
 
     def then_prompt(event: Any, name: str) -> None:
-        shown = event.then(None, None, None, js=AFTER_PAINT, api_name=f"{name}_painted")
+        # always_last: what comes while a prompt is on its way is drawn after it, or the last letters typed would be missing
+        shown = event.then(None, None, None, js=AFTER_PAINT, api_name=f"{name}_painted", trigger_mode="always_last")
         shown.then(
             show_prompt,
             drawn_from,
@@ -176,6 +177,7 @@ def _events(ui: Ui, form: Form, save: Any, side: Side) -> None:
             concurrency_id="preview",
             concurrency_limit=4,
             show_progress="hidden",
+            trigger_mode="always_last",
         )
 
     def then_variables(event: Any, name: str) -> None:

@@ -30,6 +30,7 @@ def prompt_shown(
     except (*PROBLEMS, NotFound) as problem:
         return drawn.drawing(drawn.note(ui.text.problem(problem, ui.guard.language()), "bad"))
     dropped = ", ".join(map(str, seen.dropped_ids))
+    empty = ", ".join(name for name in prompting.variables(ui.guard.person(), draft) if not values.get(name))
     left = max(0, seen.max_tokens - seen.tokens)
     return drawn.drawing(
         drawn.segments(
@@ -38,6 +39,7 @@ def prompt_shown(
             say("build.tokens", used=seen.tokens, of=seen.max_tokens, left=left),
         ),
         drawn.note(say("build.dropped", ids=dropped) if dropped else "", "warn"),
+        drawn.note(say("build.empty", names=empty) if empty else "", "warn"),
         drawn.note(ui.engine.last_event or "", "warn"),
         drawn.messages(
             {

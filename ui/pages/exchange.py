@@ -175,4 +175,4 @@ def _notes(ui: Ui, notes: Sequence[Note]) -> dict[str, Any]:
         ]
         rows.append((number, cells))
     columns = [say(f"exchange.{name}") for name in ("fate", "place", "reason")]
-    return table(columns, rows, caption=say("exchange.report"), empty=say("exchange.empty"))
+    return table(columns, rows, caption=say("exchange.report"), empty=say("exchange.empty"), tall=True)

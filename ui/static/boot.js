@@ -40,4 +40,17 @@
       paint();
     }
   });
+  // Gradio hears of what is typed into a text field by the key press, which paste, cut, deletion, undo, a drop and input methods
+  // (all of Chinese) do not have: without this a page would go on with the text as it was before.
+  let pressed = false;
+  const tell = (field) => {
+    if (field.matches?.("[data-testid=textbox]")) field.dispatchEvent(new KeyboardEvent("keypress", { key: "", bubbles: true }));
+  };
+  document.addEventListener("keypress", (event) => {
+    if (!event.isTrusted) return;
+    pressed = true; // its input follows within this task
+    setTimeout(() => { pressed = false; });
+  }, true);
+  document.addEventListener("input", (event) => { if (!pressed && !event.isComposing) tell(event.target); });
+  document.addEventListener("compositionend", (event) => tell(event.target));
 })();

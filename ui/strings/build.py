@@ -63,6 +63,10 @@ STRINGS = {
         "{used} of {of|token|tokens}; {left} left for the answer",
         "{used} / {of} 个词元;剩余 {left} 个用于回答",
     ),
+    "build.empty": (
+        "Empty here: {names}. A case that has no such value is not asked: its cell says which is missing.",
+        "此处为空:{names}。缺少这些值的用例不会被提问,单元格内会说明缺少哪一个。",
+    ),
     "build.dropped": (
         "The context is too short: demonstrations {ids} are left out.",
         "上下文长度不足:已略去示例 {ids}。",

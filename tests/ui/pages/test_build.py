@@ -53,6 +53,15 @@ def test_the_preview_shows_the_exact_messages_as_text(tab: Tab, studio: Studio) 
     assert bar["of"] == 4096 and [kind for kind, *_ in bar["parts"]] == ["system", "instruction", "case"]
 
 
+def test_a_variable_without_a_value_is_named_above_the_prompt(tab: Tab, studio: Studio) -> None:
+    typed = form(body="{{task}}: {{input}} {{more}}")
+    variables(tab, typed)
+    shown = prompt(tab, studio, typed, ["Answer", "", ""])
+    assert parts(shown, "note")[0]["text"].startswith("Empty here: input, more.")
+    assert parts(shown, "messages")[0]["items"][0]["text"] == "Answer:  "
+    assert not parts(prompt(tab, studio, typed, ["Answer", "a", "b"]), "note")
+
+
 def test_an_error_names_the_line_and_what_to_do(tab: Tab, studio: Studio) -> None:
     typed = form(body="one\n{{ other }}")
     shown = prompt(tab, studio, typed, [])

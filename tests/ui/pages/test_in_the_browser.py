@@ -46,6 +46,28 @@ def test_the_token_bar_shows_every_part_as_wide_as_it_is(studio: Studio, studio_
     assert [one["wide"] for one in drawn] == pytest.approx([whole * one["part"] / of for one in drawn], abs=1.5)
 
 
+def test_what_is_pasted_deleted_or_written_by_an_input_method_is_in_the_prompt_too(
+    studio: Studio, studio_page: Open
+) -> None:
+    page = studio_page(studio.engineer)
+    page.goto("/studio/", wait_until="commit")
+    page.wait_for_selector("#prompt .vw-message")
+    field, shown = page.locator("#system-text textarea"), page.locator("#prompt .vw-message").first
+    field.fill("Pasted words")  # an input without a key, as a paste is
+    expect(shown).to_contain_text("Pasted words")
+    field.press("End")
+    for _ in "words":
+        field.press("Backspace")
+    expect(shown).not_to_contain_text("words")
+    page.context.new_cdp_session(page).send(
+        "Input.imeSetComposition", {"text": "ni", "selectionStart": 2, "selectionEnd": 2}
+    )
+    page.context.new_cdp_session(page).send("Input.insertText", {"text": "你好"})
+    expect(shown).to_contain_text("Pasted 你好")
+    field.press_sequentially("abcdefghijklmnop", delay=30)
+    expect(shown).to_contain_text("abcdefghijklmnop")
+
+
 def violations(page: Page) -> list[Any]:
     page.evaluate("document.getAnimations().forEach(one => one.finish())")  # a colour on its way is nobody's colour
     found = Axe().run(page, options=RULES).response["violations"]
