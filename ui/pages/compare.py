@@ -8,6 +8,7 @@ import gradio as gr
 
 from backend import comparing, prompting, streaming
 from backend.engines.kept import SamplingSettings
+from backend.streaming import Runs
 from ui.context import Ui
 from ui.pages.compare_battle import battle_events, battle_row
 from ui.pages.compare_run import LETTERS, Cases, RunRow, Setting, run_events, vote_row
@@ -72,9 +73,11 @@ def page(ui: Ui) -> None:
             made = drawn("made", scale=5)
     cases = Cases(project, search, case, [template, model, *(setting.template for setting in settings)], settings)
     _open_events(ui, cases)
-    run_row = RunRow(cases, seed, seeds, count, columns, run, stop, send, write, shown, status, votes)
-    run_events(ui, run_row)
-    battle_events(ui, project, *battle, run_row)
+    on_page = gr.Textbox(visible=False)
+    run_row = RunRow(
+        cases, seed, seeds, count, columns, run, stop, send, write, shown, status, votes, Runs(), on_page
+    )  # fmt: skip
+    battle_events(ui, project, *battle, run_row, run_events(ui, run_row))
 
     def make_comparisons(
         project_id: int | None,
