@@ -137,7 +137,8 @@ class Run:
         """Ids of the stored answers by seed, of those seeds whose columns all ended."""
         seeds: dict[int, list[int | None]] = {}
         for reader in self._readers:
-            seeds.setdefault(reader.seed, []).append(reader.pane.completion_id)
+            pane = reader.pane
+            seeds.setdefault(reader.seed, []).append(pane.completion_id if pane.state == "done" else None)
         return [[i for i in ids if i is not None] for ids in seeds.values() if None not in ids]
 
     def kept_as_shown(self) -> tuple[dict[int, Completion], bool]:

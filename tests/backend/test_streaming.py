@@ -90,6 +90,7 @@ def test_a_judgement_in_the_middle_is_about_what_was_shown_and_is_never_trained_
     engine.go_on.set()
     list(shown)
     assert said.partial and said.ranks == (2, 1) and texts(run) == before == ["answer 1 begins", "answer 2 begins"]
+    assert run.whole() == [], "parts are not sent to labelling"
     kept = store.find(Completion, "finish_reason = 'cancelled'")
     assert [(one.text, one.repeat) for one in kept] == [("answer 1 begins", 1), ("answer 2 begins", 1)]
     assert snapshots.trainable_count(store, project.id) == 0

@@ -48,10 +48,10 @@ def page(ui: Ui) -> None:
             seeds = gr.Dropdown([1, 2, 3, 4], value=1, label=label("compare.seeds"), elem_id="seeds", min_width=80)
             run = gr.Button(label("compare.run"), variant="primary", size="sm", elem_id="run", min_width=100)
             stop = gr.Button(label("compare.stop"), size="sm", elem_id="stop", min_width=80)
-        with gr.Row(elem_classes="wh-tight"):
+        with gr.Row(elem_classes="wh-settings"):
             columns, settings = _settings(ui)
         shown = drawn("panes")
-        with gr.Row(elem_classes=["wh-tight", "wh-middle"]):
+        with gr.Row(elem_classes=["wh-tight", "wh-middle", "wh-follows"]):
             send = gr.Button(
                 label("compare.send"),
                 variant="primary",

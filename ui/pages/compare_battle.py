@@ -33,7 +33,7 @@ def battle_row(ui: Ui) -> tuple[Any, dict[str, Any]]:
         begin = gr.Button(label("battle.begin"), size="sm", elem_id="battle", scale=0, min_width=190)
         votes = {
             name: gr.Button(
-                label(f"battle.{name}"), size="sm", elem_id=f"battle-{name}", interactive=False, min_width=100
+                label(f"battle.{name}"), size="sm", elem_id=f"battle-{name}", interactive=False, scale=0, min_width=130
             )
             for name in VOTES
         }

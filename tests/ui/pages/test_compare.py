@@ -182,7 +182,7 @@ def test_annotators_are_asked_for_an_ideal_answer_to_the_case(tab: Tab, studio: 
 def test_a_sampling_setting_out_of_range_says_what_it_may_be(tab: Tab, studio: Studio) -> None:
     wanted = asked(studio, seed=0)
     wanted[6] = 9.0
-    with pytest.raises(gr.Error, match="temperature must be between 0 and 5"):
+    with pytest.raises(gr.Error, match="temperature must be between 0 and 2"):
         tab.stream("compare_run", *wanted)
 
 
