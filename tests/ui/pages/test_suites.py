@@ -182,6 +182,7 @@ def test_why_a_cell_failed_or_has_no_answer_is_said_in_chinese_on_a_chinese_page
         running.advance(store, studio.engine)
     for one in templates:
         prompts.retire_template(store, one.id or 0)
+    tab.call("choose_run", project_id, event={"id": run.id})
     said = {}
     for lang in ("en", "zh-CN"):
         tab.request.request.cookies["wh_lang"] = lang
