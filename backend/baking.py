@@ -16,7 +16,7 @@ from backend import access
 from backend.engines.client import Client, EngineError
 from backend.engines.kept import SamplingSettings, keep_prompt, keep_sampling
 from backend.jobs import ordering
-from backend.problem import Problem
+from backend.problem import Problem, stored_text, words_of
 from backend.stats.agreement import share
 from backend.stats.linear import classify
 from backend.suites.own import graders_of, suite_digest
@@ -135,9 +135,9 @@ def advance(store: Store, engine: Engine) -> None:
             _move_on(store, engine, bake)
             _tell(store, bake, _waits_for(store, bake))
         except EngineError as problem:  # it rests or starts anew: it is asked again the next time
-            _tell(store, bake, str(problem))
+            _tell(store, bake, stored_text(words_of(problem)))
         except Problem as problem:
-            bakes.update(store, bake, "failed", why=str(problem))
+            bakes.update(store, bake, "failed", why=stored_text(words_of(problem)))
 
 
 def _tell(store: Store, bake: Bake, why: str) -> None:

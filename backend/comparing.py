@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any, Literal, NamedTuple, Protocol
@@ -13,7 +13,7 @@ from backend.engines.kept import SamplingSettings, engine_name, keep_answer, kee
 from backend.labels.making import add_comparison
 from backend.labels.turns import CannotGoOn, follows, keep_turn, next_case
 from backend.problem import Problem
-from backend.prompts.chat import build_messages, refuse_given_away
+from backend.prompts.chat import why_unfit
 from backend.prompts.digest import case_digest, demonstration_digest
 from feedback_db import Store, audit, cases, comparisons, models, prompts
 from feedback_db.types import (
@@ -48,7 +48,7 @@ def send_to_labelling(
 ) -> Comparison:
     """Make a comparison of answers to one case. Who wrote what is not shown to annotators, and the order is theirs.
 
-    Raises CannotCompare.
+    Answers with the same text are one answer: the first of them is sent. Raises CannotCompare.
     """
     access.require(person, "compare")
     with store.write():
@@ -56,33 +56,40 @@ def send_to_labelling(
         asked = [store.get(Prompt, c.prompt_id) for c in found]
         if len({p.case_id for p in asked}) != 1:
             raise CannotCompare("Only answers to the same case can be compared.", "different_cases")
-        if len({c.text for c in found}) < len(found):
+        first: dict[str, int] = {}
+        for one in found:
+            first.setdefault(one.text, one.id or 0)
+        sent = list(first.values())
+        if len(sent) < 2:
             raise CannotCompare(
-                "Two of the answers are the same text: there is nothing to choose between. Use another seed.",
-                "same_answers",
+                "All wrote the same: there is nothing to choose between. Use another seed.", "all_the_same"
             )
         made = add_comparison(
-            store, asked[0].project_id, asked[0].case_id, completion_ids, overlap=overlap, reason="sent by an engineer"
+            store, asked[0].project_id, asked[0].case_id, sent, overlap=overlap, reason="sent by an engineer"
         )
-        audit.record(store, person, "send_to_labelling", "comparison", made.id, {"completions": completion_ids})
+        audit.record(store, person, "send_to_labelling", "comparison", made.id, {"completions": sent})
         return made
 
 
-def next_turn(store: Store, person: Person, judgement_id: int, text: str) -> tuple[Case, list[int]]:
+def next_turn(
+    store: Store, person: Person, judgement_id: int, text: str, completion_ids: Sequence[int] = ()
+) -> tuple[Case, list[int]]:
     """The next turn of a conversation: what was judged best alone, and what is said to it, is asked of every column again.
 
-    Returns the case and, by column as it was judged, the prompt of each: its own scaffolding, and the same conversation.
-    Raises CannotGoOn.
+    ``completion_ids``: what each column had answered, where one answer stands in several; else the columns are as they were judged.
+    Returns the case and, by column, the prompt of each: its own scaffolding, and the same conversation. Raises CannotGoOn.
     """
     access.require(person, "compare")
     found = store.find(Judgement, "id = ? and person_id = ?", [judgement_id, person.id])
     said = found[0] if found else None
-    best = [place for place, rank in enumerate(said.ranks or ()) if rank == 1] if said else []
-    if said is None or len(best) != 1 or said.both_bad:
+    answers = comparisons.completions_of(store, said.comparison_id) if said else []
+    judged = [answers[position] for position in said.shown] if said else []
+    best = [one for one, rank in zip(judged, (said and said.ranks) or (), strict=False) if rank == 1]
+    by_id = {one.id: one for one in judged}
+    if said is None or len({one.text for one in best}) != 1 or said.both_bad or not by_id.keys() >= set(completion_ids):
         raise CannotGoOn("Say first which answer is the best: the conversation goes on from it.", "not_the_best")
-    answers = comparisons.completions_of(store, said.comparison_id)
-    shown = [answers[position] for position in said.shown]
-    then = follows(shown[best[0]], text)
+    shown = [by_id[id] for id in completion_ids] or judged
+    then = follows(best[0], text)
     before = store.get(Case, store.get(Comparison, said.comparison_id).case_id)
     with store.write():
         case = next_case(store, person, before, said, then)
@@ -262,20 +269,13 @@ def _least_asked(
     ordered = sorted(offers, key=lambda case_id: (sum(offer[0] for offer in offers[case_id]), places[case_id], case_id))
     by_id = {template.id: template for template in templates}
     fitting = (
-        (next((offer[-1] for offer in sorted(offers[id]) if _fits(by_id[offer[-1]], case_of[id])), None), id)
+        (
+            next((offer[-1] for offer in sorted(offers[id]) if why_unfit(by_id[offer[-1]], case_of[id]) is None), None),
+            id,
+        )
         for id in ordered
     )
     return list(islice(((template_id, id) for template_id, id in fitting if template_id is not None), count))
-
-
-def _fits(template: Template, case: Case) -> bool:
-    """Whether the template can be filled from the case: one that cannot must not keep all others from being asked."""
-    try:
-        refuse_given_away(template, case)
-        build_messages(template, case.values or {}, (), "turns", conversation=case.conversation or ())
-    except Problem:
-        return False
-    return True
 
 
 def _make(

@@ -14,7 +14,7 @@ from backend.engines.features import Engine, embedder
 from backend.exchange.out import html, jsonl, promptfoo, text
 from backend.exchange.out.sheet import Answered, Exported, Sheet, Shown
 from backend.exchange.plan import Notes
-from backend.problem import Problem
+from backend.problem import Problem, read_back
 from backend.prompts.chat import build_messages, refuse_given_away
 from backend.prompts.fewshot import Embed, FewShot, choose
 from backend.suites.checks import parse
@@ -127,13 +127,17 @@ def _of_run(store: Store, embed: Embed, run: SuiteRun, notes: Notes) -> Sheet:
     answers = []
     for cell in sorted(cells, key=lambda cell: (places[cell.case_id], cell.arm, cell.repeat)):
         arm, answer = run.arms[cell.arm], given.get(cell.completion_id or 0)
-        failed = [f"{name}: {result[2]}" for name, result in zip(names, cell.results, strict=False) if not result[1]]
+        failed = [
+            f"{name}: {read_back(result[2])}"
+            for name, result in zip(names, cell.results, strict=False)
+            if not result[1]
+        ]
         answers.append(
             Answered(
                 label=labels[arm["template"]], model=models[arm["model"]], case=places[cell.case_id], repeat=cell.repeat,
                 messages=store.get(Prompt, answer.prompt_id).messages if answer else (),
                 text=answer.text if answer else "", score=cell.score, passed=bool(cell.passed), reasons=tuple(failed),
-                problem=cell.problem,
+                problem=str(read_back(cell.problem)),
                 temperature=samplings[arm["sampling"]].settings["temperature"] if len(samplings) > 1 else None,
             )
         )  # fmt: skip

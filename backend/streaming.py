@@ -16,11 +16,12 @@ from backend.engines.kept import SamplingSettings, engine_name, keep_answer, kee
 from backend.labels.form import Answer as Said
 from backend.labels.voting import CannotVote, vote_on
 from backend.problem import Problem
-from feedback_db import Store, audit, engines, judgements, models
+from feedback_db import Store, audit, comparisons, engines, judgements, models
 from feedback_db.types import Case, Completion, Judgement, Model, Person, Prompt, Template
 
 LOOK_SECONDS = 0.05  # panes are redrawn at most twenty times a second
 PANES_MOST = 16  # columns times seeds: as many as one comparison may hold
+UNDER_WAY = ("waiting", "streaming")
 RUNS_KEPT = 200  # runs that can still be judged; the oldest are forgotten first
 
 
@@ -49,7 +50,7 @@ class Pane(NamedTuple):
     tokens: int = 0
     seconds: float = 0.0
     completion_id: int | None = None  # once it is stored
-    problem: str = ""
+    problem: Problem | None = None  # why there is no whole answer
     place: int = 0  # in the engine's queue while it waits for room; 1 is next
     first_seconds: float = 0.0  # until the first text came
     mean_logp: float | None = None  # nats per token, once it has ended
@@ -104,6 +105,7 @@ class Run:
         self.key, self.person_id, self.case_id, self.began = uuid.uuid4().hex, person.id, case_id, time.monotonic()
         self._readers = [_Reader(store, engine, case, column, seed, person) for column in columns]
         self._kept = threading.Lock()
+        self.was_judged = False
 
     def panes(self) -> tuple[Pane, ...]:
         return tuple(reader.pane for reader in self._readers)
@@ -127,28 +129,31 @@ class Run:
         finally:
             self.stop()
 
-    def stop(self, place: int | None = None) -> None:
-        """Stop the column at this place, or all of them; a text that has ended stays as it is."""
-        for at, reader in enumerate(self._readers):
-            if place is None or at == place:
-                reader.stop()
+    def stop(self, place: int | None = None) -> list[int]:
+        """Stop the column at this place, or all of them; a text that has ended stays as it is. Returns the places that stopped."""
+        return [at for at, reader in enumerate(self._readers) if place in (None, at) and reader.stop()]
 
     def whole(self) -> list[list[int]]:
         """Ids of the stored answers by seed, of those seeds whose columns all ended."""
         seeds: dict[int, list[int | None]] = {}
         for reader in self._readers:
-            seeds.setdefault(reader.seed, []).append(reader.pane.completion_id)
+            pane = reader.pane
+            seeds.setdefault(reader.seed, []).append(pane.completion_id if pane.state == "done" else None)
         return [[i for i in ids if i is not None] for ids in seeds.values() if None not in ids]
 
-    def kept_as_shown(self) -> tuple[list[Completion], bool]:
-        """Everything as it stands now, stored; and whether any of it is only part of an answer. Raises CannotVote."""
+    def kept_as_shown(self) -> tuple[dict[int, Completion], bool]:
+        """Everything as it stands now, stored, by column; and whether any of it is only part of an answer. A column that failed
+        or was stopped before it wrote anything is left out. Raises CannotVote."""
+        if any(not reader.pane.text and reader.pane.state in UNDER_WAY for reader in self._readers):
+            raise CannotVote("One of the columns has written nothing yet. Wait for its first words.", "nothing_to_read")
+        there = [at for at, reader in enumerate(self._readers) if reader.pane.text or reader.pane.state == "done"]
+        if len(there) < 2:
+            raise CannotVote("Fewer than two columns have an answer. Run the columns again.", "one_answer")
         self.stop()
         with self._kept:
-            if any(not reader.pane.text for reader in self._readers):
-                raise CannotVote(
-                    "One of the columns has written nothing yet. Wait for its first words.", "nothing_to_read"
-                )
-            return [reader.kept_as_shown() for reader in self._readers], any(r.is_partial for r in self._readers)
+            kept = {at: self._readers[at].kept_as_shown() for at in there}
+        self.was_judged = True
+        return kept, any(self._readers[at].is_partial for at in there)
 
 
 class Runs:
@@ -184,11 +189,12 @@ def vote(store: Store, person: Person, run: Run, ranks: Sequence[int], *, both_b
     access.require(person, "compare")
     kept, is_partial = run.kept_as_shown()
     key = uuid.UUID(run.key).bytes
-    said = Said(ranks=tuple(ranks), both_bad=both_bad, seconds=time.monotonic() - run.began)
+    given = tuple(ranks[at] for at in kept)
+    said = Said(ranks=given, both_bad=both_bad, seconds=time.monotonic() - run.began)
     with store.write():
         stored = judgements.by_key(store, key)
         if stored is None:
-            ids = [one.id or 0 for one in kept]
+            ids = [one.id or 0 for one in kept.values()]
             stored = vote_on(
                 store,
                 person,
@@ -202,6 +208,17 @@ def vote(store: Store, person: Person, run: Run, ranks: Sequence[int], *, both_b
             )
             audit.record(store, person, "judge_side_by_side", "comparison", stored.comparison_id, {"completions": ids})
         return stored
+
+
+def best_places(store: Store, run: Run, said: Judgement) -> list[int]:
+    """The columns of a run that this judgement of it calls the best: one, or several where they wrote the same; none where it
+    says so of all, or of different texts."""
+    answers = comparisons.completions_of(store, said.comparison_id)
+    best = [answers[position] for position, rank in zip(said.shown, said.ranks or (), strict=False) if rank == 1]
+    if said.both_bad or len({one.text for one in best}) != 1:
+        return []
+    ids = {one.id for one in best}
+    return [at for at, pane in enumerate(run.panes()) if pane.completion_id in ids]
 
 
 class _Reader(threading.Thread):
@@ -230,11 +247,14 @@ class _Reader(threading.Thread):
                 self.pane = self.pane._replace(**values)
             return not self.stopped.is_set()
 
-    def stop(self) -> None:
+    def stop(self) -> bool:
+        """Whether there was anything to stop."""
         with self._pane_lock:
-            if self.pane.state in ("waiting", "streaming"):
+            is_under_way = self.pane.state in UNDER_WAY
+            if is_under_way:
                 self.stopped.set()
                 self.pane = self.pane._replace(state="stopped", place=0)
+            return is_under_way
 
     def run(self) -> None:
         sampling = self.column.sampling
@@ -256,20 +276,21 @@ class _Reader(threading.Thread):
                     continue
                 self.answer = piece.answer or self.answer
                 seconds = time.monotonic() - began
+                whole = self.answer
                 self._show(
                     text=self.pane.text + piece.text,
-                    state="streaming",
+                    state="done"
+                    if whole
+                    else "streaming",  # the end and the last words at once: a whole text is no part
                     place=0,
-                    tokens=self.answer.tokens if self.answer else self.pane.tokens + 1,
+                    tokens=whole.tokens if whole else self.pane.tokens + 1,
                     seconds=seconds,
                     first_seconds=self.pane.first_seconds or seconds,
+                    **({"mean_logp": whole.mean_logp, "token_logps": whole.token_logps} if whole else {}),
                 )
-            if self.answer is not None:
-                self._show(state="done", mean_logp=self.answer.mean_logp, token_logps=self.answer.token_logps)
-            else:
-                self._show(state="done")
+            self._show(state="done")
         except Problem as error:  # of the engine, its address or its key
-            self._show(state="failed", problem=str(error))
+            self._show(state="failed", problem=error)
 
     def kept(self) -> Pane:
         if self.pane.state != "done" or self.answer is None or self.pane.completion_id is not None:

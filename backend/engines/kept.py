@@ -27,7 +27,7 @@ class SamplingSettings:
     max_tokens: int = 96
 
     def __post_init__(self) -> None:
-        _check_range("temperature", self.temperature, 0, 5)
+        _check_range("temperature", self.temperature, 0, 2)  # as the protocol has it: engines refuse more
         _check_range("top-p", self.top_p, 0.001, 1)
         _check_range("number of tokens", self.max_tokens, 1, 100_000)
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol, cast
 from backend.engines.answers import Client
 from backend.engines.features import embedder
 from backend.engines.kept import engine_name
-from backend.problem import Problem
+from backend.problem import Problem, stored_text, words_of
 from backend.prompts import calibrate
 from backend.prompts.chat import text_of
 from backend.prompts.fewshot import FewShot, choose, shuffled
@@ -57,7 +57,7 @@ def advance(store: Store, engine: Engine, clock: Callable[[], float] = time.mono
                 if clock() > until:
                     break
         except (Problem, NotFound) as problem:  # of the engine; a demonstration went with its judgement
-            measurements.set_state(store, one.id or 0, "stopped", problem=str(problem))
+            measurements.set_state(store, one.id or 0, "stopped", problem=stored_text(words_of(problem)))
     return done
 
 

@@ -122,6 +122,16 @@ def refuse_given_away(template: Template, case: Case) -> None:
         )
 
 
+def why_unfit(template: Template, case: Case) -> Problem | None:
+    """What keeps the template from being filled from this case alone, demonstrations aside; None when nothing does."""
+    try:
+        refuse_given_away(template, case)
+        build_messages(template, case.values or {}, (), "turns", conversation=case.conversation or ())
+    except Problem as problem:
+        return problem
+    return None
+
+
 def text_of(case: Case) -> str:
     """What a case asks, as demonstrations and rows are compared with it."""
     return asked_in(case.values, case.conversation)[-1]["content"]

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 
 from backend.engines.answers import Client, EngineError, Messages
 from backend.engines.kept import engine_name
-from backend.problem import Problem
+from backend.problem import Phrase, Problem, words_of
 from backend.prompts.digest import digest_of
 from backend.suites.checks import Check, filled
 from backend.suites.grading import GRADED, JUDGE, grader_of, key_of
@@ -82,7 +82,7 @@ def ask(
     for one, said in zip(missing, pool.map(lambda one: _asked(engine, one), missing), strict=True):
         if isinstance(said, EngineError):
             fatal = fatal or (said if is_fatal(said) else None)
-            told[one.digest] = Told(0.0, None, "", str(said))
+            told[one.digest] = Told(0.0, None, "", words_of(said))
             continue
         told[one.digest] = said
         if not said.problem:
@@ -103,14 +103,14 @@ def verdict_of(text: str) -> Told:
     try:
         row = json.loads(text, parse_constant=_no_number)
     except (ValueError, RecursionError):
-        return _unread("it is no JSON", text)
+        return _unread(Phrase("it is no JSON", "judge_no_json"), text)
     if not isinstance(row, dict) or set(row) != {"reason", "score", "pass"}:
-        return _unread("it is not reason, score and pass", text)
+        return _unread(Phrase("it is not reason, score and pass", "judge_fields"), text)
     score = row["score"]
     if not isinstance(row["pass"], bool) or not isinstance(row["reason"], str):
-        return _unread("pass must be true or false, and reason a text", text)
+        return _unread(Phrase("pass must be true or false, and reason a text", "judge_pass"), text)
     if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
-        return _unread("score must be a number from 0 to 1", text)
+        return _unread(Phrase("score must be a number from 0 to 1", "judge_score"), text)
     return Told(float(score), row["pass"], row["reason"])
 
 
@@ -145,7 +145,8 @@ def _asked(engine: Engine, one: Question) -> Told | EngineError:
 
 def _unread(why: str, text: str) -> Told:
     shown = " ".join(text.split())[:80]
-    return Told(0.0, None, "", f'the judge\'s answer cannot be read, {why}: "{shown}"')
+    words = f'the judge\'s answer cannot be read, {why}: "{shown}"'
+    return Told(0.0, None, "", Phrase(words, "judge_unread", why=why, text=shown))
 
 
 def _no_number(name: str) -> float:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from backend.problem import Problem
+from backend.problem import Phrase, Problem, words_of
 from backend.prompts.problem import TemplateProblem
 from backend.prompts.template import compile_template, render
 from backend.suites import grading, overlap, structured, texts
@@ -88,9 +88,10 @@ def look(check: Check, given: Given) -> Result:
         value = filled(check.value, given)
         outcome = check.kind.look(given, value, check.threshold)
     except (Problem, ValueError) as problem:
-        return Result(check, 0.0, check.weight == 0, str(problem), is_known=False)
+        return Result(check, 0.0, check.weight == 0, words_of(problem), is_known=False)
     if check.is_negated:
-        outcome = Outcome(1.0 - outcome.score, not outcome.passed, f"not: {outcome.reason}")
+        turned = Phrase(f"not: {outcome.reason}", "found_not", reason=outcome.reason)
+        outcome = Outcome(1.0 - outcome.score, not outcome.passed, turned)
     return Result(check, outcome.score, outcome.passed or check.weight == 0, outcome.reason)
 
 

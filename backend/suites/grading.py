@@ -38,7 +38,10 @@ def reward(given: Given, value: Any, threshold: float | None) -> Outcome:
     least = 0.0 if threshold is None else threshold
     passed = told.score >= least
     score = 1 / (1 + math.exp(-max(-60.0, min(60.0, told.score - least))))
-    return Outcome(score, passed, f"{told.score:.3f} by {told.reason}, {'at least' if passed else 'below'} {least:g}")
+    words = f"{told.score:.3f} by {told.reason}, {'at least' if passed else 'below'} {least:g}"
+    code = "found_reward" if passed else "found_reward_below"
+    told_by = {"score": f"{told.score:.3f}", "model": told.reason, "least": f"{least:g}"}
+    return Outcome(score, passed, Phrase(words, code, **told_by))
 
 
 @kind(
@@ -56,7 +59,7 @@ def rubric(given: Given, value: Any, threshold: float | None) -> Outcome:
 def _told(given: Given, type_: str, value: Any) -> Told:
     told = given.told.get(key_of(type_, value))
     if told is None:
-        raise ValueError("no model was asked about this answer")
+        raise ValueError(Phrase("no model was asked about this answer", "found_not_asked"))
     if told.problem:
         raise ValueError(told.problem)
     return told

@@ -38,7 +38,7 @@ class Outcome(NamedTuple):
 
     score: float
     passed: bool
-    reason: str
+    reason: str  # a Phrase, but for what others said
 
 
 Look = Callable[[Given, Any, "float | None"], Outcome]
@@ -78,7 +78,9 @@ def graded(score: float, least: float, what: str) -> Outcome:
     """Of a check that measures: it passes at ``least``. Rounding of the last digits fails nobody."""
     score = 0.0 if math.isnan(score) else min(1.0, max(0.0, score))
     passed = score >= least - 1e-9
-    return Outcome(score, passed, f"{what} {score:.3f}, {'at least' if passed else 'below'} {least:g}")
+    words = f"{what} {score:.3f}, {'at least' if passed else 'below'} {least:g}"
+    code = "found_at_least" if passed else "found_below"
+    return Outcome(score, passed, Phrase(words, code, what=what, score=f"{score:.3f}", least=f"{least:g}"))
 
 
 def wanted(given: Given, value: Any) -> str:
@@ -86,7 +88,7 @@ def wanted(given: Given, value: Any) -> str:
     if value is not None:
         return value if isinstance(value, str) else str(value)
     if given.expected is None:
-        raise ValueError("the case has no expected answer and the check no value")
+        raise ValueError(Phrase("the case has no expected answer and the check no value", "found_no_expected"))
     return given.expected
 
 

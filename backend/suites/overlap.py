@@ -10,7 +10,7 @@ from typing import Any
 from rapidfuzz.distance import LCSseq
 
 from backend.suites.kinds import Given, Outcome, graded, is_text_or_nothing, judged, kind, wanted
-from backend.suites.texts import EXPECTED, folded, words
+from backend.suites.texts import EXPECTED, MATCHES, folded, is_not, words
 
 ROUGE, BLEU, CHRF = 0.75, 0.5, 0.5  # what passes unless a threshold is given; the first two are promptfoo's
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -100,7 +100,7 @@ def chrf(given: Given, value: Any, threshold: float | None) -> Outcome:
 def exact_match(given: Given, value: Any, _: float | None) -> Outcome:
     """Equal as SQuAD's scorer reads texts."""
     right = wanted(given, value)
-    return judged(squad(given.answer) == squad(right), "matches", f'not "{right[:60]}"')
+    return judged(squad(given.answer) == squad(right), MATCHES, is_not(right))
 
 
 @kind("f1", EXPECTED, is_text_or_nothing)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from backend.engines.answers import Answer, EngineError
 from backend.engines.kept import engine_name, keep_answer, keep_prompt
-from backend.problem import Problem
+from backend.problem import Phrase, Problem, stored, stored_text, words_of
 from backend.suites.asking import Engine, ask, questions
 from backend.suites.kinds import Given, Told
 from backend.suites.own import Asked, asked_by
@@ -63,7 +63,7 @@ def advance(store: Store, engine: Engine) -> int:
         try:
             done += _answer(store, engine, run, places)
         except EngineError as error:
-            suites.set_state(store, run.id or 0, "stopped", problem=str(error))
+            suites.set_state(store, run.id or 0, "stopped", problem=stored_text(words_of(error)))
             continue
         if len(places) < TOGETHER:
             send_by_rules(store, run)
@@ -103,7 +103,7 @@ def _answer(store: Store, engine: Engine, run: SuiteRun, places: Sequence[tuple[
                 if is_of_the_engine(told):
                     pool.shutdown(cancel_futures=True)
                     raise told
-                suites.keep_cell(store, _without(run, one.place, str(told)))
+                suites.keep_cell(store, _without(run, one.place, words_of(told)))
                 done += 1
                 continue
             with store.write():
@@ -156,9 +156,9 @@ def _asked(
     except EngineError as error:
         if is_of_the_engine(error):
             raise
-        return str(error)
+        return words_of(error)
     except Problem as problem:
-        return str(problem)
+        return words_of(problem)
     return _Asked(place, case, arm, prompt, run.seed + repeat)
 
 
@@ -206,7 +206,7 @@ def _cell(run: SuiteRun, marking: _Marking, one: _Asked, completion: Completion,
     asked = marking.of_case(case_id)
     found = scored(asked.checks, _given(one, completion, told), asked.threshold)
     results = tuple(
-        (round(said.score, 12), said.passed, said.reason, *(() if said.is_known else (False,)))
+        (round(said.score, 12), said.passed, stored(said.reason), *(() if said.is_known else (False,)))
         for said in found.results
     )
     return Cell(
@@ -219,5 +219,5 @@ def _without(run: SuiteRun, place: tuple[int, int, int], problem: str) -> Cell:
     case_id, arm, repeat = place
     return Cell(
         run_id=run.id or 0, arm=arm, case_id=case_id, repeat=repeat, completion_id=None, score=0.0, passed=False, results=(),
-        problem=problem or "no answer",
+        problem=stored_text(problem or Phrase("no answer", "no_answer_came")),
     )  # fmt: skip

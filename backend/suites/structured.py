@@ -12,6 +12,7 @@ from backend.suites.kinds import Given, Outcome, graded, judged, kind, wanted
 
 SCHEMA = Phrase("a JSON schema, or nothing", "asks_schema")
 TABLE = Phrase("a table, or nothing: the expected answer of the case", "asks_table")
+SAME_JSON = Phrase("the same JSON", "found_same_json")
 LIST = Phrase("a list, or nothing: the expected answer of the case", "asks_list")
 
 
@@ -23,9 +24,14 @@ def read(text: str) -> Any:
     try:
         return json.loads(bare, parse_constant=_no_constant)
     except json.JSONDecodeError as error:
-        raise ValueError(f"no JSON: {error.msg} in line {error.lineno}, column {error.colno}") from None
+        words = f"no JSON: {error.msg} in line {error.lineno}, column {error.colno}"
+        at = {"error": error.msg, "row": error.lineno, "column": error.colno}
+        raise ValueError(Phrase(words, "found_no_json", **at)) from None
     except RecursionError:
-        raise ValueError("no JSON: nested too deeply") from None
+        raise ValueError(Phrase("no JSON: nested too deeply", "found_deep_json")) from None
+
+
+NO_JSON = Outcome(0.0, False, Phrase("holds no JSON", "found_holds_no_json"))
 
 
 def found_in(text: str) -> list[Any]:
@@ -61,12 +67,12 @@ def is_json(given: Given, value: Any, _: float | None) -> Outcome:
 def contains_json(given: Given, value: Any, _: float | None) -> Outcome:
     """Holds JSON that fits; other text may stand around it."""
     every = [_as_schema_wants(one, value) for one in found_in(given.answer)]
-    return next((one for one in every if one.passed), every[0] if every else Outcome(0.0, False, "holds no JSON"))
+    return next((one for one in every if one.passed), every[0] if every else NO_JSON)
 
 
 @kind("json-equals", TABLE)
 def json_equals(given: Given, value: Any, _: float | None) -> Outcome:
-    return judged(read(given.answer) == _right(given, value), "the same JSON", "another JSON")
+    return judged(read(given.answer) == _right(given, value), SAME_JSON, Phrase("another JSON", "found_another_json"))
 
 
 @kind("json-fields", TABLE, lambda value: value is None or isinstance(value, dict | str))
@@ -74,8 +80,9 @@ def json_fields(given: Given, value: Any, threshold: float | None) -> Outcome:
     """F1 over the fields of a table: a field counts when name and value are right. Nested fields have dotted names."""
     right, ours = _right(given, value), read(given.answer)
     if not isinstance(right, dict) or not isinstance(ours, dict):
-        raise ValueError("both must be tables" if not isinstance(right, dict) else "the answer is no table")
-    return _f1(Counter(_fields(ours)), Counter(_fields(right)), threshold, "field F1")
+        both = Phrase("both must be tables", "found_both_tables")
+        raise ValueError(both if not isinstance(right, dict) else Phrase("the answer is no table", "found_no_table"))
+    return _f1(Counter(_fields(ours)), Counter(_fields(right)), threshold, Phrase("field F1", "found_field_f1"))
 
 
 @kind("list-f1", LIST, lambda value: value is None or isinstance(value, list | str))
@@ -83,8 +90,9 @@ def list_f1(given: Given, value: Any, threshold: float | None) -> Outcome:
     """F1 over the items of a list in any order: factors, entities, [head, relation, tail] triples."""
     right, ours = _right(given, value), read(given.answer)
     if not isinstance(right, list) or not isinstance(ours, list):
-        raise ValueError("both must be lists" if not isinstance(right, list) else "the answer is no list")
-    return _f1(Counter(map(_key, ours)), Counter(map(_key, right)), threshold, "item F1")
+        both = Phrase("both must be lists", "found_both_lists")
+        raise ValueError(both if not isinstance(right, list) else Phrase("the answer is no list", "found_no_list"))
+    return _f1(Counter(map(_key, ours)), Counter(map(_key, right)), threshold, Phrase("item F1", "found_item_f1"))
 
 
 def _right(given: Given, value: Any) -> Any:
@@ -120,7 +128,7 @@ def _as_schema_wants(found: Any, schema: dict[str, Any] | None) -> Outcome:
         return Outcome(1.0, True, "JSON")
     error = next(iter(_validator(json.dumps(schema, sort_keys=True)).iter_errors(found)), None)
     if error is None:
-        return Outcome(1.0, True, "as the schema wants")
+        return Outcome(1.0, True, Phrase("as the schema wants", "found_schema"))
     return Outcome(0.0, False, f"{error.json_path}: {error.message}"[:200])
 
 
@@ -132,9 +140,10 @@ def _validator(schema: str) -> Any:
     try:
         jsonschema.Draft202012Validator.check_schema(made)
     except jsonschema.SchemaError as error:
-        raise ValueError(f"the schema cannot be used: {error.message}") from None
+        words = f"the schema cannot be used: {error.message}"
+        raise ValueError(Phrase(words, "found_bad_schema", error=error.message)) from None
     return jsonschema.Draft202012Validator(made)
 
 
 def _no_constant(name: str) -> Any:
-    raise ValueError(f"no JSON: {name} is no number of JSON")
+    raise ValueError(Phrase(f"no JSON: {name} is no number of JSON", "found_no_constant", name=name))

@@ -24,13 +24,16 @@ from backend.suites.kinds import (
     kind,
     wanted,
 )
-from backend.suites.structured import read
+from backend.suites.structured import SAME_JSON, read
 
 REGEX_SECONDS = 0.2
 TEXT = Phrase("a text", "asks_text")
 EXPECTED = Phrase("a text, or nothing: the expected answer of the case", "asks_expected")
 SEVERAL = Phrase("a list of texts, or texts with commas between", "asks_several")
 LIMIT = Phrase('a number, or {"min": ..., "max": ...}', "asks_limit")
+NO_LOGPS = Phrase("the engine told no log-probabilities", "found_no_logps")
+EMPTY = Phrase("empty", "found_empty")
+EQUAL, MATCHES = Phrase("equal", "found_equal"), Phrase("matches", "found_matches")
 REFUSALS = (
     "i can't help", "i cannot help", "i can't assist", "i cannot assist", "i'm not able to", "i am not able to",
     "i'm unable to", "i am unable to", "i won't be able to", "i must decline", "as an ai", "i can't provide",
@@ -52,33 +55,37 @@ def folded(text: str) -> str:
 def equals(given: Given, value: Any, _: float | None) -> Outcome:
     """Equal texts, or equal JSON where the value is a table or a list."""
     if isinstance(value, dict | list):
-        return judged(read(given.answer) == value, "the same JSON", "another JSON, or none")
+        return judged(read(given.answer) == value, SAME_JSON, Phrase("another JSON, or none", "found_other_json"))
     right = wanted(given, value)
-    return judged(plain(given.answer) == plain(right), "equal", f'not "{_short(right)}"')
+    return judged(plain(given.answer) == plain(right), EQUAL, is_not(right))
 
 
 @kind("iequals", EXPECTED, is_text_or_nothing)
 def iequals(given: Given, value: Any, _: float | None) -> Outcome:
     """Equal but for upper and lower case."""
     right = wanted(given, value)
-    return judged(folded(given.answer) == folded(right), "equal", f'not "{_short(right)}"')
+    return judged(folded(given.answer) == folded(right), EQUAL, is_not(right))
 
 
 @kind("one-of", SEVERAL, is_some)
 def one_of(given: Given, value: Any, _: float | None) -> Outcome:
-    return judged(folded(given.answer) in map(folded, several(value)), "one of them", "none of them")
+    return judged(
+        folded(given.answer) in map(folded, several(value)),
+        Phrase("one of them", "found_one_of"),
+        Phrase("none of them", "found_none_of"),
+    )
 
 
 @kind("contains", EXPECTED, is_text_or_nothing)
 def contains(given: Given, value: Any, _: float | None) -> Outcome:
     right = wanted(given, value)
-    return judged(plain(right) in plain(given.answer), f'holds "{_short(right)}"', f'lacks "{_short(right)}"')
+    return judged(plain(right) in plain(given.answer), holds(right), lacks(right))
 
 
 @kind("icontains", EXPECTED, is_text_or_nothing)
 def icontains(given: Given, value: Any, _: float | None) -> Outcome:
     right = wanted(given, value)
-    return judged(folded(right) in folded(given.answer), f'holds "{_short(right)}"', f'lacks "{_short(right)}"')
+    return judged(folded(right) in folded(given.answer), holds(right), lacks(right))
 
 
 @kind("contains-any", SEVERAL, is_some)
@@ -103,12 +110,20 @@ def icontains_all(given: Given, value: Any, _: float | None) -> Outcome:
 
 @kind("starts-with", TEXT, is_text)
 def starts_with(given: Given, value: Any, _: float | None) -> Outcome:
-    return judged(plain(given.answer).startswith(plain(str(value))), "begins so", "begins otherwise")
+    return judged(
+        plain(given.answer).startswith(plain(str(value))),
+        Phrase("begins so", "found_begins"),
+        Phrase("begins otherwise", "found_begins_not"),
+    )
 
 
 @kind("ends-with", TEXT, is_text)
 def ends_with(given: Given, value: Any, _: float | None) -> Outcome:
-    return judged(plain(given.answer).endswith(plain(str(value))), "ends so", "ends otherwise")
+    return judged(
+        plain(given.answer).endswith(plain(str(value))),
+        Phrase("ends so", "found_ends"),
+        Phrase("ends otherwise", "found_ends_not"),
+    )
 
 
 def _is_pattern(value: Any) -> bool:
@@ -125,9 +140,13 @@ def matches(given: Given, value: Any, _: float | None) -> Outcome:
         found = regex.search(value, given.answer, timeout=REGEX_SECONDS)
     except TimeoutError:
         raise ValueError(
-            f"the expression took longer than {REGEX_SECONDS} s; write it so that it cannot backtrack"
+            Phrase(
+                f"the expression took longer than {REGEX_SECONDS} s; write it so that it cannot backtrack",
+                "found_slow_pattern",
+                seconds=REGEX_SECONDS,
+            )
         ) from None
-    return judged(found is not None, "matches", "does not match")
+    return judged(found is not None, MATCHES, Phrase("does not match", "found_matches_not"))
 
 
 @kind("levenshtein", EXPECTED, is_text_or_nothing)
@@ -136,14 +155,15 @@ def levenshtein(given: Given, value: Any, threshold: float | None) -> Outcome:
     most = 5.0 if threshold is None else threshold
     right = plain(wanted(given, value))
     distance = Levenshtein.distance(plain(given.answer), right)
-    return judged(distance <= most, f"{distance} letters apart", f"{distance} letters apart, more than {most:g}")
+    apart = Phrase(f"{distance} letters apart", "found_apart", n=distance)
+    return judged(distance <= most, apart, _more(apart, most))
 
 
 @kind("similarity", EXPECTED, is_text_or_nothing)
 def similarity(given: Given, value: Any, threshold: float | None) -> Outcome:
     """1 less the share of letters to change."""
     score = Levenshtein.normalized_similarity(folded(given.answer), folded(wanted(given, value)))
-    return graded(score, 0.75 if threshold is None else threshold, "similarity")
+    return graded(score, 0.75 if threshold is None else threshold, Phrase("similarity", "found_similarity"))
 
 
 @kind(
@@ -155,28 +175,28 @@ def number(given: Given, value: Any, threshold: float | None) -> Outcome:
     """The last number of the answer, within the threshold (relative, 1e-6 unless given). 1,234.5 and 3.2万 are understood."""
     right, found = last_number(wanted(given, value)), last_number(given.answer)
     if right is None:
-        raise ValueError("what to compare with is no number")
+        raise ValueError(Phrase("what to compare with is no number", "found_no_number_asked"))
     if found is None:
-        return Outcome(0.0, False, "the answer holds no number")
+        return Outcome(0.0, False, Phrase("the answer holds no number", "found_no_number"))
     near = math.isclose(found, right, rel_tol=1e-6 if threshold is None else threshold, abs_tol=1e-12)
-    return judged(near, f"{found:g}", f"{found:g}, not {right:g}")
+    return judged(near, f"{found:g}", _other(f"{found:g}", f"{right:g}"))
 
 
 @kind("word-count", LIMIT, is_limit)
 def word_count(given: Given, value: Any, _: float | None) -> Outcome:
     """Words; of Chinese, characters."""
-    return _within(len(words(given.answer)), value, "words")
+    return _within(len(words(given.answer)), value, Phrase("words", "found_words"))
 
 
 @kind("length", LIMIT, is_limit)
 def length(given: Given, value: Any, _: float | None) -> Outcome:
-    return _within(len(given.answer), value, "characters")
+    return _within(len(given.answer), value, Phrase("characters", "found_characters"))
 
 
 @kind("lines", LIMIT, is_limit)
 def lines(given: Given, value: Any, _: float | None) -> Outcome:
     """Lines that are not empty."""
-    return _within(sum(bool(line.strip()) for line in given.answer.splitlines()), value, "lines")
+    return _within(sum(bool(line.strip()) for line in given.answer.splitlines()), value, Phrase("lines", "found_lines"))
 
 
 @kind("is-refusal")
@@ -184,12 +204,14 @@ def is_refusal(given: Given, value: Any, _: float | None) -> Outcome:
     """Holds a phrase with which models decline, in English or Chinese."""
     text = folded(given.answer).replace("\u2019", "'")
     found = next((phrase for phrase in REFUSALS if folded(phrase) in text), None)
-    return judged(found is not None or not text, f'"{found}"' if found else "empty", "no refusal")
+    return judged(
+        found is not None or not text, f'"{found}"' if found else EMPTY, Phrase("no refusal", "found_no_refusal")
+    )
 
 
 @kind("finish-reason", TEXT, is_text)
 def finish_reason(given: Given, value: Any, _: float | None) -> Outcome:
-    return judged(given.finish_reason == value, str(value), f"{given.finish_reason}, not {value}")
+    return judged(given.finish_reason == value, str(value), _other(given.finish_reason, str(value)))
 
 
 @kind(
@@ -201,21 +223,18 @@ def latency(given: Given, value: Any, threshold: float | None) -> Outcome:
     """At most so many milliseconds, by the threshold as promptfoo writes it or by the value."""
     most = threshold if threshold is not None else value
     if most is None:
-        raise ValueError("give the most milliseconds as the threshold")
+        raise ValueError(Phrase("give the most milliseconds as the threshold", "found_no_most"))
     if given.seconds is None:
-        raise ValueError("the engine did not tell how long this took")
-    return judged(
-        given.seconds * 1000 <= most,
-        f"{given.seconds * 1000:.0f} ms",
-        f"{given.seconds * 1000:.0f} ms, more than {most:g}",
-    )
+        raise ValueError(Phrase("the engine did not tell how long this took", "found_no_seconds"))
+    took = f"{given.seconds * 1000:.0f} ms"
+    return judged(given.seconds * 1000 <= most, took, _more(took, most))
 
 
 @kind("tokens", LIMIT, is_limit)
 def tokens(given: Given, value: Any, _: float | None) -> Outcome:
     if given.tokens is None:
-        raise ValueError("the engine did not tell how many tokens this has")
-    return _within(given.tokens, value, "tokens")
+        raise ValueError(Phrase("the engine did not tell how many tokens this has", "found_no_tokens"))
+    return _within(given.tokens, value, Phrase("tokens", "found_tokens"))
 
 
 @kind("perplexity", Phrase("a number, or a threshold", "asks_number"), lambda v: v is None or is_number(v))
@@ -223,19 +242,20 @@ def perplexity(given: Given, value: Any, threshold: float | None) -> Outcome:
     """At most this, of the answer by the model that gave it."""
     most = threshold if threshold is not None else value
     if given.mean_logp is None or most is None:
-        raise ValueError(
-            "the engine told no log-probabilities" if most is not None else "give the largest as the threshold"
-        )
+        largest = Phrase("give the largest as the threshold", "found_no_largest")
+        raise ValueError(NO_LOGPS if most is not None else largest)
     found = math.exp(-given.mean_logp)
-    return judged(found <= most, f"{found:.2f}", f"{found:.2f}, more than {most:g}")
+    return judged(found <= most, f"{found:.2f}", _more(f"{found:.2f}", most))
 
 
 @kind("perplexity-score")
 def perplexity_score(given: Given, value: Any, threshold: float | None) -> Outcome:
     """1 / (1 + perplexity)."""
     if given.mean_logp is None:
-        raise ValueError("the engine told no log-probabilities")
-    return graded(1 / (1 + math.exp(-given.mean_logp)), 0.5 if threshold is None else threshold, "score")
+        raise ValueError(NO_LOGPS)
+    return graded(
+        1 / (1 + math.exp(-given.mean_logp)), 0.5 if threshold is None else threshold, Phrase("score", "found_score")
+    )
 
 
 def several(value: Any) -> list[str]:
@@ -267,19 +287,44 @@ def last_number(text: str) -> float | None:
 
 def _any(text: str, of: list[str]) -> Outcome:
     found = next((one for one in of if one in text), None)
-    return judged(found is not None, f'holds "{_short(found or "")}"', "holds none of them")
+    return judged(found is not None, holds(found or ""), Phrase("holds none of them", "found_holds_none"))
 
 
 def _all(text: str, of: list[str]) -> Outcome:
     missing = [one for one in of if one not in text]
-    return judged(not missing, "holds all of them", f"lacks {', '.join(_short(one) for one in missing)}")
+    names = ", ".join(_short(one) for one in missing)
+    return judged(
+        not missing, Phrase("holds all of them", "found_holds_all"), Phrase(f"lacks {names}", "found_lacks", text=names)
+    )
 
 
 def _within(count: int, limit: Any, what: str) -> Outcome:
+    found = Phrase(f"{count} {what}", "found_count", n=count, what=what)
     if is_number(limit):
-        return judged(count == limit, f"{count} {what}", f"{count} {what}, not {limit:g}")
+        return judged(count == limit, found, _other(found, f"{limit:g}"))
     least, most = limit.get("min", 0), limit.get("max", math.inf)
-    return judged(least <= count <= most, f"{count} {what}", f"{count} {what}, not {least:g} to {most:g}")
+    wanted = Phrase(f"{least:g} to {most:g}", "found_range", least=f"{least:g}", most=f"{most:g}")
+    return judged(least <= count <= most, found, _other(found, wanted))
+
+
+def is_not(right: str) -> Phrase:
+    return Phrase(f'not "{_short(right)}"', "found_is_not", text=_short(right))
+
+
+def holds(text: str) -> Phrase:
+    return Phrase(f'holds "{_short(text)}"', "found_holds", text=_short(text))
+
+
+def lacks(text: str) -> Phrase:
+    return Phrase(f'lacks "{_short(text)}"', "found_lacks_text", text=_short(text))
+
+
+def _other(found: str, wanted: str) -> Phrase:
+    return Phrase(f"{found}, not {wanted}", "found_other", found=found, wanted=wanted)
+
+
+def _more(found: str, most: float) -> Phrase:
+    return Phrase(f"{found}, more than {most:g}", "found_more", found=found, most=f"{most:g}")
 
 
 def _short(text: str, most: int = 60) -> str:

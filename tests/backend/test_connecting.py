@@ -238,6 +238,6 @@ def test_a_remote_engine_in_trouble_fails_its_own_column_only(
         streaming.side_by_side(store, Both(engines, engine), engineer, case_id=case.id, columns=columns, seed=3)
     )[-1]
     assert [pane.state for pane in panes] == ["done", "failed"]
-    assert panes[1].problem == "Your budget is spent."
+    assert str(panes[1].problem) == "Your budget is spent."
     with pytest.raises(EngineError, match="budget"):
         comparing.make_comparisons(store, engines, engineer, requests=[(template.id, case.id)], model_id=model.id)

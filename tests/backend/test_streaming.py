@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from backend import comparing, prompting, starting, streaming
-from backend.engines.client import Piece
+from backend.engines.client import EngineError, Piece
 from backend.engines.scripted import ScriptedEngine
+from backend.labels.turns import CannotGoOn
 from backend.labels.voting import CannotVote
 from backend.streaming import Column, Run, Runs
-from feedback_db import Store, models, priorities, prompts, snapshots
+from feedback_db import Store, comparisons, models, priorities, prompts, snapshots
 from feedback_db.types import Case, Comparison, Completion, Person, Project, Prompt
 
 
@@ -88,6 +90,7 @@ def test_a_judgement_in_the_middle_is_about_what_was_shown_and_is_never_trained_
     engine.go_on.set()
     list(shown)
     assert said.partial and said.ranks == (2, 1) and texts(run) == before == ["answer 1 begins", "answer 2 begins"]
+    assert run.whole() == [], "parts are not sent to labelling"
     kept = store.find(Completion, "finish_reason = 'cancelled'")
     assert [(one.text, one.repeat) for one in kept] == [("answer 1 begins", 1), ("answer 2 begins", 1)]
     assert snapshots.trainable_count(store, project.id) == 0
@@ -168,3 +171,104 @@ def test_the_next_turn_gives_every_column_its_own_scaffolding_and_one_conversati
         other.id,
     )
     assert case.conversation[-2:] == first.messages[-2:] and case.judgement_id == said.id
+
+
+# ---- answers that are word for word the same
+
+
+def alike(texts: str) -> ScriptedEngine:
+    """By seed from 0, each text a letter of ``texts``."""
+    return ScriptedEngine(lambda messages, model, seed: f"answer {texts[seed]}")
+
+
+def many(columns: list[Column], seeds: Sequence[int]) -> list[Column]:
+    return [replace(columns[0], seed=seed) for seed in seeds]
+
+
+def ran(store: Store, engine: ScriptedEngine, person: Person, case_id: int, columns: list[Column]) -> Run:
+    run = Run(store, engine, person, case_id=case_id, columns=columns, seed=0)
+    list(run.watched())
+    return run
+
+
+def test_the_best_of_eight_is_judged_where_two_of_them_wrote_the_same(store, engineer, project, case_id, columns):
+    run = ran(store, alike("abcadefg"), engineer, case_id, many(columns, range(8)))
+    said = streaming.vote(store, engineer, run, [1, 2, 2, 2, 2, 2, 2, 2])
+    assert said.ranks == (1, 2, 2, 1, 2, 2, 2, 2), "a vote for one of two equal texts is one for that text"
+    kept = [pane.completion_id for pane in run.panes()]
+    assert len(set(kept)) == 8 and comparisons.completions_of(store, said.comparison_id)[3].id == kept[3]
+    assert streaming.best_places(store, run, said) == [0, 3]
+    case, prompt_ids = comparing.next_turn(store, engineer, said.id, "And then?", kept)
+    assert len(prompt_ids) == 8 and case.conversation[-2]["content"] == "answer a"
+    frozen = snapshots.freeze_preferences(store, project.id, "eight", None)
+    (row,) = [json.loads(line) for line in snapshots.rows_text(store, frozen).splitlines()]
+    assert [one["completion"] for one in row["answers"]] == kept and row["ranks"] == [1, 2, 2, 1, 2, 2, 2, 2]
+
+
+def test_columns_that_asked_the_same_are_one_answer_that_is_judged_once(store, engineer, case_id, columns):
+    run = ran(store, alike("ab"), engineer, case_id, many(columns, [0, 1, 0]))
+    said = streaming.vote(store, engineer, run, [2, 2, 1])
+    made = store.get(Comparison, said.comparison_id)
+    assert (made.kind, made.size, said.ranks) == ("pair", 2, (1, 2))
+    assert streaming.best_places(store, run, said) == [0, 2]
+    ids = [pane.completion_id for pane in run.panes()]
+    assert len(comparing.next_turn(store, engineer, said.id, "And then?", ids)[1]) == 3, "each column goes on"
+    with pytest.raises(CannotGoOn):
+        comparing.next_turn(store, engineer, said.id, "And then?", [*ids[:2], ids[0] + 900])
+
+
+def test_where_all_wrote_the_same_there_is_nothing_to_judge_and_it_says_so(store, engineer, case_id, columns):
+    run = ran(store, alike("aaa"), engineer, case_id, many(columns, range(3)))
+    with pytest.raises(CannotVote, match="nothing to choose between"):
+        streaming.vote(store, engineer, run, [1, 2, 2])
+    assert store.find(Comparison) == []
+
+
+def test_equal_texts_are_sent_to_labelling_once(store, engineer, case_id, columns):
+    run = ran(store, alike("abac"), engineer, case_id, many(columns, range(4)))
+    ids = [pane.completion_id for pane in run.panes()]
+    made = comparing.send_to_labelling(store, engineer, ids)
+    assert [one.id for one in comparisons.completions_of(store, made.id)] == [ids[0], ids[1], ids[3]]
+
+
+# ---- what can be stopped, and what stands there to be judged
+
+
+def test_only_what_was_under_way_is_told_to_have_stopped(store, engineer, case_id, columns):
+    engine = Held()
+    run, shown = begun(store, engine, engineer, case_id, columns)
+    assert run.stop(1) == [1] and run.stop(1) == []
+    engine.go_on.set()
+    *_, last = shown
+    assert [pane.state for pane in last] == ["done", "stopped"]
+    assert run.stop() == [] and [pane.state for pane in run.panes()] == ["done", "stopped"]
+
+
+class OneFails(ScriptedEngine):
+    """Whoever asks with seed 1 gets nothing, and the reason."""
+
+    def stream(self, *args: Any, **settings: Any) -> Iterator[Piece]:
+        if settings["seed"] == 1:
+            raise EngineError("The engine took too long to answer.", "engine_slow")
+        yield from super().stream(*args, **settings)
+
+
+def test_a_column_that_failed_keeps_no_other_from_being_judged(store, engineer, case_id, columns):
+    engine = OneFails(lambda messages, model, seed: f"answer {seed}")
+    run = ran(store, engine, engineer, case_id, many(columns, range(3)))
+    assert [pane.problem and pane.problem.code for pane in run.panes()] == [None, "engine_slow", None]
+    said = streaming.vote(store, engineer, run, [2, 2, 1])
+    assert said.ranks == (2, 1) and not said.partial and streaming.best_places(store, run, said) == [2]
+    alone = ran(store, engine, engineer, case_id, many(columns, range(2)))
+    with pytest.raises(CannotVote, match="Fewer than two"):
+        streaming.vote(store, engineer, alone, [1, 2])
+
+
+def test_a_vote_that_comes_too_early_stops_nothing(store, engineer, case_id, columns):
+    engine = Held()
+    run = Run(store, engine, engineer, case_id=case_id, columns=columns, seed=0)
+    with pytest.raises(CannotVote, match="written nothing"):
+        streaming.vote(store, engineer, run, [1, 2])
+    engine.go_on.set()
+    *_, last = run.watched()
+    assert [pane.state for pane in last] == ["done", "done"]

@@ -13,7 +13,7 @@ from playwright.sync_api import Page, expect
 
 from backend.labels.form import Form
 from tests.ui.house import ALL, House
-from tests.ui.test_label_page import chosen, judgements, open_desk, ready
+from tests.ui.test_label_page import chosen, judgements, open_desk, prefetched, ready
 
 WCAG = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}
 
@@ -161,7 +161,7 @@ def test_the_next_comparison_lies_there_at_once_however_slow_the_way_to_the_serv
     desk = open_desk(page)
     took = []
     for n in range(3):  # the best of them: a core that others keep busy is no failure
-        page.wait_for_timeout(600)  # it is read; meanwhile the next one comes
+        prefetched(page)
         before = page.inner_text("#said")
         took.append(page.evaluate(NEXT, desk))
         assert len(judgements(house, work)) == n, "it is not saved yet, and the page does not say so"
@@ -191,7 +191,7 @@ def test_work_goes_on_offline_and_is_sent_when_the_network_is_back(house, page_o
     work = asked(3)
     page = page_of(house.ann)
     desk = open_desk(page)
-    page.wait_for_timeout(600)
+    prefetched(page)
     page.context.set_offline(True)
     press(page, "1", "Enter")
     desk = ready(page, desk)

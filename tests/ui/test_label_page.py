@@ -32,6 +32,11 @@ def ready(page: Page, other_than: str = "") -> str:
     return page.get_attribute("#desk", "data-ready") or ""
 
 
+def prefetched(page: Page) -> None:
+    """The desk after this one has come, and will lie there at once."""
+    page.wait_for_selector("#desk[data-ahead]")
+
+
 def chosen(page: Page) -> str | None:
     return page.evaluate("document.querySelector('#desk input:checked')?.value ?? null")
 

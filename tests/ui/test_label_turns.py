@@ -19,7 +19,7 @@ from backend.registry.bases import Base
 from feedback_db.types import Case
 from tests.ui.house import SECRET_MODEL, House
 from tests.ui.test_label_form import broken, press
-from tests.ui.test_label_page import chosen, judgements, open_desk, ready
+from tests.ui.test_label_page import chosen, judgements, open_desk, prefetched, ready
 
 LOOKS = [("en", "light"), ("zh-CN", "dark")]
 
@@ -110,9 +110,7 @@ def test_a_judgement_that_is_still_on_its_way_is_in_the_list(house, page_of, pro
     project(3, label_form=asked())
     page = page_of(house.ann)
     open_desk(page)
-    page.wait_for_timeout(
-        600
-    )  # the next one is fetched ahead, so that the list can be asked for before the server has answered
+    prefetched(page)  # so that the list can be asked for before the server has answered
 
     def slowly(route):
         page.wait_for_timeout(800)
@@ -294,7 +292,7 @@ def test_two_tabs_offline_lose_nothing_when_the_browser_is_killed(house, page_of
     work = project(4, label_form=asked())
     page = page_of(house.ann)
     open_desk(page)
-    page.wait_for_timeout(600)  # the next one is fetched ahead
+    prefetched(page)
     page.route("**/api/label/submit", lambda route: route.abort())
     press(page, "1", "Enter", "2")
     expect(page.locator("#alert")).to_contain_text("kept on this device")

@@ -8,6 +8,7 @@ import gradio as gr
 
 from backend import comparing, prompting, streaming
 from backend.engines.kept import SamplingSettings
+from backend.streaming import Runs
 from ui.context import Ui
 from ui.pages.compare_battle import battle_events, battle_row
 from ui.pages.compare_run import LETTERS, Cases, RunRow, Setting, run_events, vote_row
@@ -47,10 +48,10 @@ def page(ui: Ui) -> None:
             seeds = gr.Dropdown([1, 2, 3, 4], value=1, label=label("compare.seeds"), elem_id="seeds", min_width=80)
             run = gr.Button(label("compare.run"), variant="primary", size="sm", elem_id="run", min_width=100)
             stop = gr.Button(label("compare.stop"), size="sm", elem_id="stop", min_width=80)
-        with gr.Row(elem_classes="wh-tight"):
+        with gr.Row(elem_classes="wh-settings"):
             columns, settings = _settings(ui)
         shown = drawn("panes")
-        with gr.Row(elem_classes=["wh-tight", "wh-middle"]):
+        with gr.Row(elem_classes=["wh-tight", "wh-middle", "wh-follows"]):
             send = gr.Button(
                 label("compare.send"),
                 variant="primary",
@@ -72,9 +73,11 @@ def page(ui: Ui) -> None:
             made = drawn("made", scale=5)
     cases = Cases(project, search, case, [template, model, *(setting.template for setting in settings)], settings)
     _open_events(ui, cases)
-    run_row = RunRow(cases, seed, seeds, count, columns, run, stop, send, write, shown, status, votes)
-    run_events(ui, run_row)
-    battle_events(ui, project, *battle, run_row)
+    on_page = gr.Textbox(visible=False)
+    run_row = RunRow(
+        cases, seed, seeds, count, columns, run, stop, send, write, shown, status, votes, Runs(), on_page
+    )  # fmt: skip
+    battle_events(ui, project, *battle, run_row, run_events(ui, run_row))
 
     def make_comparisons(
         project_id: int | None,

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import secrets
 import time
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import gradio as gr
 
-from backend import battling, prompting, streaming
+from backend import battling, prompting
 from backend.engines.kept import SamplingSettings
 from backend.labels.form import Answer
-from backend.streaming import Column, Pane
+from backend.streaming import Column, Pane, Run
 from ui.context import Ui
-from ui.pages.compare_run import RunRow, panes_of, turns_of
-from ui.views.drawn import drawing, note
+from ui.pages.compare_run import RunRow, panes_of, refuse_others, turns_of
+from ui.views.drawn import SHOWN_KEY, drawing, note
 
 VOTES: dict[str, dict[str, Any]] = {
     "left": {"ranks": (1, 2), "strength": 1},
@@ -34,7 +33,7 @@ def battle_row(ui: Ui) -> tuple[Any, dict[str, Any]]:
         begin = gr.Button(label("battle.begin"), size="sm", elem_id="battle", scale=0, min_width=190)
         votes = {
             name: gr.Button(
-                label(f"battle.{name}"), size="sm", elem_id=f"battle-{name}", interactive=False, min_width=100
+                label(f"battle.{name}"), size="sm", elem_id=f"battle-{name}", interactive=False, scale=0, min_width=130
             )
             for name in VOTES
         }
@@ -47,8 +46,10 @@ def battle_events(
     begin: Any,
     votes: dict[str, Any],
     row: RunRow,
+    runs: list[Any],
 ) -> None:
-    """A battle takes the place of a run's columns, and a run that of a battle: only what is on the page can be judged."""
+    """A battle takes the place of a run's columns, and a run that of a battle: the other is cancelled, and only what is on the
+    page can be judged. ``runs`` are the events that stream a run."""
     fought = gr.State({})  # completions left and right, the key of the vote, and when both had been read to the end
     buttons = list(votes.values())
     of_run = [row.send, row.votes.tie, row.votes.bad, row.votes.go_on]
@@ -61,28 +62,29 @@ def battle_events(
         ]
         titles = [ui.guard.say("battle.unknown")] * 2
         asked = turns_of(ui, prompting.case(ui.store, person, drawn.case_id))
+        run = row.runs.add(Run(ui.store, ui.engine, person, case_id=drawn.case_id, columns=columns, seed=seed))
         closed = [gr.update(interactive=False)] * len(buttons)
-        last: Sequence[Pane] = [Pane(), Pane()]
+        last: Sequence[Pane] = run.panes()
         yield (
-            drawing(asked, panes_of(ui, titles, last)), {}, drawing(note(ui.guard.say("compare.running"))), *closed,
-            *[gr.update(interactive=False)] * len(of_run),
+            drawing(asked, panes_of(ui, titles, last, run.key)), {}, drawing(note(ui.guard.say("compare.running"))),
+            *closed, *[gr.update(interactive=False)] * len(of_run),
         )  # fmt: skip
-        for last in streaming.side_by_side(
-            ui.store, ui.engine, person, case_id=drawn.case_id, columns=columns, seed=seed
-        ):
-            yield (drawing(asked, panes_of(ui, titles, last)), *[gr.skip()] * (2 + len(buttons) + len(of_run)))
+        for last in run.watched():
+            yield (drawing(asked, panes_of(ui, titles, last, run.key)), *[gr.skip()] * (2 + len(buttons) + len(of_run)))
         ids = [pane.completion_id for pane in last]
         stored = sum(one is not None for one in ids)
         can = stored == len(ids) and last[0].text != last[1].text
-        kept = {"ids": ids, "key": uuid.uuid4().hex, "at": time.time()} if can else {}
+        kept = {"ids": ids, "key": run.key, "at": time.time()} if can else {}
         key = "battle.vote" if can else "battle.alike" if stored == len(ids) else "compare.not_all"
+        key = "battle.stopped" if any(pane.state == "stopped" for pane in last) else key
         told = note(ui.guard.say(key, stored=stored, of=len(ids)), "info" if can else "warn")
         yield (
             gr.skip(), kept, drawing(told), *[gr.update(interactive=can)] * len(buttons), *[gr.skip()] * len(of_run)
         )  # fmt: skip
 
     def vote_for(name: str) -> Callable[..., list[Any]]:
-        def vote(kept: dict[str, Any]) -> list[Any]:
+        def vote(kept: dict[str, Any], on_page: str) -> list[Any]:
+            refuse_others(on_page, kept.get("key", ""))
             answer = Answer(**VOTES[name], seconds=max(0.0, time.time() - float(kept.get("at", 0.0))))
             left, right = kept.get("ids", (0, 0))
             told = battling.vote(ui.store, ui.guard.person(), (left, right), answer, bytes.fromhex(kept.get("key", "")))
@@ -91,14 +93,18 @@ def battle_events(
 
         return vote
 
-    begin.click(
+    fought_out = begin.click(
         fight, project, [row.shown, fought, row.status, *buttons, *of_run],
         api_name="battle", show_progress="hidden", concurrency_id="generate", concurrency_limit=4,
     )  # fmt: skip
     for name, button in votes.items():
-        button.click(vote_for(name), fought, [row.status, *buttons], api_name=f"battle_vote_{name}")
+        button.click(
+            vote_for(name), [fought, row.on_page], [row.status, *buttons], api_name=f"battle_vote_{name}",
+            js=f"kept => [kept, {SHOWN_KEY}]",
+        )  # fmt: skip
+    begin.click(None, cancels=runs)
     for other in (row.run, row.votes.go_on):
         other.click(
             lambda: ({}, *[gr.update(interactive=False)] * len(buttons)), None, [fought, *buttons],
-            api_name=False, show_progress="hidden", queue=False,
+            api_name=False, show_progress="hidden", queue=False, cancels=[fought_out],
         )  # fmt: skip

@@ -15,7 +15,7 @@ from backend.streaming import Column, Pane, Run, Runs
 from feedback_db.cases import conversation
 from feedback_db.types import Case
 from ui.context import Ui
-from ui.views.drawn import Part, drawing, messages, note, panes
+from ui.views.drawn import SHOWN_KEY, Part, drawing, messages, note, panes
 
 LETTERS = "ABCDEFGH"
 WORDS = ("best", "stop", "demonstration", "case", "diff", "logps", "markdown")
@@ -63,6 +63,8 @@ class RunRow(NamedTuple):
     shown: Any
     status: Any
     votes: Votes
+    runs: Runs
+    on_page: Any  # hidden: the key of the run whose texts are drawn, read from the page at each click
 
 
 def vote_row(ui: Ui) -> Votes:
@@ -77,10 +79,11 @@ def vote_row(ui: Ui) -> Votes:
     return Votes(tie, bad, text, go_on)
 
 
-def run_events(ui: Ui, row: RunRow) -> None:
-    runs = Runs()
+def run_events(ui: Ui, row: RunRow) -> list[Any]:
+    """Returns the events that stream, for whatever takes their place to cancel."""
+    runs = row.runs
     answers = gr.State([])  # ids of the stored completions, one list per seed
-    running = gr.State({})  # {"key", "columns", "titles", "judgement"}
+    running = gr.State({})  # {"key", "columns", "titles", "judgement", "answers": of the columns, once it is judged}
     votes, shown, status = row.votes, row.shown, row.status
 
     def show_columns(number: int) -> list[Any]:
@@ -95,7 +98,9 @@ def run_events(ui: Ui, row: RunRow) -> None:
         yield from stream(case_id or 0, columns, titles_of(ui, columns))
 
     def go_on(state: dict[str, Any], text: str) -> Iterator[tuple[Any, ...]]:
-        case, prompt_ids = comparing.next_turn(ui.store, ui.guard.person(), state.get("judgement") or 0, text or "")
+        case, prompt_ids = comparing.next_turn(
+            ui.store, ui.guard.person(), state.get("judgement") or 0, text or "", state.get("answers") or ()
+        )
         columns = [
             Column(**{**one, "sampling": SamplingSettings(**one["sampling"]), "prompt_id": prompt})
             for one, prompt in zip(state["columns"], prompt_ids, strict=True)
@@ -107,33 +112,30 @@ def run_events(ui: Ui, row: RunRow) -> None:
         on, off = gr.update(interactive=True), gr.update(interactive=False)
         state = {"key": run.key, "columns": [asdict(one) for one in columns], "titles": titles, "judgement": None}
         told = drawing(note(ui.guard.say("compare.running")))
+
+        def drawn(now: Sequence[Pane]) -> dict[str, Any]:
+            return drawing(*before, panes_of(ui, titles, now, run.key, _words(ui)))
+
         last = run.panes()
-        yield drawing(*before, panes_of(ui, titles, last, _words(ui))), [], off, told, state, on, on, off
+        yield drawn(last), [], off, told, state, on, on, off
         for now in run.watched():
             last = now
-            yield (drawing(*before, panes_of(ui, titles, last, _words(ui))), *[gr.skip()] * 7)
-        whole = run.whole()
-        can_be_sent = bool(whole) and not any(_are_alike([last[at] for at in _places(last, ids)]) for ids in whole)
-        is_stopped = any(pane.state == "stopped" for pane in last)  # whoever stopped it has said so
-        told = gr.skip() if is_stopped else _finished(ui, last)
-        yield gr.skip(), whole, gr.update(interactive=can_be_sent), told, *[gr.skip()] * 4
+            yield (drawn(last), *[gr.skip()] * 7)
+        whole = [ids for ids in run.whole() if len({last[at].text for at in _places(last, ids)}) > 1]
+        told = gr.skip() if run.was_judged else finished(ui, last)  # what was said of the judgement stays
+        yield gr.skip(), whole, gr.update(interactive=bool(whole)), told, *[gr.skip()] * 4
 
-    def stop_all(state: dict[str, Any]) -> Any:
-        runs.of(ui.guard.person(), state.get("key", "")).stop()
-        return drawing(note(ui.guard.say("compare.stopped"), "warn"))
+    def stop_all(key: str) -> Any:
+        run = runs.of(ui.guard.person(), key)
+        return drawing(_stopped(ui, run.stop(), run.panes()))
 
     def act(state: dict[str, Any], event: gr.EventData) -> list[Any]:
-        place, what = int(event._data["at"]), str(event._data["act"])
-        run = runs.of(ui.guard.person(), state.get("key", ""))
+        place, what, key = int(event._data["at"]), str(event._data["act"]), str(event._data.get("key", ""))
+        run = runs.of(ui.guard.person(), key)
         if what == "stop":
-            run.stop(place)
-            return [
-                drawing(note(ui.guard.say("compare.one_stopped", letter=_badge(place, state)), "info")),
-                gr.skip(),
-                gr.skip(),
-            ]
+            return [drawing(_stopped(ui, run.stop(place), run.panes(), place)), gr.skip(), gr.skip()]
         if what == "best":
-            return judged(state, run, [1 if at == place else 2 for at in range(len(state["columns"]))])
+            return judged(state, key, [1 if at == place else 2 for at in range(len(run.panes()))])
         kept = run.panes()[place].completion_id
         if what == "demonstration":
             made: Any = comparing.keep_as_demonstration(ui.store, ui.guard.person(), kept or 0)
@@ -141,24 +143,27 @@ def run_events(ui: Ui, row: RunRow) -> None:
             made = comparing.keep_as_case(ui.store, ui.guard.person(), kept or 0)
         return [drawing(note(ui.guard.say(f"compare.kept.{what}", id=made.id), "ok")), gr.skip(), gr.skip()]
 
-    def judged(state: dict[str, Any], run: Run, ranks: list[int], both_bad: bool = False) -> list[Any]:
+    def judged(state: dict[str, Any], key: str, ranks: list[int], both_bad: bool = False) -> list[Any]:
         try:
+            refuse_others(key, state.get("key", ""))
+            run = runs.of(ui.guard.person(), key)
             said = streaming.vote(ui.store, ui.guard.person(), run, ranks, both_bad=both_bad)
         except CannotVote as problem:  # said where everything else about the run is said
             return [drawing(note(ui.text.problem(problem, ui.guard.language()), "bad")), gr.skip(), gr.skip()]
-        first = [] if said.both_bad else [at for at, rank in enumerate(said.ranks or ()) if rank == 1]
-        best = first[0] if len(first) == 1 else None  # of what is stored: a run is judged once
-        key = "compare.judged_part" if said.partial else "compare.judged"
-        told = ui.guard.say(key, id=said.id, best="–" if best is None else _badge(best, state))
-        return [drawing(note(told, "ok")), {**state, "judgement": said.id}, gr.update(interactive=best is not None)]
+        now = run.panes()
+        best = streaming.best_places(ui.store, run, said)  # of what is stored: a run is judged once
+        told = ui.guard.say(
+            "compare.judged_part" if said.partial else "compare.judged", id=said.id, best=letters(best, now) or "–"
+        )
+        answers = [pane.completion_id for pane in now]
+        state = {**state, "judgement": said.id, "answers": answers if None not in answers else []}
+        return [drawing(note(told, "ok"), *_alike(ui, now)), state, gr.update(interactive=bool(best))]
 
-    def vote_tie(state: dict[str, Any]) -> list[Any]:
-        run = runs.of(ui.guard.person(), state.get("key", ""))
-        return judged(state, run, [1] * len(state["columns"]))
+    def vote_tie(state: dict[str, Any], key: str) -> list[Any]:
+        return judged(state, key, [1] * len(state.get("columns", ())))
 
-    def vote_bad(state: dict[str, Any]) -> list[Any]:
-        run = runs.of(ui.guard.person(), state.get("key", ""))
-        return judged(state, run, [1] * len(state["columns"]), both_bad=True)
+    def vote_bad(state: dict[str, Any], key: str) -> list[Any]:
+        return judged(state, key, [1] * len(state.get("columns", ())), both_bad=True)
 
     def send_to_labelling(ids: list[list[int]]) -> tuple[Any, Any]:
         made = [comparing.send_to_labelling(ui.store, ui.guard.person(), some) for some in ids]
@@ -177,19 +182,28 @@ def run_events(ui: Ui, row: RunRow) -> None:
     outputs = [shown, answers, row.send, status, running, votes.tie, votes.bad, votes.go_on]
     long: dict[str, Any] = {"show_progress": "hidden", "concurrency_id": "generate", "concurrency_limit": 4}
     quick: dict[str, Any] = {"show_progress": "hidden", "queue": False}
-    row.run.click(
+    begun = row.run.click(
         run_columns, [row.cases.case, row.seed, row.count, row.seeds, *parts], outputs, api_name="compare_run", **long
     )
-    votes.go_on.click(go_on, [running, votes.text], outputs, api_name="compare_go_on", **long)
-    row.stop.click(stop_all, running, status, api_name="compare_stop", **quick)
+    gone_on = votes.go_on.click(go_on, [running, votes.text], outputs, api_name="compare_go_on", **long)
+    row.run.click(None, cancels=[gone_on])
+    row.stop.click(stop_all, row.on_page, status, api_name="compare_stop", js=f"() => {SHOWN_KEY}", **quick)
     told = [status, running, votes.go_on]
     shown.select(
         act, running, told, api_name="compare_act", trigger_mode="multiple", **quick
     )  # a click is never dropped
-    votes.tie.click(vote_tie, running, told, api_name="compare_tie", **quick)
-    votes.bad.click(vote_bad, running, told, api_name="compare_bad", **quick)
+    of_page: dict[str, Any] = {"js": f"state => [state, {SHOWN_KEY}]", **quick}
+    votes.tie.click(vote_tie, [running, row.on_page], told, api_name="compare_tie", **of_page)
+    votes.bad.click(vote_bad, [running, row.on_page], told, api_name="compare_bad", **of_page)
     row.send.click(send_to_labelling, answers, [status, row.send], api_name="send_to_labelling")
     row.write.click(ask_to_write, row.cases.case, status, api_name="ask_to_write")
+    return [begun, gone_on]
+
+
+def refuse_others(on_page: str, key: str) -> None:
+    """A judgement is of the texts that its person had before their eyes, or of none. Raises CannotVote."""
+    if on_page != key:
+        raise CannotVote("Other answers stand on the page by now. Read them, and judge again.", "other_answers")
 
 
 def turns_of(ui: Ui, case: Case) -> Part:
@@ -222,8 +236,8 @@ def titles_of(ui: Ui, columns: Sequence[Column]) -> list[str]:
     return titles
 
 
-def panes_of(ui: Ui, titles: Sequence[str], now: Sequence[Pane], words: dict[str, str] | None = None) -> Part:
-    """The columns as they stand; with ``words`` they can be judged, stopped and kept."""
+def panes_of(ui: Ui, titles: Sequence[str], now: Sequence[Pane], key: str, words: dict[str, str] | None = None) -> Part:
+    """The columns of the run ``key`` as they stand; with ``words`` they can be judged, stopped and kept."""
     return panes(
         (
             {
@@ -231,7 +245,7 @@ def panes_of(ui: Ui, titles: Sequence[str], now: Sequence[Pane], words: dict[str
                 "title": titles[at],
                 "text": pane.text,
                 "state": pane.state,
-                "problem": pane.problem,
+                "problem": ui.text.problem(pane.problem, ui.guard.language()) if pane.problem else "",
                 "foot": _foot(ui, pane),
                 "logps": [[text, round(logp, 3)] for text, logp in pane.token_logps] if words else [],
                 "acts": _acts(pane) if words else "",
@@ -239,6 +253,7 @@ def panes_of(ui: Ui, titles: Sequence[str], now: Sequence[Pane], words: dict[str
             for at, pane in enumerate(now)
         ),
         words or {},
+        key=key,
     )
 
 
@@ -246,8 +261,9 @@ def _letter(at: int, columns: int) -> str:
     return LETTERS[at] if columns <= len(LETTERS) else str(at + 1)
 
 
-def _badge(at: int, state: dict[str, Any]) -> str:
-    return _letter(at, len(state["columns"]))
+def letters(places: Sequence[int], now: Sequence[Pane]) -> str:
+    """The columns at these places by their letters."""
+    return ", ".join(_letter(at, len(now)) for at in places)
 
 
 def _acts(pane: Pane) -> str:
@@ -281,17 +297,35 @@ def _places(now: Sequence[Pane], ids: Sequence[int]) -> list[int]:
     return [at for at, pane in enumerate(now) if pane.completion_id in ids]
 
 
-def _are_alike(now: Sequence[Pane]) -> bool:
-    """Two columns wrote the same text, as happens with one seed and prompts that differ little."""
-    return len({pane.text for pane in now}) < len(now)
+def _alike(ui: Ui, now: Sequence[Pane]) -> list[Part | None]:
+    """Columns of one text, as happens with one seed and prompts that differ little, are told: they are judged as one."""
+    same: dict[str, list[int]] = {}
+    for at, pane in enumerate(now):
+        if pane.text:
+            same.setdefault(pane.text, []).append(at)
+    return [note(ui.guard.say("compare.alike", letters=letters(at, now))) for at in same.values() if len(at) > 1]
 
 
-def _finished(ui: Ui, now: Sequence[Pane]) -> dict[str, Any]:
+def finished(ui: Ui, now: Sequence[Pane]) -> dict[str, Any]:
+    """What became of columns that all came to an end, whether by themselves or not."""
     stored = sum(pane.completion_id is not None for pane in now)
-    if stored < len(now):
+    stopped = [at for at, pane in enumerate(now) if pane.state == "stopped"]
+    if len({pane.text for pane in now}) == 1 and stored == len(now):
+        return drawing(note(ui.guard.say("problem.all_the_same"), "warn"))
+    if stopped:
+        said = _stopped(ui, stopped, now)
+    elif stored < len(now):
         said = note(ui.guard.say("compare.not_all", stored=stored, of=len(now)), "warn")
-    elif _are_alike(now):
-        said = note(ui.guard.say("problem.same_answers"), "warn")
     else:
         said = note(ui.guard.say("compare.stored", of=len(now)), "ok")
-    return drawing(said, note(ui.engine.last_event or "", "warn"))
+    return drawing(said, *_alike(ui, now), note(ui.engine.last_event or "", "warn"))
+
+
+def _stopped(ui: Ui, places: Sequence[int], now: Sequence[Pane], wanted: int | None = None) -> Part | None:
+    """Which columns stopped, and only those; ``wanted``: the one that was to stop, where not all were."""
+    if not places:
+        name = "" if wanted is None else letters([wanted], now)
+        return note(ui.guard.say("compare.one_ended" if name else "compare.all_ended", letter=name))
+    goes_on = any(pane.state in streaming.UNDER_WAY for pane in now)
+    key = "compare.one_stopped" if goes_on else "compare.stopped"
+    return note(ui.guard.say(key, letters=letters(places, now)), "info" if goes_on else "warn")

@@ -16,7 +16,7 @@ from backend.testing import Progress, Row
 from feedback_db.types import Model, SuiteRun
 from ui.context import Ui
 from ui.views.drawn import badge, drawing, heading, messages, note, table
-from ui.views.words import clipped, clock, figure, share
+from ui.views.words import clipped, clock, figure, in_words, share
 
 LETTERS = "ABCDEFGH"
 SURE = 0.05
@@ -68,7 +68,7 @@ def run_shown(
     against = len(summary.pairs)
     most = max((int(arm.sampling.settings["max_tokens"]) for arm in arms), default=0)
     return drawing(
-        note(progress.run.problem, "bad") if progress.run.problem else None,
+        note(in_words(ui, progress.run.problem), "bad"),
         note(say("suites.without", n=progress.failed), "warn") if progress.failed else None,
         note(say("suites.cut_off", n=cut, most=most), "warn") if cut else None,
         table(
@@ -142,11 +142,11 @@ def case_shown(ui: Ui, row: Row, names: Sequence[str]) -> dict[str, Any]:
     for at, cells in enumerate(row.cells):
         for cell, answer in cells:
             foot = " · ".join(
-                f"{name} {'?' if len(result) > 3 else '✓' if result[1] else '✗'} {result[2]}"
+                f"{name} {'?' if len(result) > 3 else '✓' if result[1] else '✗'} {in_words(ui, result[2])}"
                 for name, result in zip(names, cell.results, strict=False)
             )
             verdict = say("suites.pass") if cell.passed else say("suites.fail")
-            text = answer.text if answer else cell.problem
+            text = answer.text if answer else in_words(ui, cell.problem)
             label = f"{LETTERS[at]} · {verdict if answer else say('suites.no_answer')} · {cell.score:.2f}"
             label += f" · {say('suites.cut')}" if answer and answer.finish_reason == CUT else ""
             items.append({"role": "assistant", "label": label, "text": text, "foot": foot})

@@ -17,7 +17,7 @@ from ui.guard import needs
 from ui.views import drawn
 from ui.views.drawn import drawing, note
 from ui.views.pickers import fill_projects, picker, template_choices
-from ui.views.words import clock
+from ui.views.words import clock, in_words
 
 TONES = {"done": "ok", "failed": "bad", "stopped": "warn"}
 
@@ -112,7 +112,7 @@ def _waiting(ui: Ui, one: Told) -> str:
         return ""
     run = one.test_run or one.run
     way = ui.guard.say("bake.go_on", id=run.id) if run.state == "stopped" else ""
-    return f"{one.bake.why} {way}".strip()
+    return f"{in_words(ui, one.bake.why)} {way}".strip()
 
 
 def _stamp(found: Sequence[Told]) -> list[Any]:
@@ -136,7 +136,10 @@ def _row(ui: Ui, one: Told) -> tuple[drawn.Cell, ...]:
     state = say(f"bake.state.{'waiting' if waits else bake.state}")
     return (
         str(bake.id),
-        {"text": f"{one.long.name} v{one.long.version} → {one.short.name} v{one.short.version}", "sub": bake.why},
+        {
+            "text": f"{one.long.name} v{one.long.version} → {one.short.name} v{one.short.version}",
+            "sub": in_words(ui, bake.why),
+        },
         drawn.badge(state, "warn" if waits else TONES.get(bake.state, "info")),
         _progress(one.run),
         drawn.link(say("rounds.to_job", id=one.job.id), f"/admin/train?job={one.job.id}") if one.job else "–",

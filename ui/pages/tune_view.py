@@ -15,7 +15,7 @@ from backend.tuning import Bars, NextCases, Progress, Told
 from feedback_db.types import Case
 from ui.context import Ui
 from ui.views.drawn import badge, bars, budget, cards, curve, drawing, heading, note, strip, table
-from ui.views.words import clipped, clock, duration, figure, share
+from ui.views.words import clipped, clock, duration, figure, in_words, share
 
 TONES = {"running": "info", "stopped": "warn", "done": "ok"}
 RISKY = 0.05  # of accuracy: a spread over orders beyond which a warning is shown; our choice
@@ -70,7 +70,7 @@ def _progress(ui: Ui, told: Told) -> list[Any]:
         text += " · " + say("tune.left", time=duration(one.seconds_left))
     is_open = one.measurement.state != "done"
     return [
-        note(one.measurement.problem, "bad"),
+        note(in_words(ui, one.measurement.problem), "bad"),
         budget(one.done, one.measurement.total, text) if is_open else None,
     ]
 

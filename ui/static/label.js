@@ -69,6 +69,7 @@ class Desk {
   show(desk) {
     this.desk = desk;
     this.ahead = null;
+    delete this.root.dataset.ahead;
     this.busy = false;
     clearTimeout(this.draftTimer);
     clearTimeout(this.lookTimer);
@@ -102,7 +103,9 @@ class Desk {
   async fetchAhead() {
     const current = this.desk;
     const ahead = await post("ahead", { project: this.project }).catch(() => null);
-    if (this.desk === current && ahead && ahead.assignment !== current.assignment) this.ahead = ahead;
+    if (this.desk !== current || !ahead || ahead.assignment === current.assignment) return;
+    this.ahead = ahead;
+    this.root.dataset.ahead = String(ahead.assignment);
   }
 
   async lookForMore() {

@@ -359,18 +359,19 @@ const fillText = (body, item, first, sight) => {
   } else body.textContent = shown;
 };
 
-const fillActs = (box, item, at, words, trigger) => {
+const fillActs = (box, item, at, words, key, trigger) => {
   const wanted = item.acts ?? "";
   if (box.dataset.acts === wanted) return;
   box.dataset.acts = wanted;
   box.replaceChildren(...wanted.split(" ").filter(Boolean).map((act) =>
-    button(`${act}-${at}`, words[act], `${words[act]}: ${item.badge}`, () => trigger("select", { act, at }))));
+    button(`${act}-${at}`, words[act], `${words[act]}: ${item.badge}`, () => trigger("select", { act, at, key: key() }))));
 };
 
 // The texts of panes change many times a second: the nodes stay, so that selection and scroll stay too.
 const fillPanes = (frame, part) => {
   frame.shows = part;
   const node = frame.querySelector(".vw-panes");
+  node.dataset.key = part.key ?? "";
   part.items.forEach((item, at) => {
     const pane = node.children[at];
     const body = pane.querySelector(".vw-text");
@@ -381,7 +382,7 @@ const fillPanes = (frame, part) => {
     fillText(body, item, part.items[0], frame.sight);
     body.classList.toggle("vw-problem", Boolean(item.problem));
     pane.querySelector("footer").firstChild.textContent = item.foot;
-    fillActs(pane.querySelector(".vw-acts"), item, at, part.words ?? {}, frame.trigger);
+    fillActs(pane.querySelector(".vw-acts"), item, at, part.words ?? {}, () => node.dataset.key, frame.trigger);
     if (atEnd && item.state === "streaming") body.scrollTop = body.scrollHeight;
   });
 };

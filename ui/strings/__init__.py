@@ -7,6 +7,7 @@ from ui.strings import (
     compare,
     engines,
     exchange,
+    found,
     gallery,
     label,
     models,
@@ -29,7 +30,7 @@ from ui.strings import (
 )
 
 FILES = (
-    shell, problems, refusals, refused_cases, work, views, label, build, rows, serve, gallery, tune, suites, compare, quality, boards, order, review, train, rounds,
+    shell, problems, refusals, refused_cases, work, views, label, build, rows, serve, gallery, tune, suites, found, compare, quality, boards, order, review, train, rounds,
     bake, models, engines, people, exchange,
 )  # fmt: skip
 

@@ -23,7 +23,13 @@ STRINGS = {
         "Saved {id}. Best: {best}. Not all had ended: it is kept as a judgement of parts, and not trained on.",
         "已保存 {id}。最好:{best}。部分回答未完成:仅作为对部分文本的评判保存,不用于训练。",
     ),
-    "compare.one_stopped": ("{letter} is stopped; the others go on.", "{letter} 已停止;其余继续。"),
+    "compare.one_stopped": ("Stopped: {letters}. The others go on.", "已停止:{letters}。其余继续。"),
+    "compare.one_ended": ("{letter} had ended already: its answer is whole.", "{letter} 早已结束:回答是完整的。"),
+    "compare.all_ended": ("All had ended already: nothing was left to stop.", "均已结束,没有可停止的内容。"),
+    "compare.alike": (
+        "{letters} wrote word for word the same and count as one answer.",
+        "{letters} 的回答一字不差,视为同一个回答。",
+    ),
     "compare.kept.demonstration": ("Kept as demonstration {id}.", "已存为示例 {id}。"),
     "compare.kept.case": (
         "Kept as case {id}, with this answer as the expected one.",
@@ -50,8 +56,8 @@ STRINGS = {
     "compare.pane.stopped": ("stopped", "已停止"),
     "compare.running": ("Answering…", "正在生成……"),
     "compare.stopped": (
-        "Stopped. What was written so far is not stored unless you judge it.",
-        "已停止。除非您作出评判,已生成的内容不会保存。",
+        "Stopped: {letters}. What was written so far is not stored unless you judge it.",
+        "已停止:{letters}。除非您作出评判,已生成的部分不会保存。",
     ),
     "compare.stored": (
         "All {of} answers are stored. Send them to labelling, or run again with another seed.",
@@ -78,6 +84,14 @@ STRINGS = {
         "One of the columns has written nothing yet. Wait for its first words.",
         "有一列尚未生成任何内容,请等待其首个词。",
     ),
+    "problem.one_answer": (
+        "Fewer than two columns have an answer. Run the columns again.",
+        "有回答的列不足两个,请重新运行。",
+    ),
+    "problem.other_answers": (
+        "Other answers stand on the page by now. Read them, and judge again.",
+        "页面上已是其他回答。请阅读后重新评判。",
+    ),
     "problem.no_such_run": (
         "These answers are not at hand any more. Run the columns again.",
         "这些回答已不可用,请重新运行。",
@@ -97,10 +111,29 @@ STRINGS = {
     "battle.right": ("B is better", "B 更好"),
     "battle.both_bad": ("Both bad", "都不好"),
     "battle.vote": ("Which is better? Names come after the vote.", "哪个更好?投票后公布名称。"),
+    "battle.stopped": (
+        "Stopped. A battle is judged when both have ended: begin another.",
+        "已停止。对战须在双方都完成后评判,请再开一场。",
+    ),
     "battle.alike": (
         "Both wrote the same: there is nothing to choose between. Begin another battle.",
         "两个回答相同,无从选择。请再开一场对战。",
     ),
     "battle.revealed": ("Saved {id}. A was {left}, B was {right}.", "已保存 {id}。A 是 {left},B 是 {right}。"),
+    "problem.no_cases_to_draw": (
+        "This project has no cases to draw from. Add some on the Build page.",
+        "此项目没有可供抽取的用例,请在构建页面添加。",
+    ),
+    "problem.no_case_with_values": (
+        (
+            'No case holds all that a template asks for: "{template}" asks for {names} too. Add a case with that value on the Build '
+            "page, or take it out of the template."
+        ),
+        "没有用例包含模板所需的全部值:“{template}”还需要 {names}。请在构建页面添加含该值的用例,或将其从模板中去掉。",
+    ),
+    "problem.no_case_fits": (
+        'The template "{template}" cannot be filled from any of its cases. {problem}',
+        "模板“{template}”无法用其任何用例填充。{problem}",
+    ),
     "problem.one_model": ("A battle needs two models. Train a policy first.", "对战需要两个模型,请先训练一个策略。"),
 }

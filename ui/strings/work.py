@@ -9,9 +9,9 @@ STRINGS = {
         "{name} 必须在 {low} 到 {high} 之间,当前为 {value}。",
     ),
     "problem.different_cases": ("Only answers to the same case can be compared.", "只能比较同一用例的回答。"),
-    "problem.same_answers": (
-        "Two of the answers are the same text: there is nothing to choose between. Use another seed.",
-        "有两个回答文本相同,没有可供选择的差别。请换一个种子。",
+    "problem.all_the_same": (
+        "All wrote the same: there is nothing to choose between. Use another seed.",
+        "所有回答文本相同,没有可供选择的差别。请换一个种子。",
     ),
     "problem.many_cases": (
         "Ask for 1 to {most} cases at a time, not {count}.",

@@ -128,12 +128,16 @@ def command(label: str, text: str, copy: str = "") -> Part:
     return {"t": "command", "label": label, "text": text, "copy": copy}
 
 
-def panes(items: Iterable[Mapping[str, Any]], words: Mapping[str, str] | None = None) -> Part:
+def panes(items: Iterable[Mapping[str, Any]], words: Mapping[str, str] | None = None, *, key: str = "") -> Part:
     """{"badge", "title", "text", "foot", "state", "problem", "logps", "acts"}, side by side.
 
-    ``acts`` have spaces between; ``words`` name them and the ways of looking; a click on an act triggers ``select`` with {"act", "at"}.
+    ``acts`` have spaces between; ``words`` name them and the ways of looking; a click on an act triggers ``select`` with {"act", "at",
+    "key"}. ``key`` says whose texts these are, so that nothing is said of others (``SHOWN_KEY`` reads it from the page).
     """
-    return {"t": "panes", "items": [dict(item) for item in items], "words": dict(words or {})}
+    return {"t": "panes", "items": [dict(item) for item in items], "words": dict(words or {}), "key": key}
+
+
+SHOWN_KEY = "document.querySelector('.vw-panes')?.dataset.key ?? ''"  # for ``js`` of events: the key of the panes that are drawn
 
 
 def diff(pieces: Iterable[tuple[str, str]], label: str) -> Part:

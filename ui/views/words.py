@@ -6,6 +6,9 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from backend.problem import read_back
+from ui.context import Ui
+
 CLIPPED = 90  # characters of a text in a picker
 
 
@@ -24,6 +27,11 @@ def duration(seconds: float | None) -> str:
     if whole < 3600:
         return f"{whole // 60}:{whole % 60:02d} min"
     return f"{whole // 3600}:{whole // 60 % 60:02d} h"
+
+
+def in_words(ui: Ui, kept: Any) -> str:
+    """A reason that was stored, in the reader's language: by its code, or as it stands where it has none."""
+    return ui.text.problem(read_back(kept), ui.guard.language())
 
 
 def clipped(text: str, most: int = CLIPPED) -> str:

@@ -12,6 +12,7 @@ import pytest
 from backend import labelling, sending, testing
 from backend.engines.answers import EngineError
 from backend.engines.scripted import ScriptedEngine
+from backend.problem import read_back
 from backend.suites.asking import verdict_of
 from backend.suites.sending import Pick
 from backend.testing import CannotTest
@@ -91,7 +92,7 @@ def test_what_a_judge_failed_to_say_fails_the_case_with_the_reason_and_is_asked_
     run = finished(store, engine, started(store, engineer, project, suite, judge=live(store).id))
     (row,), _ = testing.rows(store, engineer, run.id or 0)
     cell = row.cells[0][0][0]
-    assert not cell.passed and len(cell.results[0]) == 4 and "cannot be read" in cell.results[0][2]
+    assert not cell.passed and len(cell.results[0]) == 4 and "cannot be read" in read_back(cell.results[0][2])
     finished(store, engine, started(store, engineer, project, suite, judge=live(store).id))
     assert len(engine.judged) == 2
 
@@ -116,7 +117,7 @@ def test_the_live_or_a_named_reward_model_scores_and_its_threshold_decides(
     assert [result[1] for result in first.results] == [True, False]
     assert [result[1] for result in second.results] == [True, True]
     assert first.results[0][0] == pytest.approx(0.5) and first.results[1][0] == pytest.approx(1 / (1 + math.e))
-    assert "1.000 by kind-1, below 2" in first.results[1][2]
+    assert "1.000 by kind-1, below 2" in read_back(first.results[1][2])
 
 
 def test_a_run_cannot_begin_without_the_models_that_its_checks_ask(

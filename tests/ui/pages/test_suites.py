@@ -13,7 +13,7 @@ from playwright.sync_api import expect
 from backend import prompting, testing
 from backend.engines.kept import SamplingSettings
 from backend.suites import running
-from feedback_db import models
+from feedback_db import models, prompts
 from tests.ui.pages.studio import Studio, Tab, opened_in, parts
 from ui.web import create_app
 
@@ -194,3 +194,28 @@ def test_an_answer_that_was_cut_off_says_so(tab: Tab, studio: Studio) -> None:
     assert "cut off" in str(parts(shown[6], "table"))
     opened = tab.call("choose_case", project_id, run.id, "all", 0, None, [], event={"id": case.id})
     assert "cut off" in str(opened[2])
+
+
+def test_why_a_cell_failed_or_has_no_answer_is_said_in_chinese_on_a_chinese_page(tab: Tab, studio: Studio) -> None:
+    store, bob, project_id = studio.store, studio.engineer, studio.project.id or 0
+    (case,) = prompting.add_cases(store, bob, project_id, [({"word": "grey"}, "grey")])
+    suite = testing.save_suite(store, bob, project_id, name="why", case_ids=[case.id or 0], checks="contains:闪电")
+    drafts = [prompting.Draft(name=f"why {body}", body=body) for body in ("Say {{word}}", "Say it in a {{tone}} tone")]
+    templates = [prompting.save_template(store, bob, project_id, draft) for draft in drafts]
+    live = models.live(store, "policy")
+    assert live is not None
+    run = testing.start(store, bob, suite.id or 0, [(one.id or 0, live.id or 0) for one in templates])
+    while testing.progress(store, bob, run.id or 0).run.state == "running":
+        running.advance(store, studio.engine)
+    for one in templates:
+        prompts.retire_template(store, one.id or 0)
+    tab.call("choose_run", project_id, event={"id": run.id})
+    said = {}
+    for lang in ("en", "zh-CN"):
+        tab.request.request.cookies["wh_lang"] = lang
+        opened = tab.call("choose_case", project_id, run.id, "all", 0, None, [], event={"id": case.id})
+        _, answered, refused = parts(opened[2], "messages")[0]["items"][-3:]
+        said[lang] = (answered["foot"], refused["text"])
+    tab.request.request.cookies["wh_lang"] = "en"
+    assert said["en"][0].endswith('✗ lacks "闪电"') and 'the variable "tone" has no value' in said["en"][1]
+    assert said["zh-CN"][0].endswith("✗ 缺少“闪电”") and "变量“tone”没有值" in said["zh-CN"][1]

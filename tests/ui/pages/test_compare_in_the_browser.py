@@ -1,0 +1,80 @@
+"""The compare page in a real browser: eight columns can be set and read, and what is voted on is what is on the page."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from feedback_db.types import Judgement
+from tests.ui.pages.studio import Studio
+
+pytestmark = pytest.mark.browser
+
+CUT = """() => [...document.querySelectorAll('.wh-settings [data-testid=block-info]')].filter(one => {
+    const range = document.createRange();
+    range.selectNodeContents(one);
+    const room = one.closest('.block').getBoundingClientRect();
+    return range.getClientRects().length > 1 || range.getBoundingClientRect().right > room.right + 1;
+}).map(one => one.textContent)"""
+
+
+def opened(page: Page, columns: int = 2) -> None:
+    page.goto("/studio/compare")
+    expect(page.locator("#model-A input").first).not_to_have_value("")
+    if columns != 2:
+        page.locator("#columns input").first.click()
+        page.get_by_role("option", name=str(columns)).first.click()
+        expect(page.locator("#column-" + "ABCDEFGH"[columns - 1])).to_be_attached()
+
+
+@pytest.mark.parametrize("lang", ["en", "zh-CN"])
+def test_the_settings_of_eight_columns_can_be_read_on_a_laptop_and_a_phone(studio: Studio, studio_page, lang):
+    page = studio_page(studio.engineer, lang)
+    opened(page, 8)
+    for width, least in ((1440, 320), (1280, 280), (390, 300)):
+        page.set_viewport_size({"width": width, "height": 900})
+        widths = page.evaluate("[...document.querySelectorAll('.wh-settings > .column')].map(one => one.offsetWidth)")
+        assert len(widths) == 8 and min(widths) >= least, (width, widths)
+        assert page.evaluate(CUT) == [], width
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    names = page.evaluate(
+        "[...document.querySelectorAll('.wh-settings > .column')].map(one => getComputedStyle(one, '::before').content)"
+    )
+    assert names == [f'"{one}"' for one in "ABCDEFGH"], "each says whose settings they are"
+
+
+def test_what_became_of_a_run_is_in_sight_below_eight_columns(studio: Studio, studio_page):
+    page = studio_page(studio.engineer)
+    opened(page, 8)
+    page.click("#run")
+    expect(page.locator("#compare-status")).to_contain_text("answers are stored")
+    assert page.evaluate("document.querySelector('#compare-status').getBoundingClientRect().bottom <= innerHeight + 1")
+
+
+def test_a_run_takes_the_place_of_a_battle_that_still_writes(studio: Studio, studio_page):
+    page = studio_page(studio.engineer)
+    opened(page)
+    before = len(studio.store.find(Judgement))
+    studio.engine.pause_seconds = 0.03
+    try:
+        page.click("#battle")
+        expect(page.locator(".vw-pane .vw-text").first).not_to_have_text("")
+        battle = page.get_attribute(".vw-panes", "data-key")
+        page.click("#run")
+        expect(page.locator("#compare-status")).to_contain_text("answers are stored")
+        page.wait_for_timeout(1500)  # by now the battle would have ended too
+    finally:
+        studio.engine.pause_seconds = 0.0
+    assert page.get_attribute(".vw-panes", "data-key") != battle
+    expect(page.locator(".vw-title").first).not_to_have_text("who is it?")
+    for name in ("left", "tie", "right", "both_bad"):
+        expect(page.locator(f"#battle-{name}")).to_be_disabled()
+    run = page.evaluate("document.querySelector('.vw-panes').dataset.key")
+    page.evaluate("key => { document.querySelector('.vw-panes').dataset.key = key; }", battle)
+    page.click("#vote-tie")  # as if the other texts had been drawn a moment ago
+    expect(page.locator("#compare-status")).to_contain_text("Other answers stand on the page by now")
+    assert len(studio.store.find(Judgement)) == before
+    page.evaluate("key => { document.querySelector('.vw-panes').dataset.key = key; }", run)
+    page.click("#vote-tie")
+    expect(page.locator("#compare-status")).to_contain_text("Saved")
+    assert len(studio.store.find(Judgement)) == before + 1
