@@ -331,6 +331,7 @@ class Scheduler:
         self._read_tokens += sum(len(prompt.tokens) for prompt in prompts) - (self.prefixes.found_tokens - known)
         return _Joining(rows, read, self._writer.chosen(rows, logits))
 
+    @torch.inference_mode()  # what it writes to may have been laid out in such a mode, and can be written to in no other
     def _join(self, begun: _Joining) -> None:
         held = self._mixed_rows()
         group = next((group for group in self._groups if group.held is held), None)

@@ -441,6 +441,22 @@ def test_a_first_token_comes_in_the_middle_of_the_others_step(
     scheduler.close()
 
 
+def test_rows_that_begin_in_the_middle_of_a_step_join_memory_that_has_grown_meanwhile(
+    load: Callable[[], Base], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(MixedRows, "have_ready", lambda self: None)  # all memory is taken as it is wanted
+    scheduler, shown = Scheduler(load()), {"is_streamed": True, "max_tokens": 6}
+    Asked(scheduler, request(scheduler.base, [5, 6], max_tokens=3, n=40)).texts()
+    assert scheduler._mixed is not None and scheduler._mixed._kept.is_inference()
+    later = [request(scheduler.base, [8, at], **shown) for at in (9, 10)]
+    asked, _, had = asked_in_a_step(scheduler, monkeypatch, request(scheduler.base, [5, 6, 7], **shown), later)
+    assert True in had
+    texts = [one.texts() for one in asked]
+    monkeypatch.undo()
+    assert texts == [Asked(scheduler, one.request).texts() for one in asked]
+    scheduler.close()
+
+
 def test_a_long_prompt_waits_for_the_steps_end(load: Callable[[], Base], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("backend.engines.local.scheduler.READ_BESIDE", 40)
     scheduler, shown = Scheduler(load()), {"is_streamed": True, "max_tokens": 6}
