@@ -171,6 +171,12 @@ def test_the_page_breaks_no_rule_of_accessibility(studio: Studio, studio_page: A
     expect(page.locator("#run-cases input.vw-mark").nth(1)).to_be_checked()
     assert page.evaluate("document.activeElement.dataset.key").endswith("-0"), "the keyboard stays where it was"
     expect(page.locator("#run-cases input.vw-mark").nth(1)).to_have_css("background-color", "rgb(18, 128, 92)")
+    page.set_viewport_size({"width": 390, "height": 844})
+    named = page.locator("#run-told td").first
+    assert named.evaluate("one => one.getBoundingClientRect().width") > 90, (
+        "a column's name is not broken letter by letter"
+    )
+    page.set_viewport_size({"width": 1440, "height": 900})
     page.evaluate(SETTLE)
     found = Axe().run(page, options=RULES).response["violations"]
     assert [(one["id"], one["nodes"][0]["target"], one["nodes"][0]["failureSummary"]) for one in found] == []
