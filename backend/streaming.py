@@ -105,13 +105,13 @@ class Run:
         self.key, self.person_id, self.case_id, self.began = uuid.uuid4().hex, person.id, case_id, time.monotonic()
         self._readers = [_Reader(store, engine, case, column, seed, person) for column in columns]
         self._kept = threading.Lock()
-        self.was_judged = False
+        self.was_judged = self.is_replaced = False
 
     def panes(self) -> tuple[Pane, ...]:
         return tuple(reader.pane for reader in self._readers)
 
     def watched(self) -> Iterator[tuple[Pane, ...]]:
-        """Start, and show the panes whenever one of them changed; closing this stops all."""
+        """Start, and show the panes whenever one of them changed; closing this stops all. One that was replaced shows no more."""
         try:
             for reader in self._readers:
                 reader.start()
@@ -120,9 +120,11 @@ class Run:
             while any(reader.is_alive() and not reader.stopped.is_set() for reader in self._readers):
                 time.sleep(LOOK_SECONDS)
                 now = self.panes()
-                if now != panes:
+                if now != panes and not self.is_replaced:
                     panes = now
                     yield panes
+            if self.is_replaced:
+                return
             with self._kept:
                 last = tuple(reader.kept() for reader in self._readers)
             yield last
@@ -161,13 +163,22 @@ class Runs:
 
     def __init__(self) -> None:
         self._runs: OrderedDict[str, Run] = OrderedDict()
+        self._in_tab: OrderedDict[str, Run] = OrderedDict()
         self._lock = threading.Lock()
 
-    def add(self, run: Run) -> Run:
+    def add(self, run: Run, tab: str | None = None) -> Run:
+        """``tab``: where the run is shown. What was shown there before is stopped, and shows no more."""
         with self._lock:
+            before = self._in_tab.pop(tab, None) if tab else None
             self._runs[run.key] = run
-            while len(self._runs) > RUNS_KEPT:
-                self._runs.popitem(last=False)
+            if tab:
+                self._in_tab[tab] = run
+            for kept in (self._runs, self._in_tab):
+                while len(kept) > RUNS_KEPT:
+                    kept.popitem(last=False)
+        if before is not None:
+            before.is_replaced = True
+            before.stop()
         return run
 
     def of(self, person: Person, key: str) -> Run:

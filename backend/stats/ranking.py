@@ -208,14 +208,27 @@ def _sandwich(rows: _Rows, scores: Floats, models: int, beta: Floats) -> Fit:
     """``scores`` (J, M + D + 1): each person's pull at the strengths, which add up to nothing at the fit."""
     people = len(scores)
     score, tie = _chances(_margin(beta, rows, models), beta[-1])
-    inverse = np.linalg.inv(_information(rows, score, tie, models) + PRIOR * np.eye(len(beta)))
+    inverse = np.asarray(np.linalg.inv(_information(rows, score, tie, models) + PRIOR * np.eye(len(beta))), float)
     few = people / max(people - 1, 1)
     covariance = few * inverse @ (scores.T @ scores) @ inverse
+    if people <= len(
+        beta
+    ):  # too few to show how far people differ in every direction: one person's pulls add up to nothing
+        covariance = _at_least(covariance, inverse)
     centre = np.eye(models) - 1 / models
     strengths = centre @ beta[:models]
     n = int(rows.many.sum())
     v = float(np.exp(min(beta[-1], 40.0)))
     return Fit(strengths, centre @ covariance[:models, :models] @ centre.T, beta[models:-1], v / (2 + v), n, people)
+
+
+def _at_least(covariance: Floats, least: Floats) -> Floats:
+    """In every direction the wider of two covariances; ``least`` has an inverse. With ``least`` that of independent judgements, no
+    interval is narrower than if nobody were like themselves."""
+    root = np.linalg.cholesky(least)
+    back = np.linalg.inv(root)
+    wide, along = np.linalg.eigh(back @ covariance @ back.T)
+    return np.asarray(root @ (along * np.maximum(wide, 1.0)) @ along.T @ root.T, float)
 
 
 def _information(rows: _Rows, score: Floats, tie: Floats, models: int) -> Floats:

@@ -272,3 +272,18 @@ def test_a_vote_that_comes_too_early_stops_nothing(store, engineer, case_id, col
     engine.go_on.set()
     *_, last = run.watched()
     assert [pane.state for pane in last] == ["done", "done"]
+
+
+def test_what_is_replaced_in_its_tab_is_stopped_and_shows_no_more(store, engineer, case_id, columns):
+    engine, runs = Held(), Runs()
+    first, shown = begun(store, engine, engineer, case_id, columns)
+    runs.add(first, "tab")
+    other = Run(store, engine, engineer, case_id=case_id, columns=columns, seed=0)
+    runs.add(other, "another tab")
+    assert not first.is_replaced
+    runs.add(Run(store, engine, engineer, case_id=case_id, columns=columns, seed=0), "tab")
+    assert first.is_replaced and not other.is_replaced
+    assert [pane.state for pane in first.panes()] == ["stopped", "stopped"]
+    engine.go_on.set()
+    assert list(shown) == [] and store.find(Completion) == []
+    assert engine.closed.acquire(timeout=20)

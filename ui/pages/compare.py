@@ -51,20 +51,16 @@ def page(ui: Ui) -> None:
         with gr.Row(elem_classes="wh-settings"):
             columns, settings = _settings(ui)
         shown = drawn("panes")
-        with gr.Row(elem_classes=["wh-tight", "wh-middle", "wh-follows"]):
-            send = gr.Button(
-                label("compare.send"),
-                variant="primary",
-                size="sm",
-                interactive=False,
-                elem_id="send",
-                scale=0,
-                min_width=190,
-            )
-            write = gr.Button(label("compare.write"), size="sm", elem_id="write", scale=0, min_width=200)
-            status = drawn("compare-status", scale=5)
+        with gr.Column(elem_classes="wh-follows"):
+            with gr.Row(elem_classes=["wh-tight", "wh-middle"]):
+                send = gr.Button(
+                    label("compare.send"), variant="primary", size="sm", interactive=False, elem_id="send", scale=0,
+                    min_width=190,
+                )  # fmt: skip
+                write = gr.Button(label("compare.write"), size="sm", elem_id="write", scale=0, min_width=200)
+                status = drawn("compare-status", scale=5)
+            battle = battle_row(ui)
         votes = vote_row(ui)
-        battle = battle_row(ui)
         with gr.Row(elem_classes=["wh-tight", "wh-panel"]):
             template = picker(label("compare.many_template"), "many-template", scale=3, min_width=180)
             model = picker(label("compare.many_model"), "many-model", scale=3, min_width=180)
@@ -77,7 +73,8 @@ def page(ui: Ui) -> None:
     run_row = RunRow(
         cases, seed, seeds, count, columns, run, stop, send, write, shown, status, votes, Runs(), on_page
     )  # fmt: skip
-    battle_events(ui, project, *battle, run_row, run_events(ui, run_row))
+    run_events(ui, run_row)
+    battle_events(ui, project, *battle, run_row)
 
     def make_comparisons(
         project_id: int | None,

@@ -79,8 +79,7 @@ def vote_row(ui: Ui) -> Votes:
     return Votes(tie, bad, text, go_on)
 
 
-def run_events(ui: Ui, row: RunRow) -> list[Any]:
-    """Returns the events that stream, for whatever takes their place to cancel."""
+def run_events(ui: Ui, row: RunRow) -> None:
     runs = row.runs
     answers = gr.State([])  # ids of the stored completions, one list per seed
     running = gr.State({})  # {"key", "columns", "titles", "judgement", "answers": of the columns, once it is judged}
@@ -90,14 +89,14 @@ def run_events(ui: Ui, row: RunRow) -> list[Any]:
         return [gr.update(visible=at < number) for at in range(len(LETTERS))]
 
     def run_columns(
-        case_id: int | None, seed: float | None, number: int, seeds: int, *given: Any
+        request: gr.Request, case_id: int | None, seed: float | None, number: int, seeds: int, *given: Any
     ) -> Iterator[tuple[Any, ...]]:
         size = len(Setting._fields)
         chosen = [Setting(*given[at : at + size]) for at in range(0, len(given), size)][:number]
         columns = streaming.seeded([_column(one) for one in chosen], int(seed or 0), int(seeds or 1))
-        yield from stream(case_id or 0, columns, titles_of(ui, columns))
+        yield from stream(request, case_id or 0, columns, titles_of(ui, columns))
 
-    def go_on(state: dict[str, Any], text: str) -> Iterator[tuple[Any, ...]]:
+    def go_on(request: gr.Request, state: dict[str, Any], text: str) -> Iterator[tuple[Any, ...]]:
         case, prompt_ids = comparing.next_turn(
             ui.store, ui.guard.person(), state.get("judgement") or 0, text or "", state.get("answers") or ()
         )
@@ -105,10 +104,13 @@ def run_events(ui: Ui, row: RunRow) -> list[Any]:
             Column(**{**one, "sampling": SamplingSettings(**one["sampling"]), "prompt_id": prompt})
             for one, prompt in zip(state["columns"], prompt_ids, strict=True)
         ]
-        yield from stream(case.id or 0, columns, state["titles"], turns_of(ui, case))
+        yield from stream(request, case.id or 0, columns, state["titles"], turns_of(ui, case))
 
-    def stream(case_id: int, columns: list[Column], titles: list[str], *before: Part) -> Iterator[tuple[Any, ...]]:
-        run = runs.add(Run(ui.store, ui.engine, ui.guard.person(), case_id=case_id, columns=columns, seed=0))
+    def stream(
+        request: gr.Request, case_id: int, columns: list[Column], titles: list[str], *before: Part
+    ) -> Iterator[tuple[Any, ...]]:
+        made = Run(ui.store, ui.engine, ui.guard.person(), case_id=case_id, columns=columns, seed=0)
+        run = runs.add(made, request.session_hash)
         on, off = gr.update(interactive=True), gr.update(interactive=False)
         state = {"key": run.key, "columns": [asdict(one) for one in columns], "titles": titles, "judgement": None}
         told = drawing(note(ui.guard.say("compare.running")))
@@ -121,9 +123,14 @@ def run_events(ui: Ui, row: RunRow) -> list[Any]:
         for now in run.watched():
             last = now
             yield (drawn(last), *[gr.skip()] * 7)
+        if run.is_replaced:
+            return
         whole = [ids for ids in run.whole() if len({last[at].text for at in _places(last, ids)}) > 1]
         told = gr.skip() if run.was_judged else finished(ui, last)  # what was said of the judgement stays
-        yield gr.skip(), whole, gr.update(interactive=bool(whole)), told, *[gr.skip()] * 4
+        skip = (
+            gr.skip()
+        )  # the votes once more: what a battle that was replaced said last may have come after the first step
+        yield skip, whole, gr.update(interactive=bool(whole)), told, skip, on, on, skip
 
     def stop_all(key: str) -> Any:
         run = runs.of(ui.guard.person(), key)
@@ -182,11 +189,10 @@ def run_events(ui: Ui, row: RunRow) -> list[Any]:
     outputs = [shown, answers, row.send, status, running, votes.tie, votes.bad, votes.go_on]
     long: dict[str, Any] = {"show_progress": "hidden", "concurrency_id": "generate", "concurrency_limit": 4}
     quick: dict[str, Any] = {"show_progress": "hidden", "queue": False}
-    begun = row.run.click(
+    row.run.click(
         run_columns, [row.cases.case, row.seed, row.count, row.seeds, *parts], outputs, api_name="compare_run", **long
     )
-    gone_on = votes.go_on.click(go_on, [running, votes.text], outputs, api_name="compare_go_on", **long)
-    row.run.click(None, cancels=[gone_on])
+    votes.go_on.click(go_on, [running, votes.text], outputs, api_name="compare_go_on", **long)
     row.stop.click(stop_all, row.on_page, status, api_name="compare_stop", js=f"() => {SHOWN_KEY}", **quick)
     told = [status, running, votes.go_on]
     shown.select(
@@ -197,7 +203,6 @@ def run_events(ui: Ui, row: RunRow) -> list[Any]:
     votes.bad.click(vote_bad, [running, row.on_page], told, api_name="compare_bad", **of_page)
     row.send.click(send_to_labelling, answers, [status, row.send], api_name="send_to_labelling")
     row.write.click(ask_to_write, row.cases.case, status, api_name="ask_to_write")
-    return [begun, gone_on]
 
 
 def refuse_others(on_page: str, key: str) -> None:
@@ -236,8 +241,17 @@ def titles_of(ui: Ui, columns: Sequence[Column]) -> list[str]:
     return titles
 
 
-def panes_of(ui: Ui, titles: Sequence[str], now: Sequence[Pane], key: str, words: dict[str, str] | None = None) -> Part:
-    """The columns of the run ``key`` as they stand; with ``words`` they can be judged, stopped and kept."""
+def panes_of(
+    ui: Ui,
+    titles: Sequence[str],
+    now: Sequence[Pane],
+    key: str,
+    words: dict[str, str] | None = None,
+    *,
+    is_blind: bool = False,
+) -> Part:
+    """The columns of the run ``key`` as they stand; with ``words`` they can be judged, stopped and kept. Figures, which may tell
+    who writes, are not part of a blind one."""
     return panes(
         (
             {
@@ -246,7 +260,7 @@ def panes_of(ui: Ui, titles: Sequence[str], now: Sequence[Pane], key: str, words
                 "text": pane.text,
                 "state": pane.state,
                 "problem": ui.text.problem(pane.problem, ui.guard.language()) if pane.problem else "",
-                "foot": _foot(ui, pane),
+                "foot": _foot(ui, pane, is_blind),
                 "logps": [[text, round(logp, 3)] for text, logp in pane.token_logps] if words else [],
                 "acts": _acts(pane) if words else "",
             }
@@ -280,7 +294,9 @@ def _words(ui: Ui) -> dict[str, str]:
     return {name: ui.guard.say(f"compare.{name}") for name in WORDS}
 
 
-def _foot(ui: Ui, pane: Pane) -> str:
+def _foot(ui: Ui, pane: Pane, is_blind: bool) -> str:
+    if is_blind:
+        return ui.guard.say(f"battle.{pane.state}") if pane.state in ("done", "streaming") else ""
     if pane.state == "waiting" and pane.place:
         return ui.guard.say("compare.pane.in_line", place=pane.place)
     said = ui.guard.say(f"compare.pane.{pane.state}", tokens=pane.tokens, seconds=f"{pane.seconds:.1f}")

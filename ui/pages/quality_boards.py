@@ -59,7 +59,7 @@ def _table(ui: Ui, what: What, board: Leaderboard | None) -> Any:
             place,
             [
                 one.name,
-                f"{one.strength:.2f} ({one.low:.2f}–{one.high:.2f})",
+                f"{one.strength:.2f} ({one.low:.2f} – {one.high:.2f})",
                 f"{one.held:.2f}",
                 str(one.judged),
                 _against_next(ui, one),

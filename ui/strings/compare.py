@@ -115,6 +115,8 @@ STRINGS = {
         "Stopped. A battle is judged when both have ended: begin another.",
         "已停止。对战须在双方都完成后评判,请再开一场。",
     ),
+    "battle.streaming": ("writing…", "正在生成……"),
+    "battle.done": ("done", "完成"),
     "battle.alike": (
         "Both wrote the same: there is nothing to choose between. Begin another battle.",
         "两个回答相同,无从选择。请再开一场对战。",

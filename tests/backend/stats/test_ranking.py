@@ -67,6 +67,19 @@ def test_intervals_hold_when_people_differ_in_taste():
     assert covered >= 52 and alone < covered, (covered, alone)
 
 
+@pytest.mark.parametrize("people", [1, 2, 4])
+def test_the_judgements_of_few_people_leave_doubt(people):
+    """Those of one alone are no more certain than judgements of as many strangers; two or four show too little of how people differ."""
+    draw = np.random.default_rng(5)
+    votes = tying(draw, 60, np.array([0.6, 0.0, -0.6, 0.2]), 0.5, people)
+    found = ranking.fit(votes, 4)
+    strangers = ranking.fit(votes._replace(person=np.arange(60)), 4)
+    assert (found.errors > 0.6 * strangers.errors).all() and (found.errors > 0.15).all()
+    assert found.difference(0, 2)[1] > 0.2
+    added = ranking.refit(ranking.board(votes, 4))[1]
+    assert np.allclose(added.errors, found.errors, atol=1e-6)
+
+
 def test_a_model_that_only_wins_stays_finite():
     found = ranking.fit(Votes(np.zeros(50, int), np.ones(50, int), np.ones(50), np.arange(50)), 2)
     assert np.isfinite(found.strengths).all() and found.strengths[0] > 2

@@ -205,7 +205,14 @@ def test_a_battle_hides_who_answers_until_the_vote_is_stored(fresh_studio: Studi
     assert not any(name in str(step[0]) for step in steps for name in names if name != "starter" or "starter" in name)
     assert steps[-1][3]["interactive"] is True
     assert all(not one["interactive"] for one in steps[0][7:]), "the votes on a run that is not on the page any more"
-    status, *buttons = tab.call("battle_vote_right", None, key_of(steps))
+    assert {pane["foot"] for step in steps[:-1] for pane in parts(step[0], "panes")[0]["items"]} <= {
+        "",
+        "writing…",
+        "done",
+    }
+    shown, status, *buttons = tab.call("battle_vote_right", None, key_of(steps))
+    named = [pane["title"] for pane in parts(shown, "panes")[0]["items"]]
+    assert len(set(named)) == 2 and set(named) <= set(names), "each stands over its answer now"
     said = parts(status, "note")[0]["text"]
     assert sum(name in said for name in names) >= 2 and all(not one["interactive"] for one in buttons)
     kept = studio.store.find(Judgement, "client = 'battle'")[-1]
@@ -219,4 +226,4 @@ def test_a_battle_hides_who_answers_until_the_vote_is_stored(fresh_studio: Studi
             == conversation(case.values, case.conversation)[-1]["content"]
         )
     again = tab.call("battle_vote_right", None, key_of(steps))
-    assert f"Saved {kept.id}" in parts(again[0], "note")[0]["text"]
+    assert f"Saved {kept.id}" in told(again[1])
