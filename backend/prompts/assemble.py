@@ -7,10 +7,10 @@ from backend.engines.client import TokenCount
 from feedback_db import Store, prompts
 from feedback_db.types import Case, Demonstration, Message, Template
 
-from .budget import fit
+from .budget import BudgetProblem, fit
 from .chat import build_messages, refuse_given_away, text_of
 from .digest import messages_digest
-from .fewshot import Embed, FewShot, choose
+from .fewshot import Embed, FewShot, choose, closeness
 
 SERVED = "served"  # the source of cases that programs ask
 
@@ -53,7 +53,15 @@ def assemble(
         return build_messages(template, case.values or {}, kept, few_shot.shape, conversation=case.conversation or ())
 
     context = tokenize(build(())).max_model_len
-    fitted = fit(chosen, build, lambda messages: tokenize(messages).count, context - answer_tokens)
+    if answer_tokens >= context:
+        raise BudgetProblem(
+            f"An answer of up to {answer_tokens:,} tokens leaves no room for a prompt: the model takes {context:,} in all. Ask for fewer.",
+            "prompt_answer_room",
+            tokens=f"{answer_tokens:,}",
+            context=f"{context:,}",
+        )
+    near = closeness(few_shot, len(chosen))
+    fitted = fit(chosen, build, lambda messages: tokenize(messages).count, context - answer_tokens, near)
     return Assembled(
         messages=fitted.messages,
         demonstration_ids=tuple(one.id for one in fitted.kept if one.id is not None),

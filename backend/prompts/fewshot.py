@@ -153,6 +153,13 @@ def shuffled(chosen: Sequence[T], seed: int) -> list[T]:
     return own
 
 
+def closeness(few_shot: FewShot, count: int) -> list[float] | None:
+    """How near each of so many shown ones is to the case, where their places do not say it: shuffled, those chosen first are nearest."""
+    if few_shot.order != "seeded" or few_shot.choose not in CASE_WISE:
+        return None
+    return [-float(place) for place in shuffled(range(count), few_shot.seed)]
+
+
 def leaks(input: str, asked: str) -> bool:
     """Whether a demonstration's input is the case asked, or differs from it in next to nothing."""
     ours, theirs = normalised(input), normalised(asked)

@@ -9,7 +9,7 @@ from backend.access import Denied
 from backend.curating import BadDemonstration
 from backend.engines.scripted import ScriptedEngine
 from backend.prompting import BadInput, Draft
-from backend.prompts import PromptProblem, build_prompt
+from backend.prompts import BudgetProblem, PromptProblem, build_prompt
 from backend.prompts.template import TemplateProblem
 from feedback_db import Store
 from feedback_db.types import Person, Project
@@ -53,6 +53,31 @@ def test_demonstrations_that_do_not_fit_are_dropped_whole(store: Store, engineer
     assert tuple(part.demonstration_id for part in dropped) == shown.dropped_ids and all(p.tokens > 0 for p in dropped)
     assert sum(part.tokens for part in shown.segments if part.kind != "dropped") == shown.tokens
     assert len(shown.messages) == 1 + 2 * len(shown.demonstration_ids)
+
+
+def test_of_a_shuffled_order_the_farthest_are_dropped_first(store: Store, engineer: Person, project: Project) -> None:
+    few_shot = {"k": 8, "choose": "nearest", "order": "seeded", "seed": 1}
+    draft = Draft(name="mine", body="{{input}}", few_shot=few_shot, scenario="customer service", language="en")
+    values = {"input": "Where is it?"}
+    small = ScriptedEngine(lambda *_: "", max_model_len=prompting.ANSWER_TOKENS + 90)
+    shown = prompting.preview(store, small, engineer, project.id or 0, draft, values)
+    listed = Draft(
+        name="mine", body="{{input}}", few_shot={**few_shot, "order": "listed"}, scenario=draft.scenario, language="en"
+    )
+    whole = ScriptedEngine(lambda *_: "", max_model_len=10_000)
+    nearest_last = prompting.preview(store, whole, engineer, project.id or 0, listed, values).demonstration_ids
+    dropped = len(shown.dropped_ids)
+    assert 0 < dropped < 8 and shown.dropped_ids == nearest_last[:dropped]
+    assert shown.demonstration_ids != nearest_last[dropped:] and set(shown.demonstration_ids) == set(
+        nearest_last[dropped:]
+    )
+
+
+def test_an_answer_that_leaves_no_room_is_said(store: Store, engineer: Person, project: Project) -> None:
+    small = ScriptedEngine(lambda *_: "", max_model_len=prompting.ANSWER_TOKENS)
+    draft = Draft(name="mine", body="{{input}}", few_shot={"k": 0}, scenario="customer service", language="en")
+    with pytest.raises(BudgetProblem, match="leaves no room for a prompt: the model takes"):
+        prompting.preview(store, small, engineer, project.id or 0, draft, {"input": "Where is it?"})
 
 
 CHAT = (

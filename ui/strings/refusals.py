@@ -315,6 +315,10 @@ STRINGS = {
         ),
         "仅指令与用例就需要 {tokens} 个词元,上限为 {limit}。请缩短,或改用上下文更长的模型。",
     ),
+    "problem.prompt_answer_room": (
+        "An answer of up to {tokens} tokens leaves no room for a prompt: the model takes {context} in all. Ask for fewer.",
+        "最多 {tokens} 个词元的回答没有给提示留下位置:该模型总共只能容纳 {context} 个。请减少回答的词元数。",
+    ),
     **{
         f"problem.token_in_{place}": (
             f"{english} holds {{token}}, which the model reads as a control token. Remove it or write it differently.",

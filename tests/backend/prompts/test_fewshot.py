@@ -9,7 +9,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from backend.prompts.fewshot import FewShot, FewShotProblem, choose, leaks
+from backend.prompts.fewshot import FewShot, FewShotProblem, choose, closeness, leaks
 from feedback_db.types import Demonstration
 
 
@@ -29,6 +29,19 @@ POOL = [
 
 def ids(few_shot, query="Something else entirely", pool=POOL):
     return [one.id for one in choose(pool, query, FewShot.parse(few_shot))]
+
+
+@pytest.mark.parametrize("choose_by", ["nearest", "bm25", "varied"])
+def test_of_a_shuffled_order_the_first_choices_are_the_nearest(choose_by: str):
+    plain, mixed = (FewShot(k=4, choose=choose_by, order=order, seed=3) for order in ("listed", "seeded"))
+    best_last, shown = choose(POOL, POOL[0].input[:4], plain), choose(POOL, POOL[0].input[:4], mixed)
+    near = closeness(mixed, len(shown))
+    assert (
+        [one.id for _, one in sorted(zip(near, shown, strict=True), key=lambda pair: pair[0])]
+        == [one.id for one in best_last]
+        != [one.id for one in shown]
+    )
+    assert closeness(plain, 4) is None and closeness(FewShot(k=4, choose="fixed", order="seeded"), 4) is None
 
 
 def test_fixed_takes_the_ids_in_their_order():
