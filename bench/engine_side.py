@@ -35,7 +35,7 @@ class Engine:
         base = load_base(order["base"], Setting("cpu", order["dtype"], quantisation=order["quantisation"]))
         base.end_tokens = frozenset()  # every answer has as many tokens as were asked for
         self.base = base
-        self.scheduler = Scheduler(base)
+        self.scheduler = Scheduler(base, threads=order["threads"])
         memory.settle()  # as the engine's process does
         self.models = [
             Resolved(f"adapter{at}", Path(folder), digest)
@@ -93,6 +93,7 @@ def measure_step(order: dict[str, Any], engine: Engine) -> dict[str, Any]:
     pairs = [(spent(new), spent(1)) for _ in range(STEPS)]
     seconds, cpu_seconds = (statistics.median((a[at] - b[at]) / (new - 1) for a, b in pairs) for at in (0, 1))
     read = bandwidth.step_bytes(engine.base.model, several, len(prompt) + new // 2)
+    torch.set_num_threads(order["threads"])
     return {"seconds": seconds, "cpu_seconds": cpu_seconds, "bytes": read, **bandwidth.measured()._asdict()}
 
 
@@ -110,7 +111,7 @@ WAYS: dict[str, Callable[[dict[str, Any], Engine], dict[str, Any]]] = {
 
 if __name__ == "__main__":
     asked = json.load(sys.stdin)
-    torch.set_num_threads(asked["threads"])
+    torch.set_num_threads(1)  # as the engine's process does: several are the scheduler's
     served = Engine(asked)
     told = WAYS[asked["way"]](asked, served)
     served.scheduler.close()

@@ -13,7 +13,7 @@ KEPT = 1 << 28  # bytes that stay with the process when they are free; our choic
 ALONE = 1 << 25  # bytes from which on a block is given back by itself; the most that glibc takes
 
 # Waiting threads leave the processor to a training, but not before a moment is over: a step's products follow each other within
-# a tenth of a millisecond, and being woken takes half as long. At 90 million weights a step on two cores gains a fifth by it.
+# a tenth of a millisecond, and being woken takes half as long. At 90 million weights a step on two cores gains a sixth by it.
 WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "3000"}
 ENVIRONMENT = WAITING | {
     "GLIBC_TUNABLES": f"glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold={ALONE}:glibc.malloc.trim_threshold={KEPT}",

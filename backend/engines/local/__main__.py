@@ -44,8 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from .scheduler import Scheduler
     from .server import build_app
 
-    # One core is left to the web process: with every core taken, a busy neighbour slows each step down many times.
-    torch.set_num_threads(options.threads or max(1, (os.cpu_count() or 2) - 1))
+    torch.set_num_threads(1)  # several are the scheduler's
     started = time.monotonic()
     try:
         setting = Setting(options.device, options.dtype, options.attention, options.quantisation)
@@ -58,7 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"engine: {problem}", file=sys.stderr, flush=True)
         return EXIT_MODEL_PROBLEM
     log.info("loaded %s on %s in %.1f s", base.name, base.device, time.monotonic() - started)
-    scheduler = Scheduler(base)
+    # One core is left to the web process: with every core taken, a busy neighbour slows each step down many times.
+    scheduler = Scheduler(base, threads=options.threads or max(1, (os.cpu_count() or 2) - 1))
     rest = Rest(base, scheduler)
     if must_rest:
         rest.begin_without(at_work)

@@ -86,7 +86,10 @@ class Scheduler:
         row_limit: int = ROW_LIMIT,
         waiting_limit: int = WAITING_LIMIT,
         memory_limit: int | None = None,
+        threads: int = 0,
     ) -> None:
+        """``threads`` of a processor; 0 as torch is set. Whoever gives a number is to have computed nothing on several threads:
+        OpenMP counts the threads of all, and lets them look around less before they sleep when they are more than processors."""
         self.base = base
         self.row_limit = row_limit
         self.waiting_limit = waiting_limit
@@ -94,7 +97,6 @@ class Scheduler:
         self._given_limit = memory_limit
         self.prefixes = Prefixes(0)
         self.known = Known(0)  # in its stead where an encoder reads the prompts
-        self.settle()
         self._waiting: deque[Job] = deque()
         self._groups: list[_Group] = []
         self._begun: list[_Joining] = []  # in the middle of a step
@@ -106,8 +108,10 @@ class Scheduler:
         self._is_closed = False
         self._refusal: str | None = None
         self._steps: deque[tuple[int, float]] = deque(maxlen=200)  # (tokens, seconds)
-        self._thread = threading.Thread(target=self._run, name="engine-model", daemon=True)
+        settled: Future[None] = Future()
+        self._thread = threading.Thread(target=self._run, args=(threads, settled), name="engine-model", daemon=True)
         self._thread.start()
+        settled.result()
 
     def settle(self) -> None:
         """What follows from where the model is and what is free there; again when it has come back from elsewhere."""
@@ -198,8 +202,16 @@ class Scheduler:
 
     # on the model's thread
 
-    def _run(self) -> None:
+    def _run(self, threads: int, settled: Future[None]) -> None:
         torch.set_grad_enabled(False)
+        try:
+            if threads:
+                torch.set_num_threads(threads)
+            self.settle()
+        except BaseException as problem:
+            settled.set_exception(problem)
+            return
+        settled.set_result(None)
         if self._mixes:
             self._mixed_rows().have_ready()
         while True:

@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from backend.engines.local.asking import Failed, Piece, PromptScores, QueueFull, Request, Resting, Ticket
-from backend.engines.local.mixed import MixedRows
+from backend.engines.local.mixed import MixedRows, fewest_rows
 from backend.engines.local.model import Base
 from backend.engines.local.prompts import Prompt
 from backend.engines.local.resolver import Resolved
@@ -497,6 +497,30 @@ def test_what_fails_in_the_middle_of_a_step_strikes_nobody_else(
     assert had == [False, True] and isinstance(asked[1].events.get(timeout=20), Failed)
     assert [asked[at].texts() for at in (0, 2)] == [expected[0], expected[2]]
     scheduler.close()
+
+
+def test_the_models_thread_alone_computes_on_several(load: Callable[[], Base], monkeypatch: pytest.MonkeyPatch):
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    seen, tried = [], fewest_rows
+    monkeypatch.setattr(
+        "backend.engines.local.scheduler.fewest_rows",
+        lambda stack: (seen.append(torch.get_num_threads()), tried(stack))[1],
+    )
+    scheduler = Scheduler(load(), threads=2)
+    assert seen == [2], "the fewest rows depend on how many threads share a product"
+    assert scheduler.do(lambda _: torch.get_num_threads()).result(20) == 2
+    assert torch.get_num_threads() == 1
+    scheduler.close()
+    torch.set_num_threads(before)
+
+
+def test_a_model_that_cannot_be_settled_is_said_where_it_was_given(
+    load: Callable[[], Base], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(Scheduler, "settle", lambda self: (_ for _ in ()).throw(RuntimeError("no memory")))
+    with pytest.raises(RuntimeError, match="no memory"):
+        Scheduler(load())
 
 
 def test_nothing_is_switched_for_rows_that_share_steps(load: Callable[[], Base], monkeypatch: pytest.MonkeyPatch):
