@@ -136,7 +136,7 @@ def test_others_are_told_after_the_vote_and_only_where_the_project_says_so(house
     open_desk(page)
     expect(page.locator("#told")).to_have_text("")
     judge(page, "1")
-    expect(page.locator("#told")).to_contain_text("Of 1 others, by who is best: A 0 · B 1")  # eve saw the sides turned
+    expect(page.locator("#told")).to_contain_text("Of 1 other, by who is best: A 0 · B 1")  # eve saw the sides turned
     with house.store.write() as db:
         db.conn.execute("update projects set label_form = ? where id = ?", [json.dumps(asked()), work.id])
     page.reload()

@@ -45,7 +45,7 @@ def test_a_file_is_reported_and_then_imported_and_downloaded_again(studio: Studi
         [str(FILES / "few_shot.json"), str(FILES / "refunds.promptfoo.yaml")]
     )
     report = page.locator("#import-report")
-    expect(report).to_contain_text("3 templates, 4 cases, 1 suites")
+    expect(report).to_contain_text("3 templates, 4 cases, 1 suite")
     expect(report).to_contain_text("refunds.promptfoo.yaml, line 30")
     expect(report).to_contain_text("output.length < 200")
     assert len(studio.store.find(Case)) == before
