@@ -24,7 +24,7 @@ STRINGS = {
     "quality.split": ("Where people disagree", "意见不一之处"),
     "quality.comparison": ("Comparison", "比较"),
     "quality.wanted": ("Judgements wanted", "所需评判"),
-    "quality.given": ("given", "已有"),
+    "quality.given": ("Given", "已有"),
     "quality.no_split": ("Nobody disagrees with anybody.", "没有分歧。"),
     "quality.one_more": ("Ask one more person", "再请一人评判"),
     "quality.asked": ("One more person is asked about comparison {id}.", "已就比较 {id} 再请一人评判。"),
