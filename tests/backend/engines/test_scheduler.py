@@ -450,7 +450,7 @@ def test_rows_that_begin_in_the_middle_of_a_step_join_memory_that_has_grown_mean
     assert scheduler._mixed is not None and scheduler._mixed._kept.is_inference()
     later = [request(scheduler.base, [8, at], **shown) for at in (9, 10)]
     asked, _, had = asked_in_a_step(scheduler, monkeypatch, request(scheduler.base, [5, 6, 7], **shown), later)
-    assert True in had
+    assert had == [True, True]
     texts = [one.texts() for one in asked]
     monkeypatch.undo()
     assert texts == [Asked(scheduler, one.request).texts() for one in asked]
@@ -499,9 +499,16 @@ def test_what_fails_in_the_middle_of_a_step_strikes_nobody_else(
     scheduler.close()
 
 
-def test_the_models_thread_alone_computes_on_several(load: Callable[[], Base], monkeypatch: pytest.MonkeyPatch):
+@pytest.fixture
+def one_thread() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_the_models_thread_alone_computes_on_several(load: Callable[[], Base], monkeypatch: pytest.MonkeyPatch):
     seen, tried = [], fewest_rows
     monkeypatch.setattr(
         "backend.engines.local.scheduler.fewest_rows",
@@ -512,7 +519,6 @@ def test_the_models_thread_alone_computes_on_several(load: Callable[[], Base], m
     assert scheduler.do(lambda _: torch.get_num_threads()).result(20) == 2
     assert torch.get_num_threads() == 1
     scheduler.close()
-    torch.set_num_threads(before)
 
 
 def test_a_model_that_cannot_be_settled_is_said_where_it_was_given(
