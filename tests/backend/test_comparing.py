@@ -143,7 +143,7 @@ class Full(ScriptedEngine):
     def stream(self, *args: Any, **settings: Any) -> Iterator[Piece]:
         yield Piece(0, "", place=4)
         yield Piece(0, "", place=2)
-        self.may_go_on.wait(20)
+        self.may_go_on.wait(60)
         yield from super().stream(*args, **settings)
 
 

@@ -33,7 +33,7 @@ class Held(ScriptedEngine):
             for at, piece in enumerate(super().stream(*args, **settings)):
                 if at == 3:
                     self.begun.release()
-                    self.go_on.wait(20)
+                    self.go_on.wait(60)
                 yield piece
             has_ended = True
         finally:
@@ -60,7 +60,7 @@ def begun(store: Store, engine: Held, person: Person, case_id: int, columns: lis
     shown = run.watched()
     next(shown)
     for _ in columns:
-        assert engine.begun.acquire(timeout=20)
+        assert engine.begun.acquire(timeout=60)
     return run, shown
 
 
@@ -76,7 +76,7 @@ def test_one_column_is_stopped_and_the_other_goes_on(store, engineer, case_id, c
     *_, last = shown
     assert [pane.state for pane in last] == ["stopped", "done"]
     assert last[0].text == "answer 1 begins" and last[1].text.endswith("ends")
-    assert last[0].completion_id is None and engine.closed.acquire(timeout=20)
+    assert last[0].completion_id is None and engine.closed.acquire(timeout=60)
     assert run.whole() == [[last[1].completion_id]], "the seed whose column ended"
 
 
@@ -286,4 +286,4 @@ def test_what_is_replaced_in_its_tab_is_stopped_and_shows_no_more(store, enginee
     assert [pane.state for pane in first.panes()] == ["stopped", "stopped"]
     engine.go_on.set()
     assert list(shown) == [] and store.find(Completion) == []
-    assert engine.closed.acquire(timeout=20)
+    assert engine.closed.acquire(timeout=60)

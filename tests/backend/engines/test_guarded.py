@@ -24,12 +24,12 @@ from tests.backend.engines.stub import HELLO, KEY, Calling, chat, deltas, events
 
 
 def test_a_huge_body_is_not_read_to_its_end():
-    flood = [b"HTTP/1.1 200 OK\r\nContent-Length: 900000000\r\n\r\n", *[b"x" * 100_000] * 50, 5.0]
+    flood = [b"HTTP/1.1 200 OK\r\nContent-Length: 900000000\r\n\r\n", *[b"x" * 100_000] * 50, 30.0]
     with stub(flood) as server:
         began = time.monotonic()
         with pytest.raises(EngineError, match="larger than"):
             Calling(server, body_limit=1_000_000).complete()
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 25
     with stub(events([b"data: " + b"x" * 100_000] * 30, is_whole=False)) as server:
         with pytest.raises(EngineError, match="larger than"):
             list(Calling(server, body_limit=1_000_000).stream())
@@ -91,7 +91,7 @@ def test_a_stream_that_is_closed_closes_the_connection():
         stream = Calling(server).stream()
         next(stream)
         stream.close()
-        assert server.hung_up.wait(10)
+        assert server.hung_up.wait(60)
 
 
 # names that lead elsewhere

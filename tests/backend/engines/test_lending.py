@@ -130,7 +130,7 @@ def test_an_engine_that_starts_beside_a_job_rests_until_the_job_is_over(
         assert client.health()["resting"] is True and client.tokenize(HELLO, "base").count > 3
         job.kill()
         job.wait()
-        wait_until(lambda: not client.health()["resting"], 10)
+        wait_until(lambda: not client.health()["resting"])
         assert not base.is_away and base.stack is not None
         assert rest._scheduler._mixes, "rows of several adapters share a step again"
         said = client.complete(HELLO, model="base", seed=4, max_tokens=20)[0].text
@@ -161,13 +161,13 @@ def test_a_model_that_finds_no_room_yet_comes_back_when_there_is(
     monkeypatch.setattr(base, "come_back", full)
     with at_rest(base, job.pid, monkeypatch) as (client, rest, _):
         rest.end(job.pid)
-        assert tries.acquire(timeout=10) and tries.acquire(timeout=10), "it tries again by itself"
+        assert tries.acquire(timeout=60) and tries.acquire(timeout=60), "it tries again by itself"
         assert client.health()["resting"] is True
         wait_until(lambda: base.is_away and base.stack is None)
         with pytest.raises(EngineError, match="rests"):
             client.complete(HELLO, model="base", max_tokens=3)
         is_free.set()
-        wait_until(lambda: not client.health()["resting"], 10)
+        wait_until(lambda: not client.health()["resting"])
         assert client.complete(HELLO, model="base", max_tokens=3)
 
 
@@ -200,7 +200,7 @@ def test_an_engine_process_comes_up_resting_and_wakes_by_itself(
     """
     engine = subprocess.Popen([sys.executable, "-c", textwrap.dedent(program)], stderr=subprocess.PIPE)
     try:
-        wait_until(lambda: read_engine_file(tmp_path), 60)
+        wait_until(lambda: read_engine_file(tmp_path))
         file = read_engine_file(tmp_path)
         assert file is not None
         client = EngineClient(file.url, file.key)
@@ -209,9 +209,9 @@ def test_an_engine_process_comes_up_resting_and_wakes_by_itself(
             client.complete(HELLO, model="base", max_tokens=3)
         job.kill()
         job.wait()
-        wait_until(lambda: not client.health()["resting"], 15)
+        wait_until(lambda: not client.health()["resting"])
         assert client.complete(HELLO, model="base", max_tokens=3)
         client.close()
     finally:
         engine.terminate()
-        engine.communicate(timeout=20)
+        engine.communicate(timeout=60)

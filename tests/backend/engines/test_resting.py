@@ -94,7 +94,7 @@ def test_the_model_comes_back_when_the_last_job_has_said_so(engine: Engine):
         engine.client.complete(HELLO, model="base", max_tokens=3)
     other.kill()
     other.wait()
-    wait_until(lambda: not engine.client.health()["resting"], 10)
+    wait_until(lambda: not engine.client.health()["resting"])
     assert engine.client.complete(HELLO, model="base", max_tokens=3)
 
 

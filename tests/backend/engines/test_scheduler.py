@@ -50,7 +50,7 @@ class Asked:
         found: list[Piece] = []
         wanted = self.request.n * len(self.request.prompts)
         while sum(piece.finish_reason is not None for piece in found) < wanted:
-            event = self.events.get(timeout=20)
+            event = self.events.get(timeout=60)
             assert not isinstance(event, Failed), event
             if isinstance(event, PromptScores):
                 self.scores[event.prompt] = event
@@ -173,7 +173,7 @@ def test_a_stream_and_a_whole_answer_give_the_same_text(scheduler: Scheduler):
 def test_a_late_request_joins_a_running_batch_of_its_model(scheduler: Scheduler):
     base = scheduler.base
     first = Asked(scheduler, request(base, [5] * 30, max_tokens=200, is_streamed=True, stop=("never",)))
-    first.events.get(timeout=10)
+    first.events.get(timeout=60)
     seen: list[int] = []
     step = scheduler._step
 
@@ -202,14 +202,14 @@ def test_two_models_are_streamed_at_the_same_time(scheduler: Scheduler, adapters
     for name in ("model-1", "model-2"):
         made = request(scheduler.base, [5, 6, 7], adapters[name], max_tokens=60, is_streamed=True)
         scheduler.submit(made, hear(name))
-    done.wait(20)
+    done.wait(60)
     switches = sum(one != other for one, other in itertools.pairwise(heard))
     assert switches > 20
 
 
 def test_a_cancelled_request_leaves_before_the_next_token(scheduler: Scheduler):
     asked = Asked(scheduler, request(scheduler.base, [5, 6], n=8, max_tokens=250, is_streamed=True))
-    asked.events.get(timeout=10)
+    asked.events.get(timeout=60)
     wait_until(lambda: scheduler.health()["active"] > 0)
     asked.ticket.cancel()
     wait_until(lambda: scheduler.health()["active"] == 0, 2)
@@ -253,7 +253,7 @@ def test_an_adapter_that_cannot_be_loaded_fails_its_own_request_only(
     lost = Resolved("model-9", tmp_path / "gone", "0" * 64)
     events: queue.Queue[object] = queue.Queue()
     scheduler.submit(request(scheduler.base, [5, 6], lost), events.put)
-    failed = events.get(timeout=10)
+    failed = events.get(timeout=60)
     assert isinstance(failed, Failed)
     assert failed.is_fault_of_model
     assert "missing" in failed.message
@@ -263,7 +263,7 @@ def test_an_adapter_that_cannot_be_loaded_fails_its_own_request_only(
 
 def test_an_errand_is_done_between_two_steps_and_its_failure_is_its_own(scheduler: Scheduler):
     running = Asked(scheduler, request(scheduler.base, [5, 6], max_tokens=100, is_streamed=True))
-    running.events.get(timeout=10)
+    running.events.get(timeout=60)
     assert scheduler.do(sorted).result(10) == [scheduler.base.digest]
     with pytest.raises(ZeroDivisionError):
         scheduler.do(lambda _: 1 // 0).result(10)
@@ -272,7 +272,7 @@ def test_an_errand_is_done_between_two_steps_and_its_failure_is_its_own(schedule
 
 def test_errands_are_refused_when_too_many_wait_and_told_when_the_engine_stops(scheduler: Scheduler):
     may_go_on = threading.Event()
-    held = scheduler.do(lambda _: may_go_on.wait(20))
+    held = scheduler.do(lambda _: may_go_on.wait(60))
     wait_until(held.running)
     waiting = [scheduler.do(lambda _: 1) for _ in range(scheduler.waiting_limit)]
     with pytest.raises(QueueFull):
@@ -281,7 +281,7 @@ def test_errands_are_refused_when_too_many_wait_and_told_when_the_engine_stops(s
     closing.start()
     wait_until(lambda: scheduler._is_closed)
     may_go_on.set()
-    closing.join(10)
+    closing.join(60)
     for future in waiting:
         with pytest.raises(Resting, match="is stopping"):
             future.result(10)
@@ -368,14 +368,14 @@ def test_the_first_token_is_there_when_its_prompt_is_read(load: Callable[[], Bas
 
     def noted(group: object) -> None:
         waits.set()
-        gate.wait(20)
+        gate.wait(60)
         happened.append("step")
         step(group)  # type: ignore[arg-type]
 
     scheduler._step = noted  # type: ignore[method-assign, assignment]
     monkeypatch.setattr("backend.engines.local.admission.READ_TOGETHER", 6)
     first = Asked(scheduler, request(scheduler.base, [5, 6, 7], max_tokens=4))
-    assert waits.wait(20)
+    assert waits.wait(60)
     later = [Asked(scheduler, request(scheduler.base, [8, 9, at, 11], max_tokens=4)) for at in range(3)]
     gate.set()
     for asked in (first, *later):
@@ -494,7 +494,7 @@ def test_what_fails_in_the_middle_of_a_step_strikes_nobody_else(
 
     monkeypatch.setattr(MixedRows, "begin", failing)
     asked, _, had = asked_in_a_step(scheduler, monkeypatch, wanted[0], wanted[1:])
-    assert had == [False, True] and isinstance(asked[1].events.get(timeout=20), Failed)
+    assert had == [False, True] and isinstance(asked[1].events.get(timeout=60), Failed)
     assert [asked[at].texts() for at in (0, 2)] == [expected[0], expected[2]]
     scheduler.close()
 
@@ -546,7 +546,7 @@ def test_rows_of_which_everyone_has_hung_up_are_not_in_the_next_ones_way(load: C
     expected = Asked(scheduler, wanted).texts()
     for n in (3, 9):
         gone = Asked(scheduler, request(scheduler.base, [8, 9], n=n, max_tokens=200, is_streamed=True))
-        gone.events.get(timeout=20)
+        gone.events.get(timeout=60)
         gone.ticket.cancel()
         wait_until(lambda: not scheduler._groups)
         assert Asked(scheduler, wanted).texts() == expected
@@ -562,7 +562,7 @@ def test_memory_that_stays_between_requests_is_let_go_when_asked(load: Callable[
     assert held is not None and held._memory.nbytes > 0 and scheduler.prefixes.held_bytes > 0
     assert Asked(scheduler, request(scheduler.base, prompt, n=9)).texts() == first and scheduler._mixed is held
     wait_until(lambda: not scheduler._groups)
-    scheduler.do(lambda _: scheduler.forget()).result(timeout=10)
+    scheduler.do(lambda _: scheduler.forget()).result(timeout=60)
     assert scheduler._mixed is None and scheduler.prefixes.held_bytes == 0
     assert Asked(scheduler, request(scheduler.base, prompt, n=9)).texts() == first
     scheduler.close()

@@ -215,9 +215,9 @@ def test_a_full_engine_answers_429_with_retry_after(raw: httpx.Client, engine: S
     with ThreadPoolExecutor(2) as pool:
         try:
             running = pool.submit(raw.post, "/v1/chat/completions", json=chat)
-            wait_until(lambda: engine.scheduler.health()["active"] > 0, 30)
+            wait_until(lambda: engine.scheduler.health()["active"] > 0)
             waiting = pool.submit(raw.post, "/v1/completions", json=prompts)
-            wait_until(lambda: engine.scheduler.health()["waiting"] == 4, 30)
+            wait_until(lambda: engine.scheduler.health()["waiting"] == 4)
             refused = raw.post("/v1/completions", json=prompts | {"prompt": "a"})
         finally:
             may_go_on.set()

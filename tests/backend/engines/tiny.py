@@ -58,7 +58,7 @@ def served(base: Base, scheduler: Scheduler, resolver: Resolver) -> Iterator[str
     thread.join(5)
 
 
-def wait_until(is_so: Callable[[], object], seconds: float = 10.0) -> None:
+def wait_until(is_so: Callable[[], object], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not is_so():
         assert time.monotonic() < deadline, "it did not become true in time"

@@ -17,10 +17,10 @@ FILES = Path(__file__).parent / "files"
 
 def refused(name: str, data: bytes | str, format: str = "") -> BadFile:
     content = data.encode() if isinstance(data, str) else data
-    started = time.perf_counter()
+    started = time.thread_time()  # what others do on this core does not count
     with pytest.raises(BadFile) as raised:
         formats.parse(upload.of_bytes(name, {name: content}), format)
-    assert time.perf_counter() - started < 5
+    assert time.thread_time() - started < 5
     return raised.value
 
 

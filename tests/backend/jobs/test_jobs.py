@@ -161,8 +161,8 @@ def test_a_worker_that_does_not_listen_is_made_to_end(
 ) -> None:
     process, handle = sleeper(ignores_term)
     with process:
-        runner.stop(tmp_path, handle, after_seconds=0.1, kill_after_seconds=0.2).join()
-        assert process.wait(10) == -ended_by
+        runner.stop(tmp_path, handle, after_seconds=0.1, kill_after_seconds=0.2 if ignores_term else 60).join()
+        assert process.wait(60) == -ended_by
     assert (tmp_path / "stop").exists()
 
 

@@ -78,7 +78,7 @@ def test_a_process_without_work_ends(monkeypatch):
     monkeypatch.setattr(room, "IDLE_SECONDS", 0.3)
     pid = apart(os.getpid)
     with contextlib.suppress(psutil.NoSuchProcess):
-        psutil.Process(pid).wait(20)
+        psutil.Process(pid).wait(60)
     room._kept.clear()
     assert apart(os.getpid) != pid
     room._other.end()
@@ -90,7 +90,7 @@ def test_the_process_ends_with_the_one_that_asked():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=room.ROOT, stdout=subprocess.PIPE, text=True, check=False)
     with contextlib.suppress(psutil.NoSuchProcess):
-        psutil.Process(int(done.stdout)).wait(20)
+        psutil.Process(int(done.stdout)).wait(60)
 
 
 def test_the_other_process_takes_neither_torch_nor_transformers_for_the_statistics():
