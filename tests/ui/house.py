@@ -124,18 +124,17 @@ def app_of(house: House, engine: Any = None, **options: Any) -> Any:
 @contextmanager
 def serving(app: Any) -> Iterator[str]:
     """The app on a free port of this machine, in a thread; yields its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = uvicorn.Server(
-        uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning", access_log=False, proxy_headers=False)
-    )
-    thread = threading.Thread(target=server.run, daemon=True)
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))  # and is handed on: a port that was let go of may be another's by now
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, proxy_headers=False))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     while not server.started:
+        assert thread.is_alive(), "the server did not start"
         time.sleep(0.01)
     try:
-        yield f"http://127.0.0.1:{port}"
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
         thread.join(timeout=10)
+        listener.close()

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
-from tests.ui.house import House
 from tests.ui.test_label_form import press
-from tests.ui.test_label_page import chosen, judgements, open_desk, ready
+from tests.ui.test_label_page import chosen, judgements, on_server, open_desk, prefetched, ready, until
 
 WORDS = "half a thought 半句 🙂"
-
-
-def on_server(house: House, desk: str) -> dict[str, Any]:
-    found = house.store.value("select body from drafts where assignment_id = ?", [int(desk)])
-    return json.loads(found) if found else {}
 
 
 def half_a_pair(page: Page) -> None:
@@ -74,26 +66,51 @@ def test_what_was_typed_offline_reaches_the_server_when_the_network_is_back(
     page = page_of(house.ann)
     desk = open_desk(page)
     page.context.set_offline(True)
-    half(page)
-    page.wait_for_timeout(1500)  # the draft was to be kept, and could not
+    with page.expect_event("requestfailed", lambda asked: asked.url.endswith("/draft")):
+        half(page)
     assert on_server(house, desk) == {}
     page.context.set_offline(False)
     expect(page.locator("#said")).to_have_text("Draft kept")
-    assert on_server(house, desk)["rationale"] == WORDS
+    until(page, lambda: on_server(house, desk).get("rationale") == WORDS)
     page.evaluate("localStorage.clear()")
     page.reload()
     assert ready(page) == desk
     is_half(page)
 
 
+def test_a_draft_that_did_not_arrive_is_sent_again_by_itself(house, page_of, asked):
+    asked(2)
+    page = page_of(house.ann)
+    page.clock.install()
+    lost: list[Route] = []
+    page.route(
+        "**/api/label/draft", lambda route: (lost.append(route), route.abort() if len(lost) == 1 else route.continue_())
+    )
+    desk = open_desk(page)
+    press(page, "r")
+    page.keyboard.insert_text(WORDS)
+
+    def arrived() -> bool:
+        page.clock.fast_forward(1000)
+        return on_server(house, desk).get("rationale") == WORDS
+
+    until(page, arrived)
+    assert len(lost) == 2
+    expect(page.locator("#said")).to_have_text("Draft kept")
+
+
 @KINDS
 def test_an_ended_session_keeps_what_is_half_done(house, page_of, asked, kind, size, half, is_half):
     work = asked(2, kind=kind, size=size)
     page = page_of(house.eve)
+    page.clock.install()
     desk = open_desk(page)
+    prefetched(page)
+    page.clock.pause_at(page.evaluate("Date.now()") / 1000 + 1)  # the draft is sent when all of it stands there
     cookies = page.context.cookies()
     page.context.clear_cookies(name="whetstone")
     half(page)
+    page.clock.resume()
     page.wait_for_url("**/login?next=/label/")
     page.context.add_cookies(cookies)
     page.goto("/label/")
@@ -114,6 +131,6 @@ def test_two_tabs_show_the_same_half(house, page_of, asked, kind, size, half, is
     other.locator("#rationale").fill("and so on")
     expect(page.locator("#rationale")).to_have_value("and so on")
     other.close()
-    page.wait_for_timeout(1500)
     page.reload()
     assert ready(page) == desk and page.input_value("#rationale") == "and so on"
+    until(page, lambda: on_server(house, desk).get("rationale") == "and so on")

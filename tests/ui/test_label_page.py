@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
+import time
+from collections.abc import Callable
+from typing import Any
 
 from playwright.sync_api import Page, expect
 
@@ -35,6 +39,25 @@ def ready(page: Page, other_than: str = "") -> str:
 def prefetched(page: Page) -> None:
     """The desk after this one has come, and will lie there at once."""
     page.wait_for_selector("#desk[data-ahead]")
+
+
+def saved(page: Page) -> None:
+    """Nothing waits to be sent: the next desk may lie there before the server has the one before."""
+    page.wait_for_function("!Object.keys(localStorage).some((key) => key.includes(':submit:'))")
+
+
+def on_server(house: House, desk: str) -> dict[str, Any]:
+    """The draft of this desk as the server has it."""
+    found = house.store.value("select body from drafts where assignment_id = ?", [int(desk)])
+    return json.loads(found) if found else {}
+
+
+def until(page: Page, holds: Callable[[], bool], seconds: float = 60) -> None:
+    """Waits for what no element of the page shows; the page's requests go on meanwhile."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "it did not become true in time"
+        page.wait_for_timeout(20)
 
 
 def chosen(page: Page) -> str | None:
@@ -90,11 +113,13 @@ def test_ten_rapid_judgements_lose_nothing_and_rapid_enters_store_one(house, pag
         page.keyboard.press("Enter")
     ready(page, first)
     expect(page.locator("#alert")).to_contain_text("Choose a verdict")
+    saved(page)
     assert len(judgements(house, work)) == 1
     for _ in range(10):
         page.keyboard.press("2")
         page.keyboard.press("Enter")
     expect(page.locator("#done")).to_have_text("11 / 12")
+    saved(page)
     rows = judgements(house, work)
     assert len(rows) == 11 and len({row["comparison_id"] for row in rows}) == 11
 
@@ -117,6 +142,7 @@ def test_a_reply_that_is_lost_and_a_retry_give_one_judgement(house, page_of, pro
     page.keyboard.press("Enter")
     expect(page.locator("#alert")).to_contain_text("kept on this device")
     ready(page, first)
+    saved(page)
     assert lost and len(judgements(house, work)) == 1
 
 
@@ -130,6 +156,7 @@ def test_a_draft_survives_a_reload_and_the_comparison_stays(house, page_of, proj
     page.keyboard.type("因为更好 🙂")
     page.keyboard.press("Escape")
     page.reload()
+    until(page, lambda: on_server(house, desk).get("rationale") == "因为更好 🙂")
     assert ready(page) == desk
     assert page.input_value("#rationale") == "因为更好 🙂" and chosen(page) == "b1"
     assert page.locator(".answer .txt").all_inner_texts() == texts
@@ -158,6 +185,7 @@ def test_an_ended_session_keeps_the_answer_and_leads_to_sign_in(house, page_of, 
     work = project(2)
     page = page_of(house.eve)
     open_desk(page)
+    prefetched(page)  # nothing but the judgement is to find that the session has ended
     cookies = page.context.cookies()
     page.context.clear_cookies(name="whetstone")
     page.keyboard.press("1")

@@ -6,7 +6,8 @@ import pytest
 from playwright.sync_api import expect
 
 from feedback_db.types import Report
-from tests.ui.test_label_form import broken, press
+from tests.ui.accessible import broken
+from tests.ui.test_label_form import press
 from tests.ui.test_label_page import open_desk, ready
 
 
@@ -93,6 +94,7 @@ def test_the_top_bar_counts_reports_for_who_reviews_and_nobody_else(house, page_
     expect(page.locator("#said")).to_contain_text("Reported")
     press(page, "1", "Enter")
     ready(page, desk)
+    expect(page.locator("#said")).to_contain_text("Saved")
     press(page, "x", "2", "Control+Enter")
     expect(page.locator("#said")).to_contain_text("Reported")
     expect(page.locator(".wh-bar")).not_to_contain_text("2")

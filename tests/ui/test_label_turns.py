@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from backend import comparing, labelling, opening
 from backend.labels import form as forms
 from backend.labels.form import Form
 from backend.registry.bases import Base
 from feedback_db.types import Case
+from tests.ui.accessible import broken
 from tests.ui.house import SECRET_MODEL, House
-from tests.ui.test_label_form import broken, press
-from tests.ui.test_label_page import chosen, judgements, open_desk, prefetched, ready
+from tests.ui.test_label_form import press
+from tests.ui.test_label_page import chosen, judgements, on_server, open_desk, prefetched, ready, saved, until
 
 LOOKS = [("en", "light"), ("zh-CN", "dark")]
 
@@ -32,7 +33,9 @@ def judge(page: Page, *keys: str) -> str:
     """Judge the desk by these keys and go on to the next; returns the one that lies there then."""
     desk = page.get_attribute("#desk", "data-ready") or ""
     press(page, *keys, "Enter")
-    return ready(page, desk)
+    lies = ready(page, desk)
+    saved(page)
+    return lies
 
 
 def look_back(page: Page) -> None:
@@ -109,16 +112,20 @@ def test_what_another_person_judged_is_not_in_my_list_nor_any_name(house, page_o
 def test_a_judgement_that_is_still_on_its_way_is_in_the_list(house, page_of, project):
     project(3, label_form=asked())
     page = page_of(house.ann)
-    open_desk(page)
+    on_their_way: list[Route] = []
+
+    def hold(route: Route) -> None:
+        on_their_way.append(route)
+
+    page.route("**/api/label/submit", hold)
+    desk = open_desk(page)
     prefetched(page)  # so that the list can be asked for before the server has answered
-
-    def slowly(route):
-        page.wait_for_timeout(800)
-        route.continue_()
-
-    page.route("**/api/label/submit", slowly)
-    judge(page, "1")
+    press(page, "1", "Enter")
+    ready(page, desk)
     press(page, "h")
+    until(page, lambda: bool(on_their_way))
+    assert page.locator("dialog").count() == 0
+    on_their_way[0].continue_()
     expect(page.locator("dialog .past button")).to_have_count(1)
 
 
@@ -229,7 +236,7 @@ def test_the_ideal_answer_is_written_where_nothing_is_shown(house, page_of, proj
     expect(page.locator("#alert")).not_to_have_text("")
     press(page, "e")
     page.keyboard.insert_text("用菜单重启。1 2 3 t b s z")
-    page.wait_for_timeout(1500)
+    until(page, lambda: on_server(house, desk).get("edited_text") == "用菜单重启。1 2 3 t b s z")
     page.reload()
     assert ready(page) == desk
     assert page.input_value(".editor") == "用菜单重启。1 2 3 t b s z"
@@ -291,9 +298,11 @@ def test_what_was_typed_for_a_judgement_that_was_saved_elsewhere_waits_in_the_li
 def test_two_tabs_offline_lose_nothing_when_the_browser_is_killed(house, page_of, project):
     work = project(4, label_form=asked())
     page = page_of(house.ann)
+    page.route(
+        "**/api/label/submit", lambda route: route.abort()
+    )  # before the page: one that is open already may slip past it
     open_desk(page)
     prefetched(page)
-    page.route("**/api/label/submit", lambda route: route.abort())
     press(page, "1", "Enter", "2")
     expect(page.locator("#alert")).to_contain_text("kept on this device")
     kept = page.evaluate("Object.keys(localStorage).filter((one) => one.includes(':submit:')).length")

@@ -1,5 +1,5 @@
 // The label page: fetch a desk, judge it by keyboard, submit, go on. What the server has not confirmed stays on this device.
-import { Kept, newKey, post, postUntilAnswered } from "./label_send.js";
+import { Kept, UNANSWERED, newKey, post, postUntilAnswered } from "./label_send.js";
 import { Hand } from "./label_hand.js";
 import { LAYOUTS, meaning } from "./label_keys.js";
 import { body, draftOf, missing } from "./label_said.js";
@@ -7,7 +7,7 @@ import { askSkip, showKeySheet, showOwn } from "./label_dialogs.js";
 import { goOn, leaveAsItWas, nextTurn, report, sendReports, showHistory, tell } from "./label_turns.js";
 import { build, el, say, showDesk, showEmpty, showKeys, showProgress } from "./label_view.js";
 
-const HEARTBEAT_MS = 60000, DRAFT_MS = 1000, LOOK_AGAIN_MS = 20000, KEYS_KEPT = 20;
+const HEARTBEAT_MS = 60000, DRAFT_MS = 1000, DRAFT_AGAIN_MS = 5000, LOOK_AGAIN_MS = 20000, KEYS_KEPT = 20;
 
 export async function mount(root) {
   const { default: strings } = await import(document.documentElement.dataset.text);
@@ -71,7 +71,7 @@ class Desk {
     this.ahead = null;
     delete this.root.dataset.ahead;
     this.busy = false;
-    clearTimeout(this.draftTimer);
+    this.noDraft();
     clearTimeout(this.lookTimer);
     this.root.removeAttribute("aria-busy");
     if (!desk) {
@@ -148,7 +148,7 @@ class Desk {
     const corrects = this.desk.corrects ? { corrects: this.desk.corrects } : {};
     const sent = { assignment: this.desk.assignment, key: this.key, ...body(this.hand.said, this.desk), ...times, ...corrects };
     this.busy = true;
-    clearTimeout(this.draftTimer);
+    this.noDraft();
     await this.sending; // one at a time
     this.kept.set(`submit:${sent.assignment}`, sent); // before it is sent: a crash of the browser must not lose it
     if (document.activeElement?.matches("#desk textarea")) document.activeElement.blur();
@@ -251,17 +251,26 @@ class Desk {
     const draft = draftOf(said);
     const assignment = this.desk.assignment;
     this.kept.set(`draft:${assignment}`, draft);
-    clearTimeout(this.draftTimer);
+    this.noDraft();
     if (this.desk.corrects) return; // a judgement has no draft on the server
     this.draftTimer = setTimeout(() => this.sendDraft(assignment, draft), DRAFT_MS);
   }
 
-  // Without a connection the server hears of it when there is one again; until then it is on this device.
+  // Until the server has heard of it, it is on this device; what did not arrive is sent again, at once when the connection is back.
   sendDraft(assignment, draft) {
+    const again = () => this.unsent === again && this.sendDraft(assignment, draft);
+    this.unsent = again;
+    const isOver = () => { if (this.unsent === again) this.unsent = null; };
+    post("draft", { assignment, ...draft }).then(() => {
+      isOver();
+      if (draft.rationale || draft.edited_text) this.say(this.t("draft_kept"));
+    }, (problem) => (UNANSWERED.includes(problem.status) ? setTimeout(again, DRAFT_AGAIN_MS) : isOver()));
+  }
+
+  // A draft that is to be sent is no longer: a newer one is, or the judgement itself.
+  noDraft() {
+    clearTimeout(this.draftTimer);
     this.unsent = null;
-    post("draft", { assignment, ...draft }).then(() => (draft.rationale || draft.edited_text) && this.say(this.t("draft_kept")), (problem) => {
-      if (problem.status === 0) this.unsent = () => this.desk?.assignment === assignment && this.sendDraft(assignment, draft);
-    });
   }
 
   // Another tab of this person works on the same desk: what is typed there stands here, what is saved there is gone here.

@@ -1,4 +1,5 @@
 // Talking to the server: one request at a time with its own key, kept on this device until it is known to be saved.
+export const UNANSWERED = [0, 429, 500, 503]; // no connection, or nobody who could answer now: the same may be sent again
 const wait = (ms) => new Promise((done) => setTimeout(done, ms));
 
 // A UUIDv7. crypto.randomUUID is missing on plain http hosts.
@@ -51,7 +52,7 @@ export async function postUntilAnswered(route, body, said) {
     try {
       return await post(route, body);
     } catch (problem) {
-      if (![0, 429, 500, 503].includes(problem.status)) throw problem;
+      if (!UNANSWERED.includes(problem.status)) throw problem;
       said(problem.status === 0 ? "offline" : "busy", problem.message);
       const online = new Promise((done) => addEventListener("online", done, { once: true }));
       await Promise.race([wait(problem.retryAfter ? problem.retryAfter * 1000 : Math.min(15000, 500 * 2 ** attempt)), online]);
