@@ -201,7 +201,16 @@ def page(ui: Ui) -> None:
     watch.show.input(show_cases, at, shown, api_name="show_cases", **quiet)
     previous.click(turn(-PAGE), at, shown, api_name="previous_cases", **quiet)
     after.click(turn(PAGE), at, shown, api_name="next_cases", **quiet)
-    watch.cases.select(choose_case, at, cases, api_name="choose_case", **quiet)
+    # One after the other: a box that is marked while another still is must not be lost, and both start from the same marks.
+    watch.cases.select(
+        choose_case,
+        at,
+        cases,
+        api_name="choose_case",
+        show_progress="hidden",
+        trigger_mode="multiple",
+        concurrency_limit=1,
+    )
     watch.send.click(send_marked, [watch.run, watch.marks, watch.mode], watch.sent, api_name="send_marked")
     watch.send_all.click(send_shown, [watch.run, watch.show, watch.mode], watch.sent, api_name="send_shown")
 
