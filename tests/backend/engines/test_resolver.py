@@ -39,7 +39,8 @@ def test_a_promotion_counts_from_the_next_question_on(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    "name", ["model-", "model-0", "model--1", "model-1 ", "model-٣", "model-99999999999999999999", "model-" + "9" * 5000]
+    "name",
+    ["model-", "model-0", "model--1", "model-1 ", "model-٣", "model-99999999999999999999", "model-" + "9" * 5000],
 )
 def test_a_name_that_no_row_can_have_is_nobodys(tmp_path: Path, name: str):
     store = Store(tmp_path / "feedback.db")
