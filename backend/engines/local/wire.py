@@ -12,14 +12,14 @@ from itertools import accumulate
 from typing import Annotated, Any, Literal, TypeVar
 from uuid import uuid4
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import from_json
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from .asking import Piece, TokenLogp
 from .resolver import Resolved
 from .text import token_bytes, token_text
 
 Body = TypeVar("Body", bound=BaseModel)
+JSON: TypeAdapter[Any] = TypeAdapter(Any)
 MOST_CONVERSATIONS = 256  # in one request
 Stop = str | Annotated[list[str], Field(max_length=16)] | None
 # Settings of OpenAI's that are not built here, with what asks for nothing: clients send it whether anybody set it or not.
@@ -187,8 +187,8 @@ class EmbeddingBody(_Strict):
 def parse(kind: type[Body], raw: bytes) -> Body:
     """Raises ApiProblem. A setting that is null was not given."""
     try:
-        values = from_json(raw)
-    except ValueError as problem:
+        values = JSON.validate_json(raw)
+    except ValidationError as problem:
         raise ApiProblem(400, "The body is not valid JSON.", "invalid_json") from problem
     if not isinstance(values, dict):
         raise ApiProblem(400, "The body is not a JSON object.", "invalid_value")
