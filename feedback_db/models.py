@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Literal
 
@@ -43,21 +44,24 @@ def resolve(store: Store, name: str) -> Model | None:
         return live(store, "policy")
     if name == "base":
         return next(iter(store.find(Model, "kind = 'policy' and adapter is null", order_by="id desc", limit=1)), None)
-    number = name.removeprefix("model-")
-    if name == number or not (number.isascii() and number.isdigit()):
-        return None
-    return next(iter(store.find(Model, "kind = 'policy' and id = ?", [int(number)])), None)
+    kind, number = _numbered(name)
+    found = store.find(Model, "kind = 'policy' and id = ?", [number]) if kind == "model" else []
+    return next(iter(found), None)
 
 
 def resolve_reward(store: Store, name: str) -> Model | None:
     """The reward model behind an engine's model name: ``model-<id>``, or ``live-<project id>``; None when there is none."""
-    kind, _, number = name.partition("-")
-    if not (number.isascii() and number.isdigit()):
-        return None
+    kind, number = _numbered(name)
     if kind == "live":
-        return live(store, "reward", int(number))
-    found = store.find(Model, "kind = 'reward' and id = ?", [int(number)]) if kind == "model" else []
-    return found[0] if found else None
+        return live(store, "reward", number)
+    found = store.find(Model, "kind = 'reward' and id = ?", [number]) if kind == "model" else []
+    return next(iter(found), None)
+
+
+def _numbered(name: str) -> tuple[str, int]:
+    """A name and the number behind it; two of nothing where it is no id that a row may have (SQLite's go to 2^63 - 1)."""
+    found = re.fullmatch(r"(model|live)-([0-9]{1,18})", name)
+    return (found[1], int(found[2])) if found else ("", 0)
 
 
 def base_with(store: Store, fingerprint: bytes) -> Model | None:

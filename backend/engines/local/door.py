@@ -20,7 +20,7 @@ class Door:
 
     def __init__(self, app: ASGIApp, key: str) -> None:
         self._app = app
-        self._key = f"Bearer {key}".encode()
+        self._key = key.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -39,7 +39,8 @@ class Door:
         host = headers.get(b"host", b"").decode("latin-1")
         if host.rsplit(":", 1)[0].lower() not in LOOPBACK and host.lower() not in LOOPBACK:
             raise ApiProblem(421, "This engine answers to loopback host names only.", "misdirected_request")
-        is_known = secrets.compare_digest(headers.get(b"authorization", b""), self._key)
+        scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
+        is_known = scheme.lower() == b"bearer" and secrets.compare_digest(key.strip(), self._key)
         if not is_known and scope["path"] not in OPEN_PATHS:
             raise ApiProblem(401, "The key is missing or wrong.", "invalid_api_key")
         length = headers.get(b"content-length", b"0")

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from fastapi.responses import JSONResponse, Response
+from starlette.concurrency import run_in_threadpool
 from starlette.types import Receive, Scope, Send
 
 from . import asking as work
@@ -17,6 +18,7 @@ from .wire import ApiProblem
 
 TOLD_EVERY_SECONDS = 1.0  # how often a stream that waits is told its place; our choice
 REST_RETRY_SECONDS = 30  # a training takes minutes; our choice
+Scores = dict[int, list[work.TokenLogp]]  # of prompts, by their number
 
 
 class Reply(Response):
@@ -91,32 +93,43 @@ class Reply(Response):
 
     async def _send_whole(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            response = JSONResponse(await self._whole(), headers=self._own_headers)
+            response: Response = await self._whole()
         except ApiProblem as problem:
             response = JSONResponse(problem.body, problem.status, self._own_headers)
         await response(scope, receive, send)
 
-    async def _whole(self) -> dict[str, Any]:
+    async def _whole(self) -> Response:
         wanted = len(self._request.prompts) * self._request.n
         pieces: dict[int, work.Piece] = {}
-        scores: dict[int, list[work.TokenLogp]] = {}
+        scores: Scores = {}
         while len(pieces) < wanted:
             event = await self._next()
             if isinstance(event, work.PromptScores):
                 scores[event.prompt] = event.tokens
             else:
                 pieces[event.sample] = event
-        choices = [self._choice(pieces[at], scores.get(at // self._request.n, [])) for at in range(wanted)]
-        usage = wire.usage_of(self._prompt_tokens, sum(piece.tokens_so_far for piece in pieces.values()))
-        return self._envelope.answer(choices, usage)
+        if self._request.top_logps is None:
+            return self._answer(pieces, scores)
+        return await run_in_threadpool(self._answer, pieces, scores)  # a long prompt's scores would hold all streams up
 
-    def _choice(self, piece: work.Piece, prompt_scores: list[work.TokenLogp]) -> dict[str, Any]:
-        echoed = self._echo[piece.sample // self._request.n] if self._echo else ""
+    def _answer(self, pieces: dict[int, work.Piece], scores: Scores) -> Response:
+        choices = [self._choice(self._echoed(pieces[at], scores)) for at in range(len(pieces))]
+        usage = wire.usage_of(self._prompt_tokens, sum(piece.tokens_so_far for piece in pieces.values()))
+        return JSONResponse(self._envelope.answer(choices, usage), headers=self._own_headers)
+
+    def _choice(self, piece: work.Piece) -> dict[str, Any]:
         choice: dict[str, Any] = {"index": piece.sample, "finish_reason": piece.finish_reason, **wire.timing_of(piece)}
-        choice["logprobs"] = self._logprobs(prompt_scores + piece.tokens, 0 if prompt_scores else len(echoed))
+        choice["logprobs"] = self._logprobs(piece.tokens, 0)
         if self._envelope.is_chat:
             return choice | {"message": {"role": "assistant", "content": piece.text, "refusal": None}}
-        return choice | {"text": echoed + piece.text}
+        return choice | {"text": piece.text}
+
+    def _echoed(self, piece: work.Piece, scores: Scores) -> work.Piece:
+        """An answer's first piece, with the prompt before it where that was asked for."""
+        if self._echo is None:
+            return piece
+        prompt = piece.sample // self._request.n
+        return piece._replace(text=self._echo[prompt] + piece.text, tokens=scores.get(prompt, []) + piece.tokens)
 
     def _logprobs(self, tokens: list[work.TokenLogp], offset: int) -> dict[str, Any] | None:
         if self._request.top_logps is None:
@@ -130,13 +143,19 @@ class Reply(Response):
     async def _send_stream(self, send: Send) -> None:
         wanted = len(self._request.prompts) * self._request.n
         ended, tokens, offsets = 0, 0, [0] * wanted
+        begun: set[int] = set()
+        scores: Scores = {}
         has_begun = await self._tell_place(send)
         has_roles = not self._envelope.is_chat
         try:
             while ended < wanted:
                 piece = await self._next()
-                if not isinstance(piece, work.Piece):
+                if isinstance(piece, work.PromptScores):
+                    scores[piece.prompt] = piece.tokens
                     continue
+                if piece.sample not in begun:
+                    begun.add(piece.sample)
+                    piece = self._echoed(piece, scores)
                 if not has_begun:
                     has_begun = True
                     await self._begin(send)
@@ -145,7 +164,8 @@ class Reply(Response):
                     for at in range(wanted):
                         await _say(send, self._envelope.chunk([_delta(at, {"role": "assistant", "content": ""})]))
                 await _say(send, self._envelope.chunk([self._part(piece, offsets[piece.sample])]))
-                offsets[piece.sample] += len(piece.text)
+                if self._request.top_logps is not None:
+                    offsets[piece.sample] += wire.width_of(self._base.tokenizer, piece.tokens)
                 if piece.finish_reason:
                     ended, tokens = ended + 1, tokens + piece.tokens_so_far
         except ApiProblem as problem:

@@ -17,11 +17,12 @@ from typing import NamedTuple
 import torch
 
 UNIFORMS_PER_DRAW = 64
+COLDEST = 1e-5  # below it an answer is greedy: logits divided by less are soon more than float32 holds; our choice
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """temperature 0 is greedy; top_p 1, top_k 0 and min_p 0 leave the whole distribution.
+    """temperature 0, and whatever is less than ``COLDEST``, is greedy; top_p 1, top_k 0 and min_p 0 leave the whole distribution.
 
     ``min_p`` keeps tokens at least so likely as this share of the likeliest one (Nguyen et al. 2024, arXiv:2407.01082).
     ``repetition_penalty`` divides the positive logits of tokens that the prompt or the answer holds and multiplies the
@@ -33,6 +34,10 @@ class Sampling:
     top_k: int = 0
     min_p: float = 0.0
     repetition_penalty: float = 1.0
+
+    @property
+    def is_greedy(self) -> bool:
+        return self.temperature < COLDEST
 
 
 class Settings(NamedTuple):
@@ -54,8 +59,8 @@ def settings_of(rows: Sequence[Sampling], vocabulary: int, device: torch.device)
     def column(values: list[float]) -> torch.Tensor:
         return torch.tensor(values, device=device).unsqueeze(1)
 
-    greedy = [row.temperature == 0 for row in rows]
-    drawn = [row if row.temperature > 0 else Sampling() for row in rows]
+    greedy = [row.is_greedy for row in rows]
+    drawn = [Sampling() if row.is_greedy else row for row in rows]
     top_k = [min(row.top_k, vocabulary) for row in drawn]
     return Settings(
         temperature=column([row.temperature for row in drawn]),

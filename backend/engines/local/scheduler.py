@@ -314,6 +314,7 @@ class Scheduler:
             with self.base.scope(model.digest if model.adapter else None):
                 for job, found in prompt_scores(self.base, scored):
                     job.ticket.emit(found)
+            self._read_tokens += sum(len(job.tokens) for job in scored)
         for job in jobs:
             if job.ticket.request.max_tokens == 0:
                 self._emit_empty(job)

@@ -6,7 +6,7 @@ import asyncio
 import secrets
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
@@ -24,6 +24,8 @@ from .sampling import Sampling
 from .scheduler import Scheduler
 from .wire import ApiProblem
 
+T = TypeVar("T")
+
 
 class Service:
     """From a parsed body to a request for the scheduler, and from its events to an answer."""
@@ -35,25 +37,34 @@ class Service:
         self._reader = Reader(base)
 
     async def resolve(self, name: str) -> Resolved:
-        found = await run_in_threadpool(self._resolver.resolve, name)
+        return await run_in_threadpool(self._find, name)
+
+    def _find(self, name: str) -> Resolved:
+        found = self._resolver.resolve(name)
         if found is None:
             raise ApiProblem(404, f"There is no model named {name!r} here.", "model_not_found", param="model")
         return found
+
+    async def _with_tokens(self, name: str, read: Callable[[], T]) -> tuple[Resolved, T]:
+        """The model of this name, and texts as tokens: a million letters take a second, in which all streams would stand still."""
+        return await run_in_threadpool(lambda: (self._find(name), read()))
 
     async def tokenize(self, body: wire.TokenizeBody) -> dict[str, Any]:
         await self.resolve(body.model)
         if (body.messages is None) == (body.prompt is None):
             raise ApiProblem(400, "Give either messages or prompt.", "invalid_value", param="messages")
+        tokens, names = await run_in_threadpool(self._tokenized, body)
+        return {"count": len(tokens), "max_model_len": self._base.context, "tokens": tokens, "token_strs": names}
+
+    def _tokenized(self, body: wire.TokenizeBody) -> tuple[list[int], list[str]]:
         if body.messages is not None:
             tokens = self._chat_tokens(body.messages, body.add_generation_prompt)
         else:
             tokens = self._base.text_tokens(body.prompt or "")
-        names = self._base.tokenizer.convert_ids_to_tokens(tokens)
-        return {"count": len(tokens), "max_model_len": self._base.context, "tokens": tokens, "token_strs": names}
+        return tokens, self._base.tokenizer.convert_ids_to_tokens(tokens)
 
     async def chat(self, body: wire.ChatBody) -> Response:
-        model = await self.resolve(body.model)
-        tokens = self._chat_tokens(body.messages)
+        model, tokens = await self._with_tokens(body.model, lambda: self._chat_tokens(body.messages))
         if body.top_logprobs and not body.logprobs:
             raise ApiProblem(400, "top_logprobs needs logprobs: true.", "invalid_value", param="top_logprobs")
         asked = body.max_completion_tokens or body.max_tokens
@@ -66,13 +77,7 @@ class Service:
         return Reply(self._base, self._scheduler, request, body, is_chat=True, echo=None)
 
     async def complete(self, body: wire.CompletionBody) -> Response:
-        model = await self.resolve(body.model)
-        prompts = self._prompt_tokens(body.prompt)
-        echo = (
-            [_decoded(self._base, tokens, body.prompt, at) for at, tokens in enumerate(prompts)] if body.echo else None
-        )
-        if body.echo and body.stream:
-            raise ApiProblem(400, "echo is answered whole; leave stream out.", "invalid_value", param="echo")
+        model, (prompts, echo) = await self._with_tokens(body.model, lambda: self._prompts(body))
         asked = 16 if body.max_tokens is None else body.max_tokens
         scores = bool(body.echo) and body.logprobs is not None
         if scores and self._base.is_encoder_decoder:
@@ -93,7 +98,7 @@ class Service:
         answers, messages = body.answers, [message.plain() for message in body.messages]
         model = await self._do(lambda _: self._reader.open(found))
         try:
-            asked = self._reader.ask(model, messages, answers)
+            asked = await run_in_threadpool(self._reader.ask, model, messages, answers)
             texts = to_read(self._base, asked, body.credit)
         except ModelProblem as problem:
             raise ApiProblem(400, str(problem), "invalid_messages", param="messages") from problem
@@ -167,12 +172,11 @@ class Service:
         return texts, straddles
 
     async def embeddings(self, body: wire.EmbeddingBody) -> dict[str, Any]:
-        model = await self.resolve(body.model)
+        model, rows = await self._with_tokens(body.model, lambda: self._prompt_tokens(body.input, "input"))
         if model.adapter is not None:
             raise ApiProblem(
                 400, "Embeddings are made by the bare base: ask for the model base.", "invalid_value", param="model"
             )
-        rows = self._prompt_tokens(body.input, "input")
         longest = max(map(len, rows))
         if longest > self._base.longest_prompt:
             message = f"{_room_of(self._base)}; a text has {longest}. Shorten it."
@@ -240,6 +244,12 @@ class Service:
             )
         except ModelProblem as problem:
             raise ApiProblem(400, str(problem), "invalid_messages", param="messages") from problem
+
+    def _prompts(self, body: wire.CompletionBody) -> tuple[list[list[int]], list[str] | None]:
+        """The tokens of each prompt, and its text where that is to stand before the answer."""
+        rows = self._prompt_tokens(body.prompt)
+        echo = [_decoded(self._base, tokens, body.prompt, at) for at, tokens in enumerate(rows)] if body.echo else None
+        return rows, echo
 
     def _prompt_tokens(
         self, prompt: str | list[str] | list[int] | list[list[int]], param: str = "prompt"

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 HALF_CHARACTER = "�"
 CONTEXT_TOKENS = 6
+SPELT = (
+    1 << 16
+)  # tokens whose bytes are known without asking the tokenizer again, which takes ten microseconds; our choice
 
 
 class TextStream:
@@ -60,10 +64,10 @@ class TextStream:
         if not self._stop:
             return new
         text = self._held + new
-        found = [at for at in (text.find(stop) for stop in self._stop) if at >= 0]
-        if found:
+        found = [(at + len(stop), at) for stop in self._stop if (at := text.find(stop)) >= 0]
+        if found:  # the first to be complete, so that it does not matter how the text is cut into tokens
             self.has_stopped, self._held = True, ""
-            return text[: min(found)]
+            return text[: min(found)[1]]
         kept = max((_overlap(text, stop) for stop in self._stop), default=0)
         self._held = text[len(text) - kept :]
         return text[: len(text) - kept]
@@ -74,6 +78,7 @@ def _overlap(text: str, stop: str) -> int:
     return next((size for size in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:size])), 0)
 
 
+@lru_cache(maxsize=SPELT)
 def token_bytes(tokenizer: Any, token: int) -> bytes:
     """The bytes one token stands for, also where they are only a part of a character."""
     text = tokenizer.decode([token], skip_special_tokens=False, clean_up_tokenization_spaces=False)
@@ -88,7 +93,11 @@ def token_bytes(tokenizer: Any, token: int) -> bytes:
 
 def token_text(tokenizer: Any, token: int) -> str:
     """A token for people; half a character is written as OpenAI does: bytes:\\xe4\\xb8."""
-    raw = token_bytes(tokenizer, token)
+    return _told(token_bytes(tokenizer, token))
+
+
+@lru_cache(maxsize=SPELT)
+def _told(raw: bytes) -> str:
     try:
         return raw.decode()
     except UnicodeDecodeError:

@@ -3,22 +3,37 @@
 from __future__ import annotations
 
 import base64
+import codecs
 import json
 import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Annotated, Any, Literal, TypeVar
 from uuid import uuid4
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from .asking import Piece, TokenLogp
 from .resolver import Resolved
 from .text import token_bytes, token_text
 
 Body = TypeVar("Body", bound=BaseModel)
+JSON: TypeAdapter[Any] = TypeAdapter(Any)
 MOST_CONVERSATIONS = 256  # in one request
 Stop = str | Annotated[list[str], Field(max_length=16)] | None
+# Settings of OpenAI's that are not built here, with what asks for nothing: clients send it whether anybody set it or not.
+NEUTRAL: Mapping[str, tuple[Any, ...]] = {
+    "best_of": (1,),
+    "functions": ([],),
+    "logit_bias": ({},),
+    "modalities": (["text"],),
+    "parallel_tool_calls": (True, False),
+    "service_tier": ("auto", "default"),
+    "suffix": ("",),
+    "tool_choice": ("none", "auto"),
+    "tools": ([],),
+}
 
 
 class ApiProblem(Exception):
@@ -59,14 +74,22 @@ class Message(_Strict):
     content: str | Annotated[list[TextPart], Field(min_length=1)]
     name: str | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nothing(cls, given: Any) -> Any:
+        """An answer goes back as it came: with a refusal, tool calls and more that are null or empty lists."""
+        if not isinstance(given, dict):
+            return given
+        return {name: value for name, value in given.items() if name == "content" or value not in (None, [])}
+
     def plain(self) -> dict[str, str]:
         text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
         return {"role": "system" if self.role == "developer" else self.role, "content": text}
 
 
 class StreamOptions(_Strict):
-    include_usage: bool = False
-    include_obfuscation: bool = False
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None
 
 
 class _Generation(_Strict):
@@ -79,12 +102,14 @@ class _Generation(_Strict):
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=-1)] | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
+    repetition_penalty: Annotated[float, Field(ge=0.01, le=10)] | None = None
     max_tokens: Annotated[int, Field(ge=0)] | None = None
     stop: Stop = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     user: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
     presence_penalty: Annotated[float, Field(ge=0, le=0)] | None = None
     frequency_penalty: Annotated[float, Field(ge=0, le=0)] | None = None
 
@@ -160,19 +185,40 @@ class EmbeddingBody(_Strict):
 
 
 def parse(kind: type[Body], raw: bytes) -> Body:
+    """Raises ApiProblem. A setting that is null was not given."""
     try:
-        return kind.model_validate_json(raw)
+        values = JSON.validate_json(raw)
+    except ValidationError as problem:
+        raise ApiProblem(400, "The body is not valid JSON.", "invalid_json") from problem
+    if not isinstance(values, dict):
+        raise ApiProblem(400, "The body is not a JSON object.", "invalid_value")
+    try:
+        return kind.model_validate({name: value for name, value in values.items() if not _asks_nothing(name, value)})
     except ValidationError as problem:
         first = _most_telling(problem.errors(include_url=False, include_context=False, include_input=False))
-    param = str(first["loc"][0]) if first["loc"] else None
+    param = str(first["loc"][0])
     if first["type"] == "extra_forbidden":
         raise ApiProblem(
             400, f"Unrecognized request argument supplied: {first['loc'][-1]}", "unknown_parameter", param=param
         )
-    if first["type"] == "json_invalid":
-        raise ApiProblem(400, "The body is not valid JSON.", "invalid_json")
-    where = ".".join(str(step) for step in first["loc"])
+    where = ".".join(_path(values, first["loc"], is_missing=first["type"] == "missing"))
     raise ApiProblem(400, f"{where}: {first['msg']}", "invalid_value", param=param)
+
+
+def _asks_nothing(name: str, value: Any) -> bool:
+    return value is None or any(type(value) is type(one) and value == one for one in NEUTRAL.get(name, ()))
+
+
+def _path(values: Any, steps: Sequence[str | int], *, is_missing: bool) -> list[str]:
+    """The steps through what was sent: without the names of kinds that a field may be of. The last one may be missing."""
+    found = []
+    for at, step in enumerate(steps, 1):
+        is_there = step in values if isinstance(values, dict) else isinstance(values, list) and isinstance(step, int)
+        if is_there:
+            values = values[step]
+        if is_there or (is_missing and at == len(steps)):
+            found.append(str(step))
+    return found
 
 
 def _most_telling(errors: list[Any]) -> Any:
@@ -281,16 +327,33 @@ def chat_logprobs(tokenizer: Any, tokens: list[TokenLogp]) -> dict[str, Any]:
 
 
 def completion_logprobs(tokenizer: Any, tokens: list[TokenLogp], offset: int) -> dict[str, Any]:
-    """The older shape: parallel lists. Text offsets count characters of the tokens' own texts from `offset` on."""
+    """The older shape: parallel lists. Text offsets count characters from `offset` on; tokens that share a character begin
+    where it does. The token itself is among the likeliest ones, as OpenAI has it, so that there may be one more of them."""
     texts = [token_text(tokenizer, item.token) for item in tokens]
-    offsets = [offset + sum(len(text) for text in texts[:at]) for at in range(len(texts))]
-    tops = [{token_text(tokenizer, token): logp for token, logp in item.top} if item.top else None for item in tokens]
+    offsets = [offset + at for at in _places(tokenizer, tokens)][:-1]
+    tops = [
+        {token_text(tokenizer, token): logp for token, logp in [*item.top, (item.token, item.logp)]}
+        if item.top
+        else None
+        for item in tokens
+    ]
     return {
         "tokens": texts,
         "token_logprobs": [item.logp for item in tokens],
         "top_logprobs": tops if any(tops) else None,
         "text_offset": offsets,
     }
+
+
+def width_of(tokenizer: Any, tokens: list[TokenLogp]) -> int:
+    """How many characters these tokens come to."""
+    return _places(tokenizer, tokens)[-1]
+
+
+def _places(tokenizer: Any, tokens: list[TokenLogp]) -> list[int]:
+    """How many whole characters stand before each token, and before what comes behind the last one."""
+    decoder = codecs.getincrementaldecoder("utf-8")("ignore")
+    return [0, *accumulate(len(decoder.decode(token_bytes(tokenizer, item.token))) for item in tokens)]
 
 
 def server_sent(data: dict[str, Any] | str) -> bytes:

@@ -16,6 +16,8 @@ from .model import Base
 from .sampling import Seen, choose, penalised, seen_of, settings_of, uniforms
 from .text import TextStream
 
+LEAST = -9999.0  # what OpenAI writes for a token that cannot be
+
 
 @dataclass(eq=False)
 class Row:
@@ -112,10 +114,15 @@ class Writer:
 
 def token_logps(logps: torch.Tensor, tokens: torch.Tensor, top: int) -> list[TokenLogp]:
     """From log-probabilities (B, V) and the chosen tokens (B,) to one record per row."""
-    chosen = logps.gather(1, tokens.unsqueeze(1)).squeeze(1).tolist()
+    chosen = _writable(logps.gather(1, tokens.unsqueeze(1)).squeeze(1))
     if top == 0:
         return [TokenLogp(token, logp, []) for token, logp in zip(tokens.tolist(), chosen, strict=True)]
     best = logps.topk(min(top, logps.shape[1]), -1)
-    ids, values = best.indices.tolist(), best.values.tolist()
+    ids, values = best.indices.tolist(), _writable(best.values)
     tops = [list(zip(row_ids, row_values, strict=True)) for row_ids, row_values in zip(ids, values, strict=True)]
     return [TokenLogp(token, logp, listed) for token, logp, listed in zip(tokens.tolist(), chosen, tops, strict=True)]
+
+
+def _writable(logps: torch.Tensor) -> list[Any]:
+    """JSON has no word for what is not finite."""
+    return logps.nan_to_num(nan=LEAST, neginf=LEAST).tolist()

@@ -213,7 +213,6 @@ def test_a_client_that_reads_nothing_does_not_hold_up_the_others(api: openai.Ope
         ({"prompt": []}, "prompt"),
         ({"prompt": [5, 100_000]}, "prompt"),
         ({"prompt": [[5], []]}, "prompt"),
-        ({"prompt": "a", "echo": True, "stream": True}, "echo"),
         ({"prompt": "a", "logprobs": 50}, "logprobs"),
         ({"prompt": "a", "best_of": 3}, "best_of"),
         ({"prompt": "a", "max_tokens": 256}, "prompt"),

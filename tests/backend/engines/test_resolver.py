@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from backend.engines.local.resolver import Resolved, StoreResolver
 from feedback_db import Store, models
 from feedback_db.types import Model
@@ -34,3 +36,18 @@ def test_a_promotion_counts_from_the_next_question_on(tmp_path: Path):
     assert resolver.resolve("live") == wanted
     store.close()
     resolver.close()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["model-", "model-0", "model--1", "model-1 ", "model-٣", "model-99999999999999999999", "model-" + "9" * 5000],
+)
+def test_a_name_that_no_row_can_have_is_nobodys(tmp_path: Path, name: str):
+    store = Store(tmp_path / "feedback.db")
+    store.add(Model(name="starter", kind="policy", base="starter", source="base", stage="live"))
+    resolver = StoreResolver(tmp_path, "d")
+    assert resolver.resolve(name) is None
+    assert resolver.resolve_reward(name) is None
+    assert resolver.resolve_reward(name.replace("model", "live")) is None
+    resolver.close()
+    store.close()

@@ -18,6 +18,7 @@ from transformers import (
 
 from backend.engines.local.sampling import Sampling, choose, distribution, penalised, seen_of, settings_of, uniforms
 from backend.engines.local.text import TextStream, token_bytes, token_text
+from backend.engines.local.writing import token_logps
 from tests.backend.engines.tiny import CHINESE
 
 CPU = torch.device("cpu")
@@ -108,6 +109,19 @@ def test_greedy_rows_feel_the_repetition_penalty_too():
     assert choose(penalised(LOGITS.expand(2, -1), seen), rows, [0.5] * 2).tolist() == [4, 0]
 
 
+@pytest.mark.parametrize("temperature", [1e-46, 1e-38, 1e-7])
+def test_a_temperature_too_low_for_float32_is_greedy(temperature: float):
+    rows = settings_of([Sampling(temperature=temperature), Sampling()], 5, CPU)
+    assert choose(LOGITS.expand(2, -1), rows, [0.999] * 2).tolist() == [0, 4]
+
+
+def test_a_token_that_cannot_be_has_a_log_probability_that_json_can_hold():
+    logps = torch.tensor([[0.0, float("-inf"), float("-inf")]])
+    (told,) = token_logps(logps, torch.tensor([1]), 3)
+    assert told.logp == -9999.0
+    assert [logp for _, logp in told.top] == [0.0, -9999.0, -9999.0]
+
+
 def test_the_random_numbers_of_a_sample_depend_on_seed_and_index_alone():
     def first(seed: int, sample: int) -> list[float]:
         return list(itertools.islice(uniforms(seed, sample), 100))
@@ -155,6 +169,22 @@ def test_a_stop_string_across_tokens_is_never_shown_in_part(tokenizer):
             break
     assert "".join(parts) + stream.finish() == "the story "
     assert stream.has_stopped
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_it_does_not_matter_to_stop_strings_how_the_text_is_cut_into_tokens(tokenizer, seed: int):
+    """The first one to be complete ends the text, also where it stands within another one or within half characters."""
+    draw = random.Random(seed)
+    text = f"the story {CHINESE[:5]} was kind 😀 and {CHINESE[5:9]} long"
+    starts = [draw.randrange(len(text) - 8) for _ in range(draw.randint(1, 3))]
+    outer = [text[at : at + draw.randint(3, 8)] for at in starts]
+    stops = outer + [stop[1:-1] for stop in outer]
+    first = min((text.index(stop) + len(stop), text.index(stop)) for stop in stops)[1]
+    for tokens in (tokenizer.encode(text), [token for letter in text for token in tokenizer.encode(letter)]):
+        stream = TextStream(tokenizer, [], stops)
+        parts = [stream.add(token) for token in tokens if not stream.has_stopped]
+        assert "".join(parts) + stream.finish() == text[:first]
+        assert stream.has_stopped
 
 
 def test_text_that_only_began_like_a_stop_string_is_given_back(tokenizer):

@@ -162,7 +162,7 @@ def test_errors_have_the_kind_the_openai_client_expects(api: openai.OpenAI, engi
         ({"max_tokens": 0}, "max_tokens"),
         ({"top_logprobs": 3}, "top_logprobs"),
         ({"presence_penalty": 1.0}, "presence_penalty"),
-        ({"tools": []}, "tools"),
+        ({"tools": [{"type": "function"}]}, "tools"),
     ],
 )
 def test_a_bad_request_is_answered_with_its_reason(raw: httpx.Client, extra: dict, param: str):
