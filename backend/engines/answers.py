@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any, NamedTuple, Protocol
 
 import httpx
@@ -11,6 +12,8 @@ import httpx
 from backend.problem import Problem
 
 Messages = Sequence[Mapping[str, str]]
+NAN = float("nan")
+LARGEST = 2**31  # no count, no time and no log-probability is as large
 
 
 class EngineError(Problem):
@@ -148,58 +151,70 @@ def body_of(
 
 
 def answer_of(reply: dict[str, Any], choice: dict[str, Any], n: int, seconds: float) -> Answer:
-    told = tuple(token_logps_of(choice))
-    logps = [logp for _, logp in told]
-    usage = reply.get("usage") or {}
-    return Answer(
-        text=choice["message"]["content"] or "",
-        finish_reason=choice.get("finish_reason") or "",
-        tokens=len(logps) or usage.get("completion_tokens", 0) // n,
-        prompt_tokens=usage.get("prompt_tokens", 0),
-        seconds=choice.get("seconds", seconds),
-        first_token_seconds=choice.get("first_token_seconds", seconds),
-        mean_logp=sum(logps) / len(logps) if logps else None,
-        model=reply.get("model", ""),
-        fingerprint=reply.get("system_fingerprint") or "",
-        token_logps=told,
-    )
+    """Raises KeyError, TypeError, AttributeError for what is no answer, as ``grow`` and ``answer_grown`` do."""
+    growing = Growing(seconds=seconds, first_token_seconds=seconds)
+    _take(growing, choice, choice["message"]["content"])
+    growing.chunks = 0  # a whole answer says nothing of its tokens by its parts
+    return answer_grown(growing, reply, n)
 
 
 def grow(growing: Growing, choice: dict[str, Any], seconds: float) -> str:
     """Take in one chunk; returns its text."""
-    text = choice.get("delta", {}).get("content") or ""
+    text = (choice.get("delta") or {}).get("content")
     if text and not growing.text:
         growing.first_token_seconds = seconds
-    growing.text += text
+    growing.seconds = seconds
+    return _take(growing, choice, text)
+
+
+def _take(growing: Growing, choice: dict[str, Any], text: Any) -> str:
+    reason = choice.get("finish_reason") or growing.finish_reason
+    if not isinstance(text, str | None) or not isinstance(reason, str):
+        raise TypeError("a text and why it ended are strings")
+    growing.text += text or ""
     growing.chunks += bool(text)
     growing.token_logps += token_logps_of(choice)
-    growing.seconds = choice.get("seconds", seconds)
-    growing.first_token_seconds = choice.get("first_token_seconds", growing.first_token_seconds)
-    growing.finish_reason = choice.get("finish_reason") or growing.finish_reason
-    return text
+    growing.seconds = _number(choice.get("seconds"), growing.seconds)
+    growing.first_token_seconds = _number(choice.get("first_token_seconds"), growing.first_token_seconds)
+    growing.finish_reason = reason
+    return text or ""
 
 
 def answer_grown(growing: Growing, last: dict[str, Any], n: int) -> Answer:
-    usage = last.get("usage") or {}
-    logps = [logp for _, logp in growing.token_logps]
+    """What a server tells beside the text is passed over where it is no number of its kind: the text counts."""
+    usage = last.get("usage")
+    told = growing.token_logps if all(isfinite(logp) for _, logp in growing.token_logps) else []
+    model, fingerprint = last.get("model"), last.get("system_fingerprint")
+    counted = _count(usage, "completion_tokens", growing.chunks * n) // n
     return Answer(
         text=growing.text,
         finish_reason=growing.finish_reason,
-        tokens=len(logps) or usage.get("completion_tokens", growing.chunks * n) // n,
-        prompt_tokens=usage.get("prompt_tokens", 0),
+        tokens=len(growing.token_logps) or counted,
+        prompt_tokens=_count(usage, "prompt_tokens", 0),
         seconds=growing.seconds,
         first_token_seconds=growing.first_token_seconds,
-        mean_logp=sum(logps) / len(logps) if logps else None,
-        model=last.get("model", ""),
-        fingerprint=last.get("system_fingerprint") or "",
-        token_logps=tuple(growing.token_logps),
+        mean_logp=sum(logp for _, logp in told) / len(told) if told else None,
+        model=model if isinstance(model, str) else "",
+        fingerprint=fingerprint if isinstance(fingerprint, str) else "",
+        token_logps=tuple(told),
     )
 
 
 def token_logps_of(choice: dict[str, Any]) -> list[tuple[str, float]]:
-    """Each token's text and log-probability, as far as the server tells them."""
+    """Each token's text and log-probability, as far as the server tells them; NaN where it is none."""
     told = (choice.get("logprobs") or {}).get("content") or []
-    return [(str(token.get("token") or ""), token["logprob"]) for token in told]
+    return [(str(token.get("token") or ""), _number(token.get("logprob"), NAN)) for token in told]
+
+
+def _number(value: Any, otherwise: float) -> float:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and abs(value) < LARGEST else otherwise
+
+
+def _count(usage: Any, name: str, otherwise: int) -> int:
+    value = usage.get(name) if isinstance(usage, Mapping) else None
+    is_count = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < LARGEST
+    return value if is_count and value is not None else otherwise
 
 
 def lines_of(response: httpx.Response) -> Iterator[str]:

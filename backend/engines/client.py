@@ -60,8 +60,9 @@ class EngineClient:
     def close(self) -> None:
         self._http.close()
 
-    def health(self) -> dict[str, Any]:
-        return self._ask("GET", "/health")
+    def health(self, seconds: float | None = None) -> dict[str, Any]:
+        """``seconds`` to wait for it at most; unless given as long as for any other answer."""
+        return self._ask("GET", "/health", seconds=seconds)
 
     def rest(self, pid: int) -> int:
         """Have the engine let its GPU memory go until ``wake`` or the end of this process; returns the bytes it freed."""
@@ -177,10 +178,13 @@ class EngineClient:
         if self._http.is_closed:
             raise EngineError("The engine was started again meanwhile. Ask again.", "engine_restarted")
 
-    def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    def _ask(
+        self, method: str, path: str, body: dict[str, Any] | None = None, *, seconds: float | None = None
+    ) -> dict[str, Any]:
         try:
             self._must_be_open()
-            response = self._http.request(method, path, json=body)
+            timeout = self._http.timeout if seconds is None else httpx.Timeout(seconds)
+            response = self._http.request(method, path, json=body, timeout=timeout)
             raise_for(response)
             return response.json()
         except httpx.HTTPError as problem:

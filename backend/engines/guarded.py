@@ -2,14 +2,17 @@
 
 The name is looked up once, every address is checked, and the connection is made to a checked one; the name goes along for
 TLS and the Host header. So a name that leads elsewhere the second time gains nothing. Redirects are not followed, bodies
-are bounded and must come uncompressed, and a request has a deadline however slowly its answer trickles.
+are bounded and must come uncompressed, and a request has a deadline however slowly its answer trickles, its first lines too:
+then the connection is cut, whatever reads from it. Each request has a connection of its own.
 """
 
 from __future__ import annotations
 
+import contextlib
 import socket
-import time
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Iterator
+from typing import Any
 
 import httpx
 
@@ -33,29 +36,31 @@ class Guarded(httpx.BaseTransport):
         inner: httpx.BaseTransport | None = None,
         body_limit: int = BODY_LIMIT,
         deadline_seconds: float = DEADLINE_SECONDS,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._target = target
         self._lookup = lookup
-        self._inner = inner or httpx.HTTPTransport(trust_env=False)
+        self._inner = inner or httpx.HTTPTransport(trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
         self._body_limit = body_limit
         self._deadline_seconds = deadline_seconds
-        self._clock = clock
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         url, target = request.url, self._target
         port = url.port or (443 if url.scheme == "https" else 80)
         if (url.scheme, url.host, port) != (target.scheme, target.host, target.port):
             raise Refused("A request to another server than the configured one was refused.", "engine_address")
-        until = self._clock() + self._deadline_seconds
-        response = self._reached(request)
-        if response.headers.get("content-encoding", "identity") != "identity":
-            response.close()
+        deadline = _Deadline(self._deadline_seconds)
+        try:
+            response = self._reached(request, deadline)
+        except BaseException:
+            deadline.end()
+            raise
+        assert isinstance(response.stream, httpx.SyncByteStream)
+        bounded = _Bounded(response.stream, self._body_limit, deadline)
+        if response.headers.get("content-encoding", "identity").strip().lower() != "identity":
+            bounded.close()
             raise EngineError(
                 "The engine sent a compressed answer although it was asked not to. It is not read.", "engine_compressed"
             )
-        assert isinstance(response.stream, httpx.SyncByteStream)
-        bounded = _Bounded(response.stream, self._body_limit, until, self._clock)
         return httpx.Response(
             response.status_code, headers=response.headers, stream=bounded, extensions=response.extensions
         )
@@ -63,13 +68,13 @@ class Guarded(httpx.BaseTransport):
     def close(self) -> None:
         self._inner.close()
 
-    def _reached(self, request: httpx.Request) -> httpx.Response:
+    def _reached(self, request: httpx.Request, deadline: _Deadline) -> httpx.Response:
         """From the first of the addresses that takes the connection."""
         try:
             addresses = addresses_of(self._target, self._lookup)
         except OSError as problem:
             raise httpx.ConnectError("the name could not be looked up", request=request) from problem
-        extensions = {**request.extensions, "sni_hostname": self._target.host}
+        extensions = {**request.extensions, "sni_hostname": self._target.host, "trace": deadline.watch}
         for at, address in enumerate(addresses, 1):
             there = httpx.Request(
                 request.method,
@@ -79,31 +84,76 @@ class Guarded(httpx.BaseTransport):
                 extensions=extensions,
             )
             try:
-                return self._inner.handle_request(there)
+                with deadline.kept():
+                    return self._inner.handle_request(there)
             except (httpx.ConnectError, httpx.ConnectTimeout):
                 if at == len(addresses):
                     raise
         raise AssertionError("there is at least one address")
 
 
+class _Deadline:
+    """Cuts the connection of one request when its time is over."""
+
+    def __init__(self, seconds: float) -> None:
+        self._is_over = False
+        self._connection: Any = None  # httpcore's stream
+        self._timer = threading.Timer(seconds, self._cut)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def watch(self, event: str, told: dict[str, Any]) -> None:
+        """A trace of httpcore, which tells of the connection as soon as there is one, and again when it has become a secure one."""
+        if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
+            self._connection = told["return_value"]
+            if self._is_over:
+                self._cut()
+
+    @contextlib.contextmanager
+    def kept(self) -> Iterator[None]:
+        """What breaks off within because it was cut is told as that."""
+        try:
+            yield
+        except httpx.TransportError as problem:
+            self.check(problem)
+            raise
+
+    def check(self, problem: Exception | None = None) -> None:
+        """Raises EngineError when the time is over."""
+        if self._is_over:
+            raise EngineError(
+                "The engine took too long to answer. Ask for fewer tokens, or try again later.", "engine_slow"
+            ) from problem
+
+    def end(self) -> None:
+        """The request is over."""
+        self._timer.cancel()
+
+    def _cut(self) -> None:
+        self._is_over = True
+        if self._connection is not None:
+            with contextlib.suppress(OSError):  # it is closed already, or just being made a secure one
+                # Not the secure socket's own shutdown, which first turns it into a plain one.
+                socket.socket.shutdown(self._connection.get_extra_info("socket"), socket.SHUT_RDWR)
+
+
 class _Bounded(httpx.SyncByteStream):
     """The body up to so many bytes and until so late; then an error."""
 
-    def __init__(self, stream: httpx.SyncByteStream, limit: int, until: float, clock: Callable[[], float]) -> None:
-        self._stream, self._left, self._until, self._clock = stream, limit, until, clock
+    def __init__(self, stream: httpx.SyncByteStream, limit: int, deadline: _Deadline) -> None:
+        self._stream, self._left, self._deadline = stream, limit, deadline
 
     def __iter__(self) -> Iterator[bytes]:
-        for part in self._stream:
-            self._left -= len(part)
-            if self._left < 0:
-                raise EngineError("The engine's answer is larger than 10 MB. It is not read.", "engine_large")
-            if self._clock() > self._until:
-                raise EngineError(
-                    "The engine took too long to answer. Ask for fewer tokens, or try again later.", "engine_slow"
-                )
-            yield part
+        with self._deadline.kept():
+            for part in self._stream:
+                self._left -= len(part)
+                if self._left < 0:
+                    raise EngineError("The engine's answer is larger than 10 MB. It is not read.", "engine_large")
+                yield part
+        self._deadline.check()  # a body without a length ends where its connection does
 
     def close(self) -> None:
+        self._deadline.end()
         self._stream.close()
 
 

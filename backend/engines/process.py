@@ -23,6 +23,10 @@ from .client import EngineClient, EngineError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RETRY_AFTER_SECONDS = 5.0
+LOOK_SECONDS = 10.0  # an engine that answered so short a time ago is taken to answer still; our choice
+ANSWER_SECONDS = 10.0  # its health is told beside any work within milliseconds: after this it hangs; our choice
+GLANCE_SECONDS = 3.0  # a page does not wait longer for it
+SILENT_SECONDS = 60.0  # without an answer: then it is ended, and the next question starts another; our choice
 LOG_TAIL_LINES = 15
 
 
@@ -65,29 +69,69 @@ class EngineProcess:
         self._file: EngineFile | None = None
         self._client: EngineClient | None = None
         self._failure: tuple[float, EngineError] | None = None
+        self._answered = 0.0  # when it last told its health
+        self._silent_since: float | None = None
 
     def client(self) -> EngineClient:
         """A client of an engine that answers; starts one first if there is none. Raises EngineError with the reason."""
         with self._lock:
             if self._client is None or not self._is_alive():
                 self._connect()
-            assert self._client is not None
-            return self._client
+            client = self._client
+            assert client is not None
+        if time.monotonic() - self._answered < LOOK_SECONDS or self._answers(client):
+            return client
+        if not self.is_running():
+            return self.client()
+        raise EngineError(
+            "The engine runs but does not answer. Try again in a moment: one that stays so is ended and started again.",
+            "engine_silent",
+        )
 
     def health(self) -> dict[str, Any] | None:
-        """What the engine says of itself; None when none runs. Starts nothing."""
-        with self._lock:
-            client = self._client if self._is_alive() else None
-        if client is None:
+        """What the engine says of itself; None when none runs. Starts nothing and does not wait long.
+
+        Of one that starts or does not answer it is only ``loaded`` (False) and ``state``: "starting" or "silent".
+        """
+        is_alive = self._is_alive_now()
+        client = self._client
+        if is_alive and client is not None:
+            try:
+                return client.health(GLANCE_SECONDS)
+            except EngineError:  # it hangs, or ended just now
+                is_alive = self._is_alive_now()
+        if is_alive is None:
+            return {"loaded": False, "state": "starting"}
+        return {"loaded": False, "state": "silent"} if is_alive else None
+
+    def _is_alive_now(self) -> bool | None:
+        """None: it is being started."""
+        if not self._lock.acquire(timeout=0.2):
             return None
         try:
-            return client.health()
-        except EngineError:  # it ended just now
-            return None
+            return self._is_alive()
+        finally:
+            self._lock.release()
 
     def is_running(self) -> bool:
         with self._lock:
             return self._is_alive()
+
+    def _answers(self, client: EngineClient) -> bool:
+        """Whether the engine tells its health. One that has not for long, and is our own, is ended: it hangs."""
+        try:
+            client.health(ANSWER_SECONDS)
+        except EngineError:
+            now = time.monotonic()
+            with self._lock:
+                if client is not self._client:
+                    return False  # it was started again meanwhile
+                self._silent_since = self._silent_since or now
+                if now - self._silent_since > SILENT_SECONDS and self._child is not None:
+                    _end(self._child)
+            return False
+        self._answered, self._silent_since = time.monotonic(), None
+        return True
 
     def stop(self) -> None:
         """End the engine if this object started it; one that another process started is left alone."""
@@ -152,7 +196,8 @@ class EngineProcess:
             if self._file is not None:
                 self._client = self._client or EngineClient(self._file.url, self._file.key)
                 with contextlib.suppress(EngineError):
-                    self._client.health()
+                    self._client.health(ANSWER_SECONDS)
+                    self._answered, self._silent_since = time.monotonic(), None
                     return
             if self._child is not None and self._child.poll() is not None:
                 raise self._start_failure(

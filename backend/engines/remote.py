@@ -30,9 +30,10 @@ from .answers import (
     answer_of,
     body_of,
     grow,
-    lines_of,
     raise_for,
 )
+from .blotting import Held, answer_without, blotted, said_without
+from .events import events_of
 
 TRIES = 3
 PAUSE_SECONDS = 0.5  # before the second try, doubled before each next one
@@ -67,11 +68,9 @@ class RemoteClient:
 
     def models(self) -> list[str]:
         """What the server offers, by name. Raises EngineError."""
-        reply = self._whole("GET", "models", None)
-        try:
-            return sorted(str(model["id"]) for model in reply["data"])
-        except (KeyError, TypeError) as problem:
-            raise _unreadable() from problem
+        reply, key = self._whole("GET", "models", None), self._key()
+        with _read():
+            return sorted(said_without(str(model["id"]), key) for model in reply["data"])
 
     def tokenize(self, messages: Messages, model: str) -> TokenCount:
         """An estimate on the safe side: few servers count tokens for others, and each counts in its own way."""
@@ -99,10 +98,9 @@ class RemoteClient:
             body = body_of(messages, model, 1, own, temperature, top_p, top_k, max_tokens, stop)
             started = time.monotonic()
             reply = self._whole("POST", CHAT, body)
-            try:
-                found.append(_ended(answer_of(reply, reply["choices"][0], 1, time.monotonic() - started)))
-            except (KeyError, TypeError, IndexError, AttributeError) as problem:
-                raise _unreadable() from problem
+            with _read():
+                answer = answer_of(reply, reply["choices"][0], 1, time.monotonic() - started)
+            found.append(_ended(answer_without(answer, self._key())))
         return found
 
     def stream(
@@ -126,50 +124,56 @@ class RemoteClient:
 
     def _streamed(self, sample: int, body: dict[str, Any]) -> Iterator[Piece]:
         started = time.monotonic()
-        growing = Growing()
+        growing, held = Growing(), Held(self._key())
         last: dict[str, Any] = {}
         for chunk in self._events(body):
-            try:
+            with _read():
                 last |= {key: value for key, value in chunk.items() if value is not None}
-                for choice in chunk.get("choices") or []:
-                    text = grow(growing, choice, time.monotonic() - started)
-                    if text:
-                        yield Piece(sample, text)
-            except (KeyError, TypeError, AttributeError) as problem:
-                raise _unreadable() from problem
+                texts = [grow(growing, choice, time.monotonic() - started) for choice in chunk.get("choices") or []]
+            if text := held.shown("".join(texts)):
+                yield Piece(sample, text)
         if not growing.finish_reason:
             raise EngineError("The engine stopped in the middle of an answer. Ask again.", "engine_cut_off")
-        yield Piece(sample, "", _ended(answer_grown(growing, last, 1)))
+        if text := held.rest():
+            yield Piece(sample, text)
+        yield Piece(sample, "", _ended(answer_without(answer_grown(growing, last, 1), self._key())))
 
     # one request
 
     def _whole(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
         with self._reply(method, path, body) as response:
-            try:
-                reply = json.loads(response.read())
-            except (ValueError, RecursionError) as problem:
-                raise _unreadable() from problem
+            return self._object(response)
+
+    def _object(self, response: httpx.Response) -> dict[str, Any]:
+        with _read():
+            reply = json.loads(response.read())
         if not isinstance(reply, dict):
             raise _unreadable()
+        if reply.get("error"):
+            raise EngineError(self._told(reply["error"], "The engine failed on this request."))
         return reply
 
     def _events(self, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """The chunks of a stream; of a server that does not stream, its whole answer as one."""
         with self._reply("POST", CHAT, body) as response:
-            try:
-                for line in lines_of(response):
-                    data = line.removeprefix("data:").strip()
-                    if not line.startswith("data:"):
-                        continue
-                    if data == "[DONE]":
-                        return
-                    event = json.loads(data)
-                    if not isinstance(event, dict):
-                        raise _unreadable()
-                    if event.get("error"):
-                        raise EngineError(self._told(event["error"], "The engine failed in the middle of an answer."))
-                    yield event
-            except (ValueError, RecursionError) as problem:
-                raise _unreadable() from problem
+            if "json" in response.headers.get("content-type", ""):
+                whole = self._object(response)
+                with _read():
+                    choice = whole["choices"][0]
+                    yield {**whole, "choices": [{**choice, "delta": choice["message"]}]}
+                return
+            events = events_of(response.iter_bytes())
+            while True:
+                with _read():
+                    event = next(events, None)
+                if event is None:
+                    return
+                if not isinstance(event.data, dict):
+                    raise _unreadable()
+                error = event.data.get("error") or (event.data if event.name == "error" else None)
+                if error:
+                    raise EngineError(self._told(error, "The engine failed in the middle of an answer."))
+                yield event.data
 
     @contextmanager
     def _reply(self, method: str, path: str, body: dict[str, Any] | None) -> Iterator[httpx.Response]:
@@ -194,7 +198,8 @@ class RemoteClient:
         while True:
             tries += 1
             headers = {"Authorization": f"Bearer {key}"} if (key := self._key()) else {}
-            request = self._http.build_request(method, path, json=self._taken(body), headers=headers)
+            left_out = self._left_out  # others ask meanwhile, and learn what is refused
+            request = self._http.build_request(method, path, json=_without(body, left_out), headers=headers)
             if self._http.is_closed:
                 raise EngineError("This engine was removed meanwhile. Choose another model.", "engine_removed")
             try:
@@ -207,7 +212,7 @@ class RemoteClient:
             if response.status_code == 200:
                 return response
             problem, wait = self._refusal(response), response.headers.get("retry-after")
-            refused = _refused_by_name(problem, body, self._left_out)
+            refused = _refused_by_name(problem, body, left_out)
             if refused:
                 self._left_out |= {refused}
                 tries -= 1
@@ -215,15 +220,6 @@ class RemoteClient:
                 self._pause(pause_seconds(tries, wait))
             else:
                 raise problem
-
-    def _taken(self, body: dict[str, Any] | None) -> dict[str, Any] | None:
-        """The body without what this server refused before."""
-        if body is None:
-            return None
-        kept = {name: value for name, value in body.items() if name not in self._left_out}
-        if "max_tokens" in body and "max_tokens" in self._left_out:
-            kept["max_completion_tokens"] = body["max_tokens"]
-        return kept
 
     def _refusal(self, response: httpx.Response) -> EngineError:
         status = response.status_code
@@ -246,7 +242,7 @@ class RemoteClient:
             raise_for(response)
         except EngineError as problem:
             told = self._told({"message": str(problem)}, f"The engine answered with status {status}.")
-            return EngineError(told, problem.code, status=status)
+            return EngineError(told, status=status)  # its code is not one of ours
         finally:
             response.close()
         raise AssertionError("only refusals come here")
@@ -254,10 +250,19 @@ class RemoteClient:
     def _told(self, error: Any, otherwise: str) -> str:
         """What a server says of an error, clipped, on one line and never with the key in it."""
         message = str(error.get("message") or otherwise) if isinstance(error, dict) else str(error)
-        key = self._key()
-        message = message.replace(key, "[key]") if key else message
+        message = blotted(message, self._key())
         message = "".join(letter if letter.isprintable() else " " for letter in message)
         return message if len(message) <= MESSAGE_LENGTH else message[:MESSAGE_LENGTH] + "…"
+
+
+def _without(body: dict[str, Any] | None, left_out: frozenset[str]) -> dict[str, Any] | None:
+    """The body without what a server refused before."""
+    if body is None:
+        return None
+    kept = {name: value for name, value in body.items() if name not in left_out}
+    if "max_tokens" in body and "max_tokens" in left_out:
+        kept["max_completion_tokens"] = body["max_tokens"]
+    return kept
 
 
 def seed_of(seed: int | None, sample: int) -> int | None:
@@ -311,3 +316,12 @@ def _ended(answer: Answer) -> Answer:
 
 def _unreadable() -> EngineError:
     return EngineError("The engine sent an answer that cannot be read.", "engine_unreadable")
+
+
+@contextmanager
+def _read() -> Iterator[None]:
+    """What is found within not to be what the protocol says is told as that."""
+    try:
+        yield
+    except (ValueError, RecursionError, KeyError, IndexError, TypeError, AttributeError) as problem:
+        raise _unreadable() from problem

@@ -125,8 +125,9 @@ def _health(ui: Ui) -> dict[str, Any]:
     """The engine process as it says of itself."""
     say, found = ui.guard.say, connecting.health(ui.engine, ui.guard.person())
     title = heading(say("engines.own"))
-    if found is None:
-        return drawing(title, note(say("engines.asleep")), note(ui.engine.last_event or "", "warn"))
+    if found is None or not found["loaded"]:
+        kept = say(f"engines.{found['state'] if found else 'asleep'}")
+        return drawing(title, note(kept, "warn" if found else "info"), note(ui.engine.last_event or "", "warn"))
     state = "engines.resting" if found["resting"] else "engines.running"
     kept = found["dtype"] if found["quantisation"] == "none" else f"{found['quantisation']} / {found['dtype']}"
     place = f"{found['device']}, {kept}, {found['attention']}"

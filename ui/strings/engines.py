@@ -7,6 +7,11 @@ STRINGS = {
         "The engine does not run. It starts by itself when somebody asks for an answer.",
         "引擎未运行。有人请求回答时会自动启动。",
     ),
+    "engines.starting": ("The engine is starting. Look again in a moment.", "引擎正在启动,请稍后刷新。"),
+    "engines.silent": (
+        "The engine runs but does not answer. One that stays so is ended when it is next asked, and started again.",
+        "引擎正在运行但没有应答。若持续如此,下次请求时会将其结束并重新启动。",
+    ),
     "engines.state": ("State", "状态"),
     "engines.running": ("answering", "正常应答"),
     "engines.resting": ("resting while a model is trained", "训练期间暂停"),

@@ -25,6 +25,10 @@ STRINGS = {
         "引擎在回答中途停止,请重试。",
     ),
     "problem.engine_restarted": ("The engine was started again meanwhile. Ask again.", "引擎刚刚重新启动,请重试。"),
+    "problem.engine_silent": (
+        "The engine runs but does not answer. Try again in a moment: one that stays so is ended and started again.",
+        "引擎正在运行但没有应答。请稍后重试:若持续如此,将结束并重新启动它。",
+    ),
     "problem.engine_slow": (
         "The engine took too long to answer. Ask for fewer tokens, or try again when it is less busy.",
         "引擎回答超时。请减少词元数,或等引擎空闲时再试。",

@@ -28,6 +28,7 @@ for name, value in memory.WAITING.items():  # before torch is imported
     os.environ.setdefault(name, value)
 log = logging.getLogger("backend.engines.local")
 EXIT_MODEL_PROBLEM = 3
+KEPT_SECONDS = 75  # an idle connection: longer than clients keep theirs (5 s in Python), so that none is closed as it is used again
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -100,7 +101,13 @@ def _serve(app: ASGIApp, key: str, options: argparse.Namespace, announced: Calla
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(("127.0.0.1", options.port))
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, timeout_graceful_shutdown=2, server_header=False, lifespan="off"
+        app,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=2,
+        timeout_keep_alive=KEPT_SECONDS,
+        server_header=False,
+        lifespan="off",
     )
     server = Server(config)
 

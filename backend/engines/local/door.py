@@ -12,7 +12,8 @@ from .wire import ApiProblem
 
 BODY_LIMIT = 2 * 1024 * 1024  # bytes
 LOOPBACK = {"127.0.0.1", "localhost", "[::1]"}
-OPEN_PATHS = {"/health"}
+OPEN_PATHS = {"/health"}  # which says little to who has no key
+KNOWN = "whetstone.is_known"  # of a request's scope: it came with the key
 
 
 class Door:
@@ -32,20 +33,24 @@ class Door:
         except ApiProblem as problem:
             await JSONResponse(problem.body, problem.status, problem.headers)(scope, receive, send)
             return
-        await self._app(scope, receive if body is None else _replay(body, receive), send)
+        await self._app(
+            {**scope, KNOWN: self._is_known(scope)}, receive if body is None else _replay(body, receive), send
+        )
 
     def _check(self, scope: Scope) -> None:
         headers = dict(scope["headers"])
         host = headers.get(b"host", b"").decode("latin-1")
         if host.rsplit(":", 1)[0].lower() not in LOOPBACK and host.lower() not in LOOPBACK:
             raise ApiProblem(421, "This engine answers to loopback host names only.", "misdirected_request")
-        scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
-        is_known = scheme.lower() == b"bearer" and secrets.compare_digest(key.strip(), self._key)
-        if not is_known and scope["path"] not in OPEN_PATHS:
+        if not self._is_known(scope) and scope["path"] not in OPEN_PATHS:
             raise ApiProblem(401, "The key is missing or wrong.", "invalid_api_key")
         length = headers.get(b"content-length", b"0")
         if not length.isdigit() or int(length) > BODY_LIMIT:
             raise ApiProblem(413, f"The body may have at most {BODY_LIMIT} bytes.", "body_too_large")
+
+    def _is_known(self, scope: Scope) -> bool:
+        scheme, _, key = dict(scope["headers"]).get(b"authorization", b"").partition(b" ")
+        return scheme.lower() == b"bearer" and secrets.compare_digest(key.strip(), self._key)
 
 
 async def _read_body(scope: Scope, receive: Receive) -> bytes:

@@ -11,7 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp
 
 from . import wire
-from .door import Door
+from .door import KNOWN, Door
 from .model import Base
 from .resolver import Resolver
 from .resting import CannotRest, Rest, UnknownProcess
@@ -27,8 +27,9 @@ def build_app(base: Base, scheduler: Scheduler, resolver: Resolver, key: str, re
     rest = rest or Rest(base, scheduler)
 
     @app.get("/health")
-    async def health() -> dict[str, Any]:
-        return {**scheduler.health(), **rest.health()}
+    async def health(request: Request) -> dict[str, Any]:
+        whole = {**scheduler.health(), **rest.health()}
+        return whole if request.scope[KNOWN] else {name: whole[name] for name in ("loaded", "resting")}
 
     @app.post("/rest")
     async def begin_rest(request: Request) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def stub(*script: Reaction, tls: ssl.SSLContext | None = None) -> Iterator[Stub]
                         time.sleep(part)
                     else:
                         self.wfile.write(part)
-            except (BrokenPipeError, ConnectionResetError):
+            except (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError):
                 made.hung_up.set()
 
     class Server(socketserver.ThreadingTCPServer):

@@ -20,7 +20,7 @@ from backend.engines.address import Refused, Target, target_of
 from backend.engines.answers import EngineError
 from backend.engines.guarded import Guarded, client_of
 from backend.engines.remote import RemoteClient
-from tests.backend.engines.stub import HELLO, KEY, Calling, chat, deltas, events, reply, stub
+from tests.backend.engines.stub import HELLO, KEY, Calling, Stub, chat, deltas, events, reply, stub
 
 
 def test_a_huge_body_is_not_read_to_its_end():
@@ -42,11 +42,31 @@ def test_a_compressed_body_is_not_unpacked():
             Calling(server).complete()
 
 
-def test_an_answer_that_trickles_has_a_deadline():
-    slow = events([chunk for at in range(40) for chunk in deltas(f"{at}")[:1]])
-    with stub([part for one in slow for part in (one, 0.05)]) as server:
-        with pytest.raises(EngineError, match="took too long"):
-            list(Calling(server, deadline_seconds=0.3).stream())
+OK = b"HTTP/1.1 200 OK\r\n"
+TRICKLES: dict[str, tuple[bytes, bytes]] = {
+    "events": (OK + b"Connection: close\r\n\r\n", b": still here\n\n"),
+    "a body": (OK + b"Content-Length: 9000\r\n\r\n", b" "),
+    "the head of a part": (OK + b"Transfer-Encoding: chunked\r\n\r\n5;", b"x"),
+    "headers": (OK, b"X-More: to come\r\n"),
+    "other answers before the answer": (b"", b"HTTP/1.1 103 Early Hints\r\n\r\n"),
+    "nothing": (b"", b""),
+}
+
+
+@pytest.mark.parametrize("what", TRICKLES)
+def test_whatever_trickles_has_a_deadline(what: str):
+    first, again = TRICKLES[what]
+    with stub([first, *[part for _ in range(300) for part in (again, 0.01)]]) as server:
+        for ask in (lambda: Calling(server, deadline_seconds=0.2).complete(), lambda: _all(server)):
+            began = time.monotonic()
+            with pytest.raises(EngineError, match="took too long"):
+                ask()
+            assert time.monotonic() - began < 2
+        assert len(server.requests) == 2, "it is not tried again"
+
+
+def _all(server: Stub) -> list[Any]:
+    return list(Calling(server, deadline_seconds=0.2).stream())
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -206,6 +226,12 @@ def test_tls_is_for_the_name_although_the_connection_is_to_an_address(certificat
         client = RemoteClient(client_of(target, transport), lambda: KEY, 8192, pause=lambda _: None)
         if is_its_own:
             assert client.complete(HELLO, model="big-1")[0].text == "It is on its way."
+            server.script[:] = [[OK, *[part for _ in range(300) for part in (b"X-More: to come\r\n", 0.01)]]]
+            transport._deadline_seconds = 0.2
+            began = time.monotonic()
+            with pytest.raises(EngineError, match="took too long"):
+                client.complete(HELLO, model="big-1")
+            assert time.monotonic() - began < 2
             return
         with pytest.raises(EngineError, match="cannot be reached"):
             client.complete(HELLO, model="big-1")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.engines import lending, memory
+from backend.engines import lending, memory, process
 from backend.engines.client import EngineError
 from backend.engines.process import EngineProcess, process_started_at, read_engine_file
 from tests.backend.engines.tiny import wait_until
@@ -95,6 +95,36 @@ def test_requests_under_way_when_the_engine_is_killed_fail_at_once_with_what_to_
     again = engine.client().complete(HELLO, model="live", seed=5, max_tokens=20)
     assert [answer.text for answer in again] == [answer.text for answer in expected]
     assert engine.health()["loaded"] is True
+
+
+def test_an_engine_that_hangs_is_told_and_one_that_stays_so_is_started_again(
+    engine: EngineProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(process, "LOOK_SECONDS", 0.0)
+    expected = engine.client().complete(HELLO, model="live", seed=5, max_tokens=20)
+    for name in ("ANSWER_SECONDS", "GLANCE_SECONDS"):  # a loaded machine may need a part of them
+        monkeypatch.setattr(process, name, 1.0)
+    pid = read_engine_file(tmp_path).pid
+    os.kill(pid, signal.SIGSTOP)
+    with pytest.raises(EngineError, match="runs but does not answer") as told:
+        engine.client()
+    assert told.value.code == "engine_silent"
+    assert engine.health() == {"loaded": False, "state": "silent"}
+    os.kill(pid, signal.SIGCONT)
+    wait_until(lambda: engine.health()["loaded"], 60)
+    assert engine.client().complete(HELLO, model="live", seed=5, max_tokens=20)[0].text == expected[0].text
+    assert engine.last_event is None
+    os.kill(pid, signal.SIGSTOP)
+    with pytest.raises(EngineError, match="runs but does not answer"):
+        engine.client()
+    monkeypatch.setattr(process, "SILENT_SECONDS", 0.0)
+    monkeypatch.setattr(process, "ANSWER_SECONDS", 2.0)
+    with ThreadPoolExecutor(1) as pool:
+        again = pool.submit(engine.client)
+        wait_until(lambda: engine.health() == {"loaded": False, "state": "starting"}, 60)
+        assert again.result(120).complete(HELLO, model="live", seed=5, max_tokens=20)[0].text == expected[0].text
+    assert process_started_at(pid) is None
+    assert engine.last_event.startswith("The engine had stopped (exit code -9) and was started again at ")
 
 
 def test_a_job_has_the_engine_at_rest_and_a_killed_job_does_not_keep_it_so(engine: EngineProcess, tmp_path: Path):

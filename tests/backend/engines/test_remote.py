@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import math
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from backend.engines.answers import EngineError
+from backend.engines.answers import Answer, EngineError
+from backend.engines.blotting import answer_without
+from backend.engines.events import events_of
 from backend.engines.remote import pause_seconds, seed_of
 from tests.backend.engines.stub import HELLO, KEY, Calling, chat, deltas, events, reply, stub
 
@@ -77,7 +82,7 @@ def test_tries_are_bounded_and_the_last_refusal_is_told():
     with stub(reply(ERROR, 429)) as server:
         with pytest.raises(EngineError, match=r"Slow down\.") as refused:
             Calling(server).complete()
-        assert (refused.value.status, refused.value.code) == (429, "slow")
+        assert (refused.value.status, refused.value.code) == (429, ""), "its codes are not ours"
         assert len(server.requests) == 3
 
 
@@ -117,6 +122,15 @@ def test_errors_are_read_in_the_shapes_that_servers_use(body: Any, says: str):
     with stub(reply(body, 400)) as server:
         with pytest.raises(EngineError, match=says):
             Calling(server).complete()
+
+
+def test_requests_that_learn_at_the_same_time_what_is_refused_all_go_on():
+    refusal = reply({"error": {"message": "logprobs is not supported."}}, 400)
+    with stub(*[[0.3, *refusal]] * 4, reply(chat())) as server, ThreadPoolExecutor(4) as pool:
+        calling = Calling(server)
+        answers = list(pool.map(lambda _: calling.complete()[0].text, range(4)))
+    assert answers == ["It is on its way."] * 4
+    assert calling.pauses == []
 
 
 def test_how_long_a_pause_is():
@@ -178,6 +192,9 @@ def test_what_a_server_refuses_by_name_is_left_out_from_then_on():
         {"choices": ["text"]},
         {"choices": [{"index": 0}]},
         {"choices": [{"message": "text"}]},
+        {"choices": [{"message": {"content": {"a": 1}}, "finish_reason": "stop"}]},
+        {"choices": [{"message": {"content": [{"type": "text", "text": "a"}]}, "finish_reason": "stop"}]},
+        {"choices": [{"message": {"content": "a"}, "finish_reason": {"why": 1}}]},
         {"choices": [{"index": 0, "message": {"content": "a"}, "finish_reason": "stop", "logprobs": {"content": [1]}}]},
     ],
 )
@@ -188,7 +205,16 @@ def test_an_answer_that_cannot_be_read_is_told_as_a_sentence(body: Any):
 
 
 @pytest.mark.parametrize(
-    "chunk", [b"data: {\n\n", b"data: []\n\n", b"data: \xff\n\n", {"choices": ["x"]}, {"choices": 3}]
+    "chunk",
+    [
+        b"data: {\n\n",
+        b"data: []\n\n",
+        b"data: \xff\n\n",
+        {"choices": ["x"]},
+        {"choices": 3},
+        {"choices": [{"delta": {"content": 5}}]},
+        {"choices": [{"delta": {}, "finish_reason": {"why": 1}}]},
+    ],
 )
 def test_a_stream_with_a_malformed_event_is_told_as_a_sentence(chunk: Any):
     with stub(events([*deltas("It")[:1], chunk])) as server:
@@ -197,10 +223,12 @@ def test_a_stream_with_a_malformed_event_is_told_as_a_sentence(chunk: Any):
 
 
 def test_a_stream_that_breaks_off_is_no_answer_and_not_asked_again():
-    for reaction in (events(deltas("It is")[:1], is_whole=False), events(deltas("It is")[:1])):
+    begun = deltas("It was on")[:1]
+    within = [b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\ndata: " + json.dumps(begun[0]).encode() + b"\n\ndata: {"]
+    for reaction in (events(begun, is_whole=False), events(begun), within):
         with stub(reaction) as server:
             stream = Calling(server).stream()
-            assert next(stream).text == "It is"
+            assert next(stream).text == "It was on"
             with pytest.raises(EngineError, match=r"broke off|middle of an answer"):
                 list(stream)
             assert len(server.requests) == 1
@@ -218,3 +246,118 @@ def test_an_answer_that_did_not_end_by_itself_or_at_the_limit_is_no_answer(reaso
         with pytest.raises(EngineError, match="no whole answer") as refused:
             Calling(server).complete()
     assert len(str(refused.value)) < 150
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        "x",
+        {"completion_tokens": "7"},
+        {"completion_tokens": None},
+        {"completion_tokens": -3},
+        {"completion_tokens": 10**30},
+    ],
+)
+def test_a_count_that_is_none_is_passed_over(usage: Any):
+    told = {"choices": [], "usage": usage, "model": ["a"], "system_fingerprint": {"b": 1}}
+    with stub(events([*deltas("It ", "was"), told])) as server:
+        answer = list(Calling(server).stream())[-1].answer
+    assert (answer.text, answer.tokens, answer.prompt_tokens, answer.model, answer.fingerprint) == (
+        "It was",
+        2,
+        0,
+        "",
+        "",
+    )
+
+
+@pytest.mark.parametrize("logp", ["x", None, math.nan, -math.inf, True])
+def test_an_answer_with_a_log_probability_that_is_none_has_none_at_all(logp: Any):
+    logprobs = {"content": [{"token": "It ", "logprob": -1.0}, {"token": "was", "logprob": logp}]}
+    with stub(reply(chat(logprobs=logprobs))) as server:
+        answer = Calling(server).complete()[0]
+    assert (answer.tokens, answer.mean_logp, answer.token_logps) == (2, None, ())
+
+
+def test_half_a_character_is_joined_with_its_other_half_or_told_as_one_that_is_unknown():
+    halves = [
+        b'data: {"choices":[{"delta":{"content":"\\ud83d"}}]}\n\n',
+        b'data: {"choices":[{"delta":{"content":"\\ude00 \\ud800."}}]}\n\n',
+    ]
+    with stub(events([*halves, *deltas("ok")])) as server:
+        *pieces, last = list(Calling(server).stream())
+    assert last.answer.text == "\U0001f600 \ufffd.ok"
+    assert "".join(piece.text for piece in pieces) == last.answer.text
+
+
+# ways to write a stream
+
+
+def _lines(*texts: str, end: bytes, indent: int | None = None, between: int = 2) -> bytes:
+    written = [json.dumps(one, indent=indent).encode().split(b"\n") for one in deltas(*texts)]
+    return b"".join(b"".join(b"data: " + line + end for line in lines) + end * (between - 1) for lines in written)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        _lines("It ", "was", end=b"\r\n") + b"data: [DONE]\r\n\r\n",
+        _lines("It ", "was", end=b"\r"),
+        _lines("It ", "was", end=b"\n", between=1),
+        _lines("It ", "was", end=b"\n", indent=1),
+        _lines("It ", "was", end=b"\r\n", indent=1),
+        b": begins\n\nretry: 9\nid: 4\n" + _lines("It ", "was", end=b"\n").replace(b"data: ", b"data:"),
+        b"\xef\xbb\xbf" + _lines("It ", "was", end=b"\n").rstrip(),
+        _lines("It ", "was", end=b"\n") + b"data: [DONE]\n\ndata: {\n\n",
+    ],
+)
+@pytest.mark.parametrize("size", [1, 2, 7, 4096])
+def test_a_stream_is_read_in_every_way_that_servers_write_one(body: bytes, size: int):
+    assert [event.data for event in events_of(body[at : at + size] for at in range(0, len(body), size))] == deltas(
+        "It ", "was"
+    )
+
+
+def test_a_server_that_does_not_stream_is_read_whole_and_its_errors_are_told():
+    with stub(reply(chat())) as server:
+        assert [piece.text for piece in Calling(server).stream()] == ["It is on its way.", ""]
+    for body in ({"error": {"message": "No more credit."}}, {"error": "No more credit."}):
+        for ask in (Calling.complete, lambda calling: list(calling.stream())):
+            with stub(reply(body)) as server, pytest.raises(EngineError, match=r"^No more credit\.$"):
+                ask(Calling(server))
+    with stub(events([*deltas("It")[:1], b'event: error\ndata: {"message": "No more credit."}\n\n'])) as server:
+        with pytest.raises(EngineError, match=r"^No more credit\.$"):
+            list(Calling(server).stream())
+
+
+# the key
+
+
+def test_an_answer_that_says_the_key_is_shown_and_kept_without_it():
+    spoken = ["It is ", KEY[:5], KEY[5:], " indeed, ", KEY[:5], "fully"]
+    tokens = [{"token": text, "logprob": -1.0} for text in spoken]
+    chunks = [*deltas(*spoken)[:-1], {**deltas()[0], "model": KEY, "system_fingerprint": KEY}]
+    with stub(events(chunks), reply(chat("".join(spoken), logprobs={"content": tokens}))) as server:
+        calling = Calling(server)
+        *pieces, last = list(calling.stream())
+        whole = calling.complete()[0]
+    assert "".join(piece.text for piece in pieces) == last.answer.text == whole.text == "It is [key] indeed, sk-tefully"
+    assert not any(KEY in piece.text for piece in pieces)
+    assert KEY not in repr(last.answer) and KEY[5:] not in repr(whole)
+    with stub(
+        reply({"data": [{"id": KEY}]}),
+        reply(chat(finish_reason=KEY)),
+        reply({"error": {"message": "x", "code": KEY}}, 400),
+    ) as server:
+        calling = Calling(server)
+        assert calling.client.models() == ["[key]"]
+        for _ in range(2):
+            with pytest.raises(EngineError) as refused:
+                calling.complete()
+            assert KEY not in f"{refused.value} {refused.value.code} {refused.value.values}"
+
+
+def test_a_word_that_stands_in_place_of_a_key_stays_in_answers():
+    assert (
+        answer_without(Answer("EMPTY or none", "stop", 1, 1, 1.0, 1.0, None, "m", ""), "EMPTY").text == "EMPTY or none"
+    )

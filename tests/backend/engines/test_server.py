@@ -178,8 +178,11 @@ def test_a_bad_request_is_answered_with_its_reason(raw: httpx.Client, extra: dic
 # the door
 
 
-def test_health_needs_no_key_and_tells_no_names(engine: Served):
-    health = httpx.get(f"{engine.url}/health", trust_env=False).json()
+def test_health_tells_figures_to_who_has_the_key_and_others_that_it_runs(raw: httpx.Client, engine: Served):
+    for headers in ({}, {"Authorization": "Bearer wrong"}):
+        open_health = httpx.get(f"{engine.url}/health", headers=headers, trust_env=False).json()
+        assert open_health == {"loaded": True, "resting": False}
+    health = raw.get("/health").json()
     own = {"resting", "device", "dtype", "attention", "quantisation", "memory_bytes", "gpu_bytes"}
     assert set(health) == {
         "loaded",

@@ -94,6 +94,10 @@ def test_the_health_of_the_engine_is_shown_with_what_each_figure_means(
     shown = {item["label"]: (item["value"], item["hint"]) for item in parts(health, "cards")[0]["items"]}
     assert shown["State"] == ("resting while a model is trained", "cuda, 4bit / bfloat16, sdpa")
     assert shown["GPU memory"][0] == "1024 MB"
+    for state, says in (("starting", "is starting"), ("silent", "runs but does not answer")):
+        monkeypatch.setattr(engines.local, "health", lambda state=state: {"loaded": False, "state": state})
+        (health,) = tab.call("engines_again")
+        assert says in parts(health, "note")[0]["text"]
 
 
 def test_an_engine_is_added_asked_used_and_removed(tab: Tab, house: Studio, server: Stub, app: Any):
