@@ -24,7 +24,7 @@ from . import encoder_decoder
 from .model import ALIGNED, Base, ModelProblem, verify_adapter
 from .resolver import Resolved
 
-READ_TOKENS = 4096  # padded tokens read in one turn, so that rows that are written wait for no long reading; our choice
+READ_TOKENS = 1024  # padded tokens read in one turn, so that rows that are written wait for no long reading; our choice
 CUTS_READ = 1024  # texts that an encoder reads at most for one request's credit; our choice
 HEADS_KEPT = 32  # reward models whose heads stay in memory, a few kilobytes each; our choice
 

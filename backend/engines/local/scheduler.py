@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import logging
 import statistics
+import sys
 import threading
 import time
 from collections import deque
@@ -46,6 +47,8 @@ log = logging.getLogger(__name__)
 
 ROW_LIMIT = 64  # rows in the batch at one time
 WAITING_LIMIT = 256  # prompts that may wait
+FAIR_ROWS = 16  # answers of a length that nobody said fit side by side; our choice
+OPEN_TOKENS = 1_024  # such an answer may have so many all the same; our choice
 READ_BESIDE = 1_024  # prompt tokens read between two steps while rows are being written; our choice
 
 
@@ -139,6 +142,18 @@ class Scheduler:
             self._waiting.extend(Job(ticket, at) for at in range(len(request.prompts)))
             self._changed.notify()
         return ticket
+
+    def fair_length(self, prompt_tokens: int, samples: int) -> int:
+        """How many tokens an answer has at most for which nobody said a number: so many that sixteen of them fit into the memory
+        side by side, since memory is kept free for all that was admitted. No fewer than ``OPEN_TOKENS``."""
+        rows = max(FAIR_ROWS, samples)
+        share = self.memory_limit // (rows * self._place_bytes) if self._place_bytes else sys.maxsize
+        return max(OPEN_TOKENS, share - prompt_tokens)
+
+    def never_fits(self, prompt_tokens: int, samples: int, max_tokens: int) -> bool:
+        """Whether these answers would need more than all memory that was free at the start, of which the limit is half, though
+        their prompt is held once."""
+        return (prompt_tokens + samples * max_tokens) * self._place_bytes > 2 * self.memory_limit
 
     def do(self, act: Callable[[Collection[str]], Any], *, is_own: bool = False) -> Future[Any]:
         """Have the model's thread do something short between two steps. `act` is given the adapters that are in use.

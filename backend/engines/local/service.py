@@ -209,21 +209,28 @@ class Service:
     ) -> work.Request:
         longest = max(len(tokens) for tokens in prompts)
         left = self._base.left_beside(longest)
-        max_tokens = left if asked is None else asked
+        samples = body.n or 1
+        max_tokens = min(left, self._scheduler.fair_length(longest, samples)) if asked is None else asked
         if max_tokens > left or (asked is None and max_tokens < 1):
             wish = f"{longest} prompt tokens" + (f" and {asked} new ones" if asked else " and at least 1 new one")
             message = f"{_room_of(self._base)}; the request needs {wish}. Shorten the prompt or lower max_tokens."
             param = "messages" if isinstance(body, wire.ChatBody) else "prompt"
             raise ApiProblem(400, message, "context_length_exceeded", param=param)
-        if (body.n or 1) > self._scheduler.row_limit:
+        if samples > self._scheduler.row_limit:
             message = f"n: this engine answers with at most {self._scheduler.row_limit} samples at once."
             raise ApiProblem(400, message, "invalid_value", param="n")
+        if self._scheduler.never_fits(longest, samples, max_tokens):
+            message = (
+                f"n, max_tokens: {samples} answers of {max_tokens} tokens need more memory than this engine has for keys and "
+                "values. Lower one of them."
+            )
+            raise ApiProblem(400, message, "invalid_value", param="max_tokens")
         return work.Request(
             model=model,
             prompts=prompts,
             max_tokens=max_tokens,
             seed=body.seed if body.seed is not None else secrets.randbits(62),
-            n=body.n or 1,
+            n=samples,
             sampling=Sampling(
                 temperature=1.0 if body.temperature is None else body.temperature,
                 top_p=1.0 if body.top_p is None else body.top_p,

@@ -232,3 +232,26 @@ def test_prompts_that_are_scored_let_the_others_write_in_between(raw: httpx.Clie
         assert (writer.result().status_code, reader.result().status_code) == (200, 200)
     first, last = told.index("score"), len(told) - told[::-1].index("score")
     assert told[first:last].count("step") >= 5, "at most two such prompts are scored between two steps"
+
+
+# memory
+
+
+def test_a_chat_that_names_no_length_leaves_room_for_fifteen_others(api: openai.OpenAI, engine: Served, monkeypatch):
+    place = engine.scheduler._place_bytes
+    asked: dict[str, Any] = {"model": "base", "messages": HELLO, "temperature": 0}
+    whole = api.chat.completions.create(**asked).usage
+    assert whole.completion_tokens > 40, "by itself it is longer"
+    monkeypatch.setattr(scheduling, "OPEN_TOKENS", 7)
+    for rows, wanted in ((16 * (whole.prompt_tokens + 20), 20), (16 * 5, 7), (10**6, whole.completion_tokens)):
+        monkeypatch.setattr(engine.scheduler, "memory_limit", rows * place)
+        assert api.chat.completions.create(**asked).usage.completion_tokens == wanted
+        assert api.chat.completions.create(**asked, max_tokens=30).usage.completion_tokens == 30
+
+
+def test_what_can_never_fit_into_memory_is_refused_with_what_to_lower(api: openai.OpenAI, engine: Served, monkeypatch):
+    monkeypatch.setattr(engine.scheduler, "memory_limit", 500 * engine.scheduler._place_bytes)
+    with pytest.raises(openai.BadRequestError, match="16 answers of 100 tokens need more memory") as refused:
+        api.completions.create(model="base", prompt="a", n=16, max_tokens=100)
+    assert refused.value.param == "max_tokens"
+    assert len(api.completions.create(model="base", prompt="a", n=16, max_tokens=50).choices) == 16
