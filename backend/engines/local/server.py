@@ -89,7 +89,8 @@ def build_app(base: Base, scheduler: Scheduler, resolver: Resolver, key: str, re
     @app.exception_handler(405)
     async def answer_no_route(request: Request, problem: HTTPException) -> Response:
         message = f"{request.method} {request.url.path} is not served here."
-        return JSONResponse(wire.error_body(problem.status_code, message, "unknown_url"), problem.status_code)
+        body = wire.error_body(problem.status_code, message, "unknown_url")
+        return JSONResponse(body, problem.status_code, problem.headers)  # of 405: what is allowed
 
     @app.exception_handler(Exception)
     async def answer_fault(_: Request, __: Exception) -> Response:

@@ -229,7 +229,7 @@ def test_what_is_not_served_is_told_in_openais_format(api: openai.OpenAI, raw: h
         api.images.generate(prompt="a parcel")
     assert nothing.value.code == "unknown_url"
     wrong = raw.get("/v1/chat/completions")
-    assert wrong.status_code == 405
+    assert (wrong.status_code, wrong.headers["allow"]) == (405, "POST")
     assert wrong.json()["error"]["code"] == "unknown_url"
 
 
