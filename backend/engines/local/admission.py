@@ -1,9 +1,10 @@
-"""Which waiting prompts begin: in their order, as many as rows, memory and one reading have room for."""
+"""Which waiting prompts begin: by turns of their requests, as many as rows, memory and one reading have room for."""
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Sequence
+from operator import itemgetter
 from typing import NamedTuple
 
 from .asking import Request, Ticket, longest_of
@@ -30,10 +31,22 @@ class Room(NamedTuple):
     mixes: bool  # rows of several models share steps
 
 
+def by_turn(waiting: Iterable[Job]) -> list[Job]:
+    """A prompt of each request, in their order, then another of each: one of many prompts does not keep all rows from who comes
+    after it. Who has hung up leaves."""
+    before: Counter[Ticket] = Counter()
+    turns: list[tuple[int, Job]] = []
+    for job in waiting:
+        if not job.ticket.is_cancelled:
+            turns.append((before[job.ticket], job))
+            before[job.ticket] += 1
+    return [job for _, job in sorted(turns, key=itemgetter(0))]
+
+
 def taken(waiting: Iterable[Job], running: Sequence[Request], room: Room) -> tuple[list[Job], deque[Job]]:
     """The first in the queue and all that fit with it: of its model, where rows of several cannot share a step. And who waits on.
 
-    ``running``: the request of each row there is. Nobody overtakes a first one that must wait; who has hung up leaves.
+    ``running``: the request of each row there is. Nobody overtakes a first one that must wait.
     """
     free = room.rows - len(running)
     places = max((longest_of(request) for request in running), default=0)
@@ -41,9 +54,7 @@ def taken(waiting: Iterable[Job], running: Sequence[Request], room: Room) -> tup
     found: list[Job] = []
     rest: deque[Job] = deque()
     longest, is_full = 0, False
-    for job in waiting:
-        if job.ticket.is_cancelled:
-            continue
+    for job in by_turn(waiting):
         request = job.ticket.request
         fits_model = not found or room.mixes or request.model.digest == found[0].ticket.request.model.digest
         longest_now, places_now = max(longest, len(job.tokens)), max(places, longest_of(request))

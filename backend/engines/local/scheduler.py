@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from .admission import Job, Room, taken
+from .admission import Job, Room, by_turn, taken
 from .asking import (
     Event,
     Failed,
@@ -187,7 +187,7 @@ class Scheduler:
     def place(self, ticket: Ticket) -> int:
         """Where a request stands in the queue: 1 is next; 0 has begun, or is over."""
         with self._changed:
-            waiting = [job.ticket for job in self._waiting if not job.ticket.is_cancelled]
+            waiting = [job.ticket for job in by_turn(self._waiting)]
         return next((at for at, other in enumerate(waiting, 1) if other is ticket), 0)
 
     def health(self) -> dict[str, Any]:
