@@ -309,8 +309,8 @@ def _stack_of(model: Any, is_rounded: bool) -> Stack | None:
     if backbone is None or not can_stack(backbone, head) or not _has_plain_attention(model.config):
         if is_rounded:
             raise ModelProblem(
-                "int8 weights are for bases wired like Llama (Llama, Mistral, Qwen 2 and 3), and this one is not. Set "
-                "'quantisation' to none."
+                "int8 weights are for bases wired like Llama (Llama, Mistral, Qwen 2 and 3) without sliding windows, and this one "
+                "is not. Set 'quantisation' to none."
             )
         return None
     stack = Stack(backbone, head)
