@@ -13,6 +13,7 @@ from typing import Any
 from backend.problem import Problem
 
 PREFIX = "WHETSTONE_"
+HOST = re.compile(r"([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(:[1-9][0-9]{0,4})?")  # of engine_hosts
 DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d{1,2})?")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 ATTENTIONS = ("auto", "sdpa", "eager", "flash_attention_2")
@@ -107,7 +108,8 @@ def _typed(key: str, value: Any, where: str) -> Any:
         if key in CHOICES:
             return _chosen(key, str(value), where)
         if kind.startswith("tuple"):
-            return tuple(value.split(",") if isinstance(value, str) else value)
+            entries = tuple(str(one).strip() for one in (value.split(",") if isinstance(value, str) else value))
+            return _hosts(entries, where) if key == "engine_hosts" else entries
         return str(value)
     except (TypeError, ValueError) as error:
         raise BadSetting(f"The setting {key!r} in {where} must be of type {kind}, not {value!r}.") from error
@@ -118,6 +120,17 @@ def _chosen(key: str, value: str, where: str) -> str:
     if not (DEVICE.fullmatch(value) if key == "device" else value in known):
         raise BadSetting(f"The setting {key!r} in {where} may be {', '.join(known)}, not {value!r}.")
     return value
+
+
+def _hosts(entries: tuple[str, ...], where: str) -> tuple[str, ...]:
+    """What could never be called is a slip, which is told before somebody wonders why nothing answers."""
+    for entry in entries:
+        if entry and not HOST.fullmatch(entry):
+            raise BadSetting(
+                f"The setting 'engine_hosts' in {where} has {entry!r}, which is no host. Write host, or host:port, as in "
+                "api.example.com,192.168.1.20:8000."
+            )
+    return tuple(entry for entry in entries if entry)
 
 
 def _as_bool(value: Any) -> bool:

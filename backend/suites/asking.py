@@ -138,8 +138,10 @@ def _asked(engine: Engine, one: Question) -> Told | EngineError:
         )  # fmt: skip
     except EngineError as error:
         return error
-    except Problem as problem:  # such as an engine that was removed
-        return EngineError(str(problem), problem.code, status=400, **problem.values)
+    except (
+        Problem
+    ) as problem:  # such as an engine that was removed, or a key that is not there: the next would miss it as well
+        return EngineError(str(problem), problem.code, **problem.values)
     return verdict_of(answer.text.strip())
 
 

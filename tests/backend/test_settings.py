@@ -37,6 +37,30 @@ def test_a_value_that_is_not_known_is_refused_with_what_there_is(tmp_path: Path,
     assert str(caught.value).startswith(f"The setting '{key}' in the environment")
 
 
+def test_the_hosts_of_remote_engines_are_names_with_or_without_a_port(tmp_path: Path):
+    hosts = ("api.example.com", "192.168.1.20:8000", "[::1]:9000", "Ollama:11434")
+    assert load({"data_dir": tmp_path, "engine_hosts": " , ".join(hosts) + ","}, {}).engine_hosts == hosts
+    (tmp_path / "settings.toml").write_text('engine_hosts = ["api.example.com", "[::1]:9000"]\n')
+    assert load({"data_dir": tmp_path}, {}).engine_hosts == ("api.example.com", "[::1]:9000")
+    for slip in (
+        "https://api.example.com",
+        "api.example.com/v1",
+        "*",
+        "*.example.com",
+        "user@host",
+        "host:0",
+        "host:",
+        "::1",
+    ):
+        with pytest.raises(
+            BadSetting, match="'engine_hosts' in the environment has .* is no host. Write host, or host:port"
+        ):
+            load({"data_dir": tmp_path}, {"WHETSTONE_ENGINE_HOSTS": f"good.example.com,{slip}"})
+    (tmp_path / "settings.toml").write_text("engine_hosts = 5\n")
+    with pytest.raises(BadSetting, match="engine_hosts"):
+        load({"data_dir": tmp_path}, {})
+
+
 def test_nothing_said_is_what_is_safe_everywhere():
     plain = Settings()
     assert (plain.device, plain.dtype, plain.attention, plain.quantisation) == ("auto", "auto", "auto", "none")

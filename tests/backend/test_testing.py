@@ -7,6 +7,7 @@ import pytest
 from backend import prompting, testing
 from backend.access import Denied
 from backend.engines.answers import EngineError
+from backend.engines.keys import NoKey
 from backend.engines.scripted import ScriptedEngine
 from backend.problem import read_back
 from backend.suites import running
@@ -87,6 +88,20 @@ def test_every_cell_is_answered_and_checked(
     assert [column.passed.value for column in summary.columns] == [1.0, pytest.approx(5 / 6)]
     (pair,) = summary.pairs
     assert (pair.flips.gained, pair.flips.lost, pair.n) == (0, 1, 6) and pair.gain.value < 0
+
+
+def test_a_key_that_is_not_there_stops_its_run_and_no_other(store: Store, engineer: Person, project: Project) -> None:
+    first, second = (started(store, engineer, project, (f"{verb} {{{{word}}}}",)) for verb in ("Say", "Whisper"))
+
+    def say(messages: object, model: str, seed: int) -> str:
+        text: str = messages[-1]["content"]  # type: ignore[index]
+        if text.startswith("Say"):
+            raise NoKey("The environment variable BOX_API_KEY holds no key.", "no_key", name="BOX_API_KEY")
+        return text
+
+    assert finished(store, ScriptedEngine(say), second).state == "done"
+    now = store.get(SuiteRun, first.id or 0)
+    assert now.state == "stopped" and "BOX_API_KEY" in now.problem
 
 
 def test_what_was_answered_is_never_asked_again(

@@ -88,6 +88,12 @@ class Base:
         accepted = inspect.signature(model.forward).parameters
         self.takes_position = "position_ids" in accepted
         self._takes_logits_to_keep = "logits_to_keep" in accepted
+        self._cache_name = next((one for one in ("past_key_values", "cache_params") if one in accepted), "")
+        if not self._cache_name:
+            raise ModelProblem(
+                f"The model {name} ({model.config.model_type}) keeps what it has read in a way of its own, with which the engine "
+                "cannot write. Choose another, or let another server answer for it, added as a remote engine."
+            )
         self.stack = None if self.is_away else _stack_of(model, quantisation == INT8)
         self._adapter_limit = adapter_limit
         self._adapters: OrderedDict[str, None] = OrderedDict()
@@ -161,7 +167,10 @@ class Base:
         extra: dict[str, Any] = {"position_ids": position} if self.takes_position else {}
         if self._takes_logits_to_keep:
             extra["logits_to_keep"] = 1
-        output = self.model(input_ids=tokens, attention_mask=mask, past_key_values=cache, use_cache=True, **extra)
+        extra[self._cache_name] = cache
+        if self._cache_name == "cache_params":  # which holds states alone: no mask can hide what is in it
+            mask = mask[:, -tokens.shape[1] :]
+        output = self.model(input_ids=tokens, attention_mask=mask, use_cache=True, **extra)
         return output.logits[:, -1].float()
 
     def logits(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
@@ -300,8 +309,8 @@ def _stack_of(model: Any, is_rounded: bool) -> Stack | None:
     if backbone is None or not can_stack(backbone, head) or not _has_plain_attention(model.config):
         if is_rounded:
             raise ModelProblem(
-                "int8 weights are for bases wired like Llama (Llama, Mistral, Qwen 2 and 3), and this one is not. Set "
-                "'quantisation' to none."
+                "int8 weights are for bases wired like Llama (Llama, Mistral, Qwen 2 and 3) without sliding windows, and this one "
+                "is not. Set 'quantisation' to none."
             )
         return None
     stack = Stack(backbone, head)
@@ -323,8 +332,17 @@ def _is_plain(layer: BaseTunerLayer, name: str) -> bool:
 
 
 def _context_of(config: Any, tokenizer: Any) -> int:
+    """Tokens. Of rotations that are others in long texts it is the length up to which they are the usual ones: transformers looks
+    at the longest row of a batch, and a row's numbers would depend on its company."""
     inner = config.get_text_config()
     known = [getattr(inner, key, None) for key in ("max_position_embeddings", "n_positions", "max_seq_len")]
+    rotations = getattr(inner, "rope_parameters", None) or {}
+    for one in [
+        rotations,
+        *(own for own in rotations.values() if isinstance(own, dict)),
+    ]:  # or one for each kind of layer
+        if one.get("rope_type") == "longrope":
+            known.append(one.get("original_max_position_embeddings"))
     limits = [limit for limit in [*known, tokenizer.model_max_length] if isinstance(limit, int) and 0 < limit < 10**7]
     return min(limits, default=2048)
 

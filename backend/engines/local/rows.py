@@ -140,7 +140,7 @@ class PaddedRows:
         chosen = torch.tensor(list(rows), device=self._base.device)
         self._is_real = self._is_real[chosen]
         if self._is_real.shape[1]:
-            self._cache.batch_select_indices(chosen)
+            self._cache.reorder_cache(chosen)  # of states too, which know no other way to choose rows
 
 
 @contextmanager
@@ -157,10 +157,15 @@ def _one_by_one(base: Base) -> Iterator[None]:
 
 
 def can_be_fixed(base: Base) -> bool:
-    """Whether this model's cache is keys and values of all tokens, and its forward takes places and a full mask."""
+    """Whether this model's cache is keys and values of all tokens, and its forward takes places and a full mask.
+
+    Models that transformers does not count among those whose attention can be exchanged (GPT-Neo, Falcon) may make a mask of their
+    own from where a token stands in the cache, which is another place here.
+    """
     kinds_of_layer = {type(layer) for layer in DynamicCache(config=base.model.config).layers}
     attention = str(getattr(base.model.config, "_attn_implementation", ""))
-    return base.takes_position and kinds_of_layer == {DynamicLayer} and attention in ("sdpa", "eager")
+    is_plain = bool(getattr(base.model, "_supports_attention_backend", False)) and attention in ("sdpa", "eager")
+    return is_plain and base.takes_position and kinds_of_layer == {DynamicLayer}
 
 
 class _Layer(CacheLayerMixin):

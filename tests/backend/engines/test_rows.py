@@ -7,11 +7,22 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedModel,
+)
 
 from backend.engines.local import rows as rows_of
 from backend.engines.local.loading import load_base
 from backend.engines.local.model import Base
+from backend.engines.local.placing import ModelProblem
 from backend.engines.local.rows import FixedRows, PaddedRows, can_be_fixed
 
 STARTER = Path(rows_of.__file__).parents[2] / "starter" / "weights"
@@ -124,6 +135,68 @@ def test_padded_rows_have_the_logits_of_a_full_forward(base: Base) -> None:
         if turn == 2:
             held.keep([3, 1])
             texts, last = [texts[3], texts[1]], last[[3, 1]]
+
+
+SHAPE = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+MAMBA = {"vocab_size": 320, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 4}
+OTHERS = {  # masks made from where a token stands in the cache, windows, states, and both in one layer
+    "gpt_neo": {
+        "vocab_size": 320, "hidden_size": 32, "num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]],
+        "window_size": 4, "max_position_embeddings": 64,
+    },
+    "falcon": {
+        "vocab_size": 320, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "alibi": True,
+        "new_decoder_architecture": False, "multi_query": False,
+    },
+    "mistral": {**SHAPE, **SMALL, "sliding_window": 4},
+    "mamba": MAMBA,
+    "mamba2": {**MAMBA, "num_heads": 8, "head_dim": 8, "n_groups": 1},
+    "lfm2": {**SHAPE, **SMALL, "layer_types": ["conv", "full_attention"], "block_multiple_of": 8},
+    "falcon_h1": {
+        **SHAPE, **SMALL, "mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_n_groups": 1, "mamba_d_state": 8,
+        "mamba_chunk_size": 8,
+    },
+}  # fmt: skip
+
+
+def of_kind(kind: str) -> PreTrainedModel:
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **OTHERS[kind])).float()
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.dim() > 1:
+                weight.normal_(std=0.2)
+    return model
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_padded_rows_of_every_kind_of_decoder_have_the_logits_of_a_full_forward(kind: str, tokenizer: object) -> None:
+    base = Base(of_kind(kind), tokenizer, kind, "digest")
+    assert not can_be_fixed(base)
+    test_padded_rows_have_the_logits_of_a_full_forward(base)
+
+
+def test_a_decoder_whose_cache_is_not_known_is_refused(tokenizer: object) -> None:
+    config = AutoConfig.for_model("rwkv", vocab_size=320, hidden_size=32, num_hidden_layers=2, attention_hidden_size=32)
+    with pytest.raises(
+        ModelProblem, match=r"reader \(rwkv\) keeps what it has read in a way of its own.*remote engine"
+    ):
+        Base(AutoModelForCausalLM.from_config(config), tokenizer, "reader", "digest")
+
+
+def test_rotations_that_change_in_long_texts_bound_the_context_to_where_they_do_not(tokenizer: object) -> None:
+    rotations = {
+        "rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [4.0] * 4, "rope_theta": 10000.0,
+    }  # fmt: skip
+    lengths = {"max_position_embeddings": 256, "original_max_position_embeddings": 32}
+    config = AutoConfig.for_model("phi3", rope_parameters=rotations, **lengths, **SHAPE, **SMALL)
+    assert Base(AutoModelForCausalLM.from_config(config), tokenizer, "long", "digest").context == 32
 
 
 def test_padded_rows_of_single_tokens_begin_with_an_empty_cache(base: Base) -> None:
