@@ -23,8 +23,7 @@ demo: setup  ## the whole loop with a scripted annotator
 
 test: $(VENV)/.dev  ## install all that tests need, the browser included, and run everything
 	.ci/browser
-	$(MAKE) check
-	$(BIN)/python -m pytest $(ARGS)
+	.ci/tests $(BIN)/python $(ARGS)
 
 check: $(VENV)/.dev  ## the fast gate: format, lint, types, layers, strings, docs, mutations
 	$(BIN)/ruff format --check .

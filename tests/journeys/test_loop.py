@@ -46,6 +46,7 @@ def admin(app: App, browser: Browser) -> Page:
 def invited(admin: Page, app: App, browser: Browser, name: str, role: str) -> Page:
     """The admin adds a person on the people page; the person opens the link that is shown."""
     admin.goto("/admin/people")
+    expect(admin.locator("#people [role=gridcell]").first).to_be_visible()  # the page is filled
     admin.fill("#new-name input, #new-name textarea", name)
     admin.check(f"#new-role input[value={role}]")
     admin.click("#add")
@@ -72,10 +73,11 @@ def test_the_whole_loop(app: App, browser: Browser, store: Store, admin: Page) -
 
 def build_a_prompt(page: Page, store: Store) -> None:
     expect(page).to_have_url(re.compile("/studio"))
-    choose(page, "template", "customer service · v1")
+    expect(page.locator("#prompt .vw-message").first).to_be_visible()
     system = page.locator("#system-text textarea")
-    expect(page.locator("#prompt")).to_contain_text("customer service")
-    page.wait_for_timeout(1500)  # the version that was picked fills all fields; typing before that would be replaced
+    for name, text in (("movie sentiment", ""), ("customer service", "You are the customer service of a shop.")):
+        choose(page, "template", f"{name} · v1")
+        expect(system).to_have_value(text)  # what is picked fills all fields: typing before that would be replaced
     system.press("End")
     system.press_sequentially(" Be brief.")
     expect(page.locator("#prompt")).to_contain_text("of a shop. Be brief.")
@@ -87,6 +89,7 @@ def build_a_prompt(page: Page, store: Store) -> None:
 
 def compare_and_send(page: Page, store: Store) -> None:
     page.goto("/studio/compare")
+    expect(page.locator("#template-A input").first).not_to_have_value("")
     choose(page, "template-A", "customer service · v1")
     choose(page, "template-B", "customer service · v2")
     run_until_the_answers_differ(page)
@@ -130,22 +133,30 @@ def judged_blind_and_once(store: Store) -> None:
 def train(page: Page, store: Store, kind: str, settings: dict[str, str]) -> None:
     page.goto("/admin/train")
     page.get_by_role("tab").nth(["reward", "ppo"].index(kind)).click()
+    start = page.locator(f"#start-{kind}")
+    expect(start).to_be_visible()
+    expect(start).to_be_enabled()  # the page is filled: it shows what it asks for
     for name, value in settings.items():
         field = page.locator(f"#{kind}-{name} input")
         if not field.is_visible():
             page.locator(f"#{kind}-advanced button").first.click()
+            expect(field).to_be_visible()
         field.press("Control+a")
         field.press_sequentially(value)
         field.press("Tab")
+        expect(field).to_have_value(value)
     if page.locator(f"#{kind}-despite textarea, #{kind}-despite input").first.is_visible():
         page.locator(f"#{kind}-despite textarea, #{kind}-despite input").first.press_sequentially("a journey")
-    page.click(f"#start-{kind}")
-    expect(page.locator("#run")).to_contain_text(re.compile("running|done"), timeout=60_000)  # a short job may be over
+    start.click()
+    expect(page.locator("#train-status .vw-ok")).to_be_visible()
+    job = store.find(Job, "kind = ?", [kind], "id desc")[0]
+    run, named = page.locator("#run"), f"Job {job.id} · {kind}"
+    expect(run).to_contain_text(re.compile(f"{named}.*(running|done)"))  # a short job may be over
     page.goto("about:blank")  # a closed tab loses nothing
     page.goto("/admin/train")
-    expect(page.locator("#run")).to_contain_text("done", timeout=240_000)
+    expect(run).to_contain_text(re.compile(f"{named}.*done"), timeout=240_000)
     expect(page.locator("#plot-0")).to_be_visible()
-    done = store.find(Job, "kind = ?", [kind], "id desc")[0]
+    done = store.get(Job, job.id or 0)
     assert done.state == "done" and done.output_model_id
     points = store.value("select count(distinct step) from metrics where job_id = ?", [done.id])
     assert points >= 2  # the curve moved
@@ -166,7 +177,7 @@ def promote(page: Page, store: Store) -> int:
 def the_next_comparison_is_the_new_policys(page: Page, store: Store, policy: int) -> None:
     """What was on the desk and what was fetched ahead may be finished; what comes after is the promoted policy's."""
     judge(page, 2)
-    page.wait_for_selector("#desk[data-ready]:not([data-ready=empty])", timeout=90_000)
+    page.wait_for_selector("#desk[data-ready]:not([data-ready=empty])")
     desk = int(page.get_attribute("#desk", "data-ready") or 0)
     comparison = store.get(Comparison, store.get(Assignment, desk).comparison_id)
     assert {c.model_id for c in comparisons.completions_of(store, comparison.id or 0)} == {policy}

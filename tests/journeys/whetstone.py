@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,10 +15,12 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from bench.start import free_port
+
 ROOT = Path(__file__).resolve().parents[2]
 PASSWORD = "four unrelated words here"
 CHROMIUM = "/usr/bin/chromium"
-expect.set_options(timeout=60_000)  # a loaded machine may need a while for what a page does next
+expect.set_options(timeout=120_000)  # a loaded machine may need a while for what a page does next
 
 
 @dataclass
@@ -32,15 +33,8 @@ class App:
     process: subprocess.Popen[str]
 
 
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-    return port
-
-
 @contextmanager
-def running(data_dir: Path, *options: str, seconds: float = 90) -> Iterator[App]:
+def running(data_dir: Path, *options: str, seconds: float = 180) -> Iterator[App]:
     """Start the app on a free port; yields when it has printed the first admin's link."""
     port = free_port()
     command = [sys.executable, "-u", "app.py", "--data-dir", str(data_dir), "--port", str(port), *options]
@@ -80,7 +74,7 @@ def page_in(
     cookies = {"wh_lang": lang, "wh_theme": theme}
     context.add_cookies([{"name": name, "value": value, "url": app.url} for name, value in cookies.items()])
     page = context.new_page()
-    page.set_default_timeout(60_000)
+    page.set_default_timeout(120_000)
     return page
 
 

@@ -180,7 +180,7 @@ def test_a_long_text_is_read_as_tokens_beside_the_others(raw: httpx.Client, engi
 
     def slow(*_: Any, **__: Any) -> list[int]:
         is_reading.set()
-        may_go_on.wait(20)
+        may_go_on.wait(60)
         return [5, 6]
 
     monkeypatch.setattr(engine.base, "text_tokens", slow)
@@ -198,8 +198,8 @@ def test_a_long_text_is_read_as_tokens_beside_the_others(raw: httpx.Client, engi
         with ThreadPoolExecutor(1) as pool:
             slowly = pool.submit(raw.post, path, json=body)
             try:
-                assert is_reading.wait(20)
-                assert httpx.get(f"{engine.url}/health", trust_env=False, timeout=5).status_code == 200
+                assert is_reading.wait(60)
+                assert httpx.get(f"{engine.url}/health", trust_env=False, timeout=30).status_code == 200
             finally:
                 may_go_on.set()
             assert slowly.result().status_code == 200
@@ -212,7 +212,7 @@ def test_prompts_that_are_scored_let_the_others_write_in_between(raw: httpx.Clie
 
     def stepped(group: Any) -> None:
         told.append("step")
-        may_begin.wait(20)
+        may_begin.wait(60)
         step(group)
 
     def scored(base: Any, jobs: Any) -> Any:

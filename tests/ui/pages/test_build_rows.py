@@ -10,10 +10,10 @@ from playwright.sync_api import Page, expect
 
 from backend import prompting
 from feedback_db.types import Template
+from tests.ui.accessible import broken
 from tests.ui.house import token_for
 from tests.ui.pages.studio import HOSTILE, Studio, Tab, parts
 from tests.ui.pages.test_build import form, prompt, variables
-from tests.ui.pages.test_in_the_browser import violations
 from ui.pages.build_form import Form
 
 Open = Callable[..., Page]
@@ -114,7 +114,7 @@ def test_rows_are_written_moved_and_saved_by_keyboard_and_by_mouse(
     rows.locator("[data-key=add]").press("Enter")
     page.keyboard.insert_text("Sure?")
     expect(page.locator("#prompt .vw-bad")).to_contain_text("3")  # row 3: an assistant's is last
-    assert violations(page) == []
+    assert broken(page) == []
     page.keyboard.press("Alt+ArrowUp")
     expect(page.locator("#rows textarea:focus")).to_have_value("Sure?")
     rows.locator("[data-key=role-1]").select_option("user")
@@ -138,7 +138,7 @@ def test_rows_are_written_moved_and_saved_by_keyboard_and_by_mouse(
     rows.locator("[data-key=role-4]").press("Alt+ArrowUp")
     expect(rows.locator(".vw-rows-place")).to_have_count(1)
     expect(shown).to_have_count(4)
-    assert violations(page) == []
+    assert broken(page) == []
     name = f"～ rows {lang}"  # the last of the list: other tests open the first
     page.locator("#name :is(input, textarea)").fill(name)
     page.click("#save")

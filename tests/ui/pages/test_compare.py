@@ -97,11 +97,11 @@ def test_the_annotator_sees_neither_model_nor_template_of_a_sent_comparison(stud
 
 
 def test_stop_closes_the_streams_of_the_engine(tab: Tab, studio: Studio) -> None:
-    studio.engine.pause_seconds = 0.05
+    studio.engine.pause_seconds = 0.3  # neither ends by itself before it is closed
     closed = studio.engine.closed
     try:
         steps = tab.stream("compare_run", *asked(studio, seed=42), stop_after=4)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while studio.engine.closed < closed + 2 and time.monotonic() < deadline:
             time.sleep(0.05)
     finally:

@@ -24,7 +24,7 @@ def opened(page: Page, columns: int = 2) -> None:
     if columns != 2:
         page.locator("#columns input").first.click()
         page.get_by_role("option", name=str(columns)).first.click()
-        expect(page.locator("#column-" + "ABCDEFGH"[columns - 1])).to_be_attached()
+        expect(page.locator(".wh-settings > .column")).to_have_count(columns)
 
 
 @pytest.mark.parametrize("lang", ["en", "zh-CN"])

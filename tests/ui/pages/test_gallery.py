@@ -6,17 +6,14 @@ from typing import Any
 
 import gradio as gr
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
 from backend import scenarios
 from feedback_db import prompts
 from feedback_db.types import Project
+from tests.ui.accessible import broken
 from tests.ui.house import token_for
 from tests.ui.pages.studio import Studio, Tab, parts
-
-RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}
-SETTLE = "document.getAnimations().forEach(one => one.finish())"  # a colour on its way is nobody's colour
 
 
 @pytest.fixture
@@ -94,8 +91,6 @@ def test_the_page_breaks_no_rule_of_accessibility_and_is_used_by_keyboard(
     page.locator("#new-project input, #new-project textarea").fill(name)
     page.click("#make-project")
     expect(page.locator("#gallery-status a").first).to_be_visible()
-    page.evaluate(SETTLE)
-    found = Axe().run(page, options=RULES).response["violations"]
-    assert [(one["id"], one["nodes"][0]["target"], one["nodes"][0]["failureSummary"]) for one in found] == []
+    assert broken(page) == []
     assert studio.store.find(Project, "name = ?", [name])
     drop(studio, name)
