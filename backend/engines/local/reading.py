@@ -110,7 +110,7 @@ class Reader:
             file, _ = judge.files_of(number)
             self._base.ensure_adapter(name, model.folder, keep=keep, file=file, digest=model.digest)
             with self._base.scope(name):
-                states = _states(self._base, asked.sequences)
+                states = last_states(self._base, asked.sequences)
             said.append([head(own[-count:]).cpu() for own, count in zip(states, asked.answer_tokens, strict=True)])
         found = []
         for values in zip(*said, strict=True):  # of one answer, by member
@@ -130,7 +130,7 @@ class Reader:
         if self._base.is_encoder_decoder:
             rows = [[*row, self._base.closing] for row in rows]
         with self._base.scope(None):
-            means = torch.stack([states.float().mean(0) for states in _states(self._base, rows)])
+            means = torch.stack([states.float().mean(0) for states in last_states(self._base, rows)])
         return torch.nn.functional.normalize(means, dim=-1).tolist()
 
 
@@ -180,7 +180,7 @@ def parts(lengths: Sequence[int], tokens: int = READ_TOKENS) -> list[list[int]]:
     return found
 
 
-def _states(base: Base, rows: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+def last_states(base: Base, rows: Sequence[Sequence[int]]) -> list[torch.Tensor]:
     """The last hidden states of each row, (tokens, D); padded at the right, where padding is seen by nobody."""
     if base.is_encoder_decoder:
         found = encoder_decoder.read(base, [[*base.opening, *row] for row in rows])

@@ -12,6 +12,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from backend.engines.local import echo
 from backend.engines.local.asking import Failed, Piece, PromptScores, QueueFull, Request, Resting, Ticket
 from backend.engines.local.mixed import MixedRows, fewest_rows
 from backend.engines.local.model import Base
@@ -244,6 +245,41 @@ def test_prompt_scores_equal_the_plain_log_softmax_with_and_without_company(sche
             expected = [float(logps[at, token]) for at, token in enumerate(prompt[1:])]
             assert [score.logp for score in scores[1:]] == pytest.approx(expected, abs=1e-4)
             assert all(score.top[0][1] >= score.logp for score in scores[1:])
+
+
+def test_a_long_prompt_is_scored_in_little_memory(
+    load: Callable[[], Base], adapters: dict[str, Resolved], monkeypatch: pytest.MonkeyPatch
+):
+    scheduler, sizes = Scheduler(load()), []
+    base, draw = scheduler.base, random.Random(2)
+    prompts = [[draw.randrange(5, 300) for _ in range(length)] for length in (100, 97)]
+    models = (Resolved("base", None, base.digest), adapters["model-1"])
+    options = {"max_tokens": 0, "seed": 0, "top_logps": 2, "wants_prompt_scores": True}
+
+    def scored() -> list[list[list[object]]]:
+        asked = [Asked(scheduler, Request(model, prompts, **options)) for model in models]
+        for one in asked:
+            one.pieces()
+        return [[list(one.scores[at].tokens) for at in range(2)] for one in asked]
+
+    whole = scored()
+    monkeypatch.setattr(echo, "HELD_LOGITS", 40 * base.vocabulary)
+    head = base.model.get_output_embeddings()
+    watch = head.register_forward_hook(lambda *of: sizes.append(of[2].numel()))
+    in_parts = scored()
+    watch.remove()
+    assert max(sizes) <= 40 * base.vocabulary
+    assert whole[0] != whole[1]
+    for one, other in zip(whole, in_parts, strict=True):
+        for expected, found in zip(one, other, strict=True):
+            assert [token.token for token in found] == [token.token for token in expected]
+            assert [token.logp for token in found[1:]] == pytest.approx(
+                [token.logp for token in expected[1:]], abs=1e-5
+            )
+            assert [top for token in found for top, _ in token.top] == [
+                top for token in expected for top, _ in token.top
+            ]
+    scheduler.close()
 
 
 def test_an_adapter_that_cannot_be_loaded_fails_its_own_request_only(
