@@ -140,8 +140,8 @@ def _asked(engine: Engine, one: Question) -> Told | EngineError:
         return error
     except (
         Problem
-    ) as problem:  # such as an engine that was removed, or a key that is not there: the next would miss it as well
-        return EngineError(str(problem), problem.code, **problem.values)
+    ) as problem:  # such as an engine that was removed, or a key that is not there: the next would miss it too
+        return EngineError(str(problem), problem.code, status=None, **problem.values)
     return verdict_of(answer.text.strip())
 
 

@@ -181,7 +181,7 @@ def _told(engine: Engine, one: _Asked) -> Answer | EngineError:
     except EngineError as error:
         return error
     except Problem as problem:  # such as a key that is not there: the next would miss it as well
-        return EngineError(str(problem), problem.code, **problem.values)
+        return EngineError(str(problem), problem.code, status=None, **problem.values)
     return answer
 
 
