@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import httpx
@@ -142,11 +143,11 @@ class RemoteClient:
 
     def _whole(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
         with self._reply(method, path, body) as response:
-            return self._object(response)
+            return self._object(response.read())
 
-    def _object(self, response: httpx.Response) -> dict[str, Any]:
+    def _object(self, body: bytes) -> dict[str, Any]:
         with _read():
-            reply = json.loads(response.read())
+            reply = json.loads(body)
         if not isinstance(reply, dict):
             raise _unreadable()
         if reply.get("error"):
@@ -156,13 +157,15 @@ class RemoteClient:
     def _events(self, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """The chunks of a stream; of a server that does not stream, its whole answer as one."""
         with self._reply("POST", CHAT, body) as response:
-            if "json" in response.headers.get("content-type", ""):
-                whole = self._object(response)
+            parts = response.iter_bytes()
+            first = next((part for part in parts if part.strip()), b"")
+            if first.lstrip().startswith(b"{"):  # no event begins so, whatever kind the server says it is
+                whole = self._object(first + b"".join(parts))
                 with _read():
                     choice = whole["choices"][0]
                     yield {**whole, "choices": [{**choice, "delta": choice["message"]}]}
                 return
-            events = events_of(response.iter_bytes())
+            events = events_of(chain([first], parts))
             while True:
                 with _read():
                     event = next(events, None)

@@ -319,8 +319,11 @@ def test_a_stream_is_read_in_every_way_that_servers_write_one(body: bytes, size:
 
 
 def test_a_server_that_does_not_stream_is_read_whole_and_its_errors_are_told():
-    with stub(reply(chat())) as server:
-        assert [piece.text for piece in Calling(server).stream()] == ["It is on its way.", ""]
+    for kind in ("application/json", "text/event-stream"):
+        with stub(reply(chat(), Content_Type=kind)) as server:
+            assert [piece.text for piece in Calling(server).stream()] == ["It is on its way.", ""]
+        with stub(reply(_lines("It ", "was", end=b"\n"), Content_Type=kind)) as server:
+            assert list(Calling(server).stream())[-1].answer.text == "It was"
     for body in ({"error": {"message": "No more credit."}}, {"error": "No more credit."}):
         for ask in (Calling.complete, lambda calling: list(calling.stream())):
             with stub(reply(body)) as server, pytest.raises(EngineError, match=r"^No more credit\.$"):
