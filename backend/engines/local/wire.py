@@ -21,6 +21,11 @@ from .text import token_bytes, token_text
 Body = TypeVar("Body", bound=BaseModel)
 JSON: TypeAdapter[Any] = TypeAdapter(Any)
 MOST_CONVERSATIONS = 256  # in one request
+Tokens = Annotated[list[int], Field(min_length=1)]
+Several = Field(min_length=1, max_length=256)
+Texts = (
+    str | Tokens | Annotated[list[str], Several] | Annotated[list[list[int]], Several]
+)  # one text or several, or their tokens
 Stop = str | Annotated[list[str], Field(max_length=16)] | None
 # Settings of OpenAI's that are not built here, with what asks for nothing: clients send it whether anybody set it or not.
 NEUTRAL: Mapping[str, tuple[Any, ...]] = {
@@ -130,7 +135,7 @@ class ChatBody(_Generation):
 
 
 class CompletionBody(_Generation):
-    prompt: str | Annotated[list[str] | list[int] | list[list[int]], Field(min_length=1, max_length=256)]
+    prompt: Texts
     echo: bool | None = None
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
 
@@ -179,7 +184,7 @@ class LikelihoodBody(_Strict):
 
 class EmbeddingBody(_Strict):
     model: str
-    input: str | Annotated[list[str] | list[int] | list[list[int]], Field(min_length=1, max_length=256)]
+    input: Texts
     encoding_format: Literal["float", "base64"] = "float"
     user: str | None = None
 

@@ -93,8 +93,8 @@ def test_a_wish_that_is_not_built_is_refused_by_its_name(raw: httpx.Client, wish
 @pytest.mark.parametrize(
     ("route", "wrong", "says"),
     [
-        ("completions", {"prompt": []}, "prompt: Value should have at least 1 item after validation, not 0"),
-        ("completions", {"prompt": ["a"] * 257}, "prompt: Value should have at most 256 items after validation"),
+        ("completions", {"prompt": []}, "prompt: List should have at least 1 item after validation, not 0"),
+        ("completions", {"prompt": ["a"] * 257}, "prompt: List should have at most 256 items after validation"),
         ("completions", {"prompt": 5}, "prompt: Input should be a valid string"),
         ("completions", {"prompt": None}, "prompt: Field required"),
         ("completions", {}, "prompt: Field required"),
@@ -116,6 +116,19 @@ def test_a_mistake_is_told_by_where_it_stands_in_the_request(raw: httpx.Client, 
     error = raw.post(f"/v1/{route}", json={"model": "base", **wrong}).json()["error"]
     assert error["message"].startswith(says)
     assert error["param"] == says.split(":", maxsplit=1)[0].split(".", maxsplit=1)[0]
+
+
+def test_a_prompt_may_have_as_many_tokens_as_the_context(api: openai.OpenAI):
+    """256 is for prompts, not for the tokens of one."""
+    with pytest.raises(openai.BadRequestError) as long:
+        api.completions.create(model="base", prompt=[7] * 5000, max_tokens=2)
+    assert long.value.code == "context_length_exceeded"
+    with pytest.raises(openai.BadRequestError) as long:
+        api.embeddings.create(model="base", input=[7] * 5000)
+    assert long.value.code == "context_length_exceeded"
+    for several in (["a"] * 257, [[7]] * 257):
+        with pytest.raises(openai.BadRequestError, match="at most 256 items"):
+            api.completions.create(model="base", prompt=several)
 
 
 def test_what_is_no_request_is_told_so(raw: httpx.Client):
