@@ -13,7 +13,7 @@ CPU_TORCH := --index-url https://download.pytorch.org/whl/cpu --retries 1 --time
 help:  ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-setup: $(VENV)/.run  ## make .venv and install what the app needs
+setup: $(VENV)/.loops  ## make .venv and install what the app needs
 
 run: setup  ## serve the app at http://127.0.0.1:7860 (options: make run ARGS="--port 8000")
 	$(BIN)/python app.py $(ARGS)
@@ -21,7 +21,7 @@ run: setup  ## serve the app at http://127.0.0.1:7860 (options: make run ARGS="-
 demo: setup  ## the whole loop with a scripted annotator
 	$(BIN)/python app.py demo $(ARGS)
 
-test: $(VENV)/.dev  ## install all that tests need, the browser included, and run everything
+test: $(VENV)/.dev $(VENV)/.loops  ## install all that tests need, the browser included, and run everything
 	.ci/browser
 	.ci/tests $(BIN)/python $(ARGS)
 
@@ -61,6 +61,10 @@ $(VENV)/.run: requirements.txt | $(BIN)/python
 	@if [ "$$(uname -s)" = Linux ] && ! command -v nvidia-smi >/dev/null && ! $(BIN)/python -c 'import torch' 2>/dev/null; then \
 	  $(BIN)/pip install --quiet --no-deps $(CPU_TORCH) $(TORCH) || echo "No CPU build of torch was found; the usual one follows."; fi
 	$(BIN)/pip install --quiet -r requirements.txt
+	@touch $@
+
+$(VENV)/.loops: backend/decoder/loops.py $(VENV)/.run
+	$(BIN)/python -m backend.decoder.quick
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.txt $(VENV)/.run

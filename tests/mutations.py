@@ -322,21 +322,29 @@ LLAMA_FAULTS = [
     Fault("the places of the rows that left", "self._position[side_by_side(prompts, self.count)]", "self._position[: len(prompts) * self.count]"),
 ]  # fmt: skip
 
+PLAIN_FAULTS = [
+    Fault("no mean", "value=1 / x.shape[-1]", "value=1"),
+    Fault("no epsilon", "_scalar(norm.least, x.device)", "_scalar(0.0, x.device)"),
+    Fault("no gain", ".mul_(norm.gain)", ""),
+    Fault("half precision becomes single", "found if found.dtype == x.dtype else found.to(x.dtype)", "found"),
+    Fault("gate and up exchanged", "activation(gate).mul_(up)", "activation(up).mul_(gate)"),
+    Fault("halves are not exchanged", "x.roll(x.shape[-1] // 2, -1)", "x"),
+]  # fmt: skip
+
 STACK_FAULTS = [
     Fault("the other half is negated", "torch.cat([-first, second], -1)", "torch.cat([first, -second], -1)"),
-    Fault("halves are not exchanged", "x.roll(x.shape[-1] // 2, -1)", "x"),
     Fault("any family is taken", "return type(backbone).__name__ in WIRED_ALIKE", "return True"),
     Fault("any kind of position is taken", "getattr(backbone.rotary_emb, \"rope_type\", \"default\") in FIXED_TURNS", "True"),
     Fault("a model without an output layer is taken", "and head is not None\n        and joined.can_join([head])\n", ""),
-    Fault("queries and keys are not turned", "        both = _turned_quickly(both, cos, sin)\n", ""),
+    Fault("queries and keys are not turned", "            both = plain.turned(both, *turns)\n", "            pass\n"),
+    Fault("queries and keys are not turned by loops", "            self.loops.turn_in_place(both, *turns, positions)\n", "            pass\n"),
     Fault("places of the first rows for all", "self._turns[0][positions], self._turns[1][positions]", "self._turns[0][: len(positions)], self._turns[1][: len(positions)]"),
     Fault("norms of the heads are left out", "has_norms = hasattr(mine, \"q_norm\")", "has_norms = False"),
     Fault("attention forgets its input", "x = product(at, 1, seen, x)", "x = product(at, 1, seen)"),
-    Fault("the second half forgets its input", "layer.activation(gate).mul_(up), x)", "layer.activation(gate).mul_(up))"),
-    Fault("gate and up exchanged", "layer.activation(gate).mul_(up)", "layer.activation(up).mul_(gate)"),
-    Fault("the last norm is left out", "return _normed(self._last_norm, x)", "return x"),
-    Fault("the norm before attention is left out", "product(at, 0, _normed(layer.before_attention, x))", "product(at, 0, x)"),
-    Fault("no epsilon", "_scalar(norm.least, x.device)", "_scalar(1.0, x.device)"),
+    Fault("the second half forgets its input", "self._gated(layer, both), x)", "self._gated(layer, both))"),
+    Fault("the last norm is left out", "return self._normed(self._last_norm, x)", "return x"),
+    Fault("the norm before attention is left out", "product(at, 0, self._normed(layer.before_attention, x))", "product(at, 0, x)"),
+    Fault("norms of the heads are not put back", "both.copy_(normed)", "both"),
     Fault("wanted rows ask the first questions", "query, x = query[wanted], x[wanted]", "query, x = query[: len(wanted)], x[wanted]"),
     Fault("wanted rows forget where they came from", "query, x = query[wanted], x[wanted]", "query, x = query[wanted], x[: len(wanted)]"),
     Fault("wanted rows are taken for the first ones' adapters", "whose if wanted_shares is None else wanted_shares", "whose"),
@@ -385,8 +393,8 @@ BESIDE_FAULTS = [
     Fault("rows sit on one another's seats", "seat[row] = (owner - first) * seats + place", "seat[row] = place"),
     Fault("rows without an adapter have one", "given if seats.is_without is None else given.masked_fill_(seats.is_without, 0.0)", "given"),
     Fault("spans from the first row on", "slice(start, end)))", "slice(0, end)))"),
-    Fault("every span has the first adapter", "inner = torch.mm(x[rows], lora.a[adapter])", "inner = torch.mm(x[rows], lora.a[0])"),
-    Fault("seats of the first adapters", "lora.a[whose])", "lora.a[:count])"),
+    Fault("every span has the first adapter", "inner = torch.mm(x[rows], lora.a[adapter].t())", "inner = torch.mm(x[rows], lora.a[0].t())"),
+    Fault("seats of the first adapters", "lora.a[whose].transpose(1, 2))", "lora.a[:count].transpose(1, 2))"),
 ]  # fmt: skip
 
 FUSED_FAULTS = [
@@ -449,6 +457,7 @@ SUITES = [
     Suite("joined", JOINED_FAULTS, "decoder"),
     *([Suite("int8", INT8_FAULTS, "decoder")] if int8.is_there() else []),
     Suite("beside", BESIDE_FAULTS, "decoder"),
+    Suite("plain", PLAIN_FAULTS, "decoder"),
     Suite("stack", STACK_FAULTS, "decoder"),
     Suite("fused", FUSED_FAULTS),
     Suite("lbfgs", LBFGS_FAULTS),

@@ -19,6 +19,8 @@ import torch
 from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 
+from backend.decoder.quick import Loops
+
 RANKS = 16  # a rank is rounded up to a multiple: products of narrower matrices are no quicker
 
 
@@ -33,8 +35,9 @@ class Run(NamedTuple):
 class Adapted(NamedTuple):
     """What K adapters of one rank add to some layers that read the same input."""
 
-    a: Tensor  # (K, I, M): M is the rank times the layers
+    a: Tensor  # (K, M, I): M is the rank times the layers
     runs: list[Run]
+    places: Tensor  # (runs, 5): where a B is in memory, its layers, outputs of each, first inner value, first output
 
 
 class Seats(NamedTuple):
@@ -45,6 +48,7 @@ class Seats(NamedTuple):
     rows: Tensor | None  # (adapters * seats,) who sits there; None: the rows in their order
     seat: Tensor | None  # (R,) where each row sits, an adapter's rows; None: in their order
     is_without: Tensor | None  # (R, 1) rows without an adapter of these; None: there is none
+    owner: Tensor  # (R,) each row's adapter, -1 for none
 
 
 class Spans(NamedTuple):
@@ -73,7 +77,7 @@ def adapted(layers: Sequence[nn.Module], adapters: Sequence[str], rank: int) -> 
     """
     inner = [layer.base_layer if isinstance(layer, LoraLinear) else layer for layer in layers]
     weight: Tensor = inner[0].weight  # type: ignore[assignment]
-    a = weight.new_zeros(len(adapters), weight.shape[1], rank * len(layers))
+    a = weight.new_zeros(len(adapters), rank * len(layers), weight.shape[1])
     runs, start, first = [], 0, 0
     for size, same in itertools.groupby(int(layer.out_features) for layer in inner):  # type: ignore[arg-type]
         count = len(list(same))
@@ -85,17 +89,25 @@ def adapted(layers: Sequence[nn.Module], adapters: Sequence[str], rank: int) -> 
                 if isinstance(layer, LoraLinear) and name in layer.lora_A:
                     own = layer.lora_A[name].out_features
                     column = (first + at) * rank
-                    a[number, :, column : column + own] = layer.lora_A[name].weight.t()
+                    a[number, column : column + own] = layer.lora_A[name].weight
                     b[number, at, :own] = layer.lora_B[name].weight.t() * layer.scaling[name]
         first, start = first + count, places[1].stop
-    return Adapted(a, runs) if any(rank_of(layers, name) for name in adapters) else None
+    return Adapted(a, runs, places_of(runs)) if any(rank_of(layers, name) for name in adapters) else None
 
 
 def drawn(adapters: int, inputs: int, outputs: int, dtype: torch.dtype, draw: torch.Generator) -> Adapted:
     """Adapters of random numbers, on the CPU, to try products with."""
-    a = torch.randn(adapters, inputs, RANKS, generator=draw).to(dtype)
+    a = torch.randn(adapters, RANKS, inputs, generator=draw).to(dtype)
     b = torch.randn(adapters, 1, RANKS, outputs, generator=draw).to(dtype)
-    return Adapted(a, [Run(b, slice(0, RANKS), slice(0, outputs))])
+    runs = [Run(b, slice(0, RANKS), slice(0, outputs))]
+    return Adapted(a, runs, places_of(runs))
+
+
+def places_of(runs: Sequence[Run]) -> Tensor:
+    """Where an adapter's parts are, for ``Adapted.places``."""
+    return torch.tensor(
+        [[run.b.data_ptr(), run.b.shape[1], run.b.shape[3], run.inner.start, run.outer.start] for run in runs]
+    )
 
 
 def seats_of(owners: Sequence[int | None], fewest: int, device: torch.device) -> Seats | None:
@@ -110,15 +122,21 @@ def seats_of(owners: Sequence[int | None], fewest: int, device: torch.device) ->
     seats = -(-max(map(len, rows.values())) // fewest) * fewest
     sitting = [[*own, *[0] * (seats - len(own))] for own in (rows.get(at, []) for at in range(first, last + 1))]
     seated = list(itertools.chain(*sitting))
+    whose = torch.tensor([-1 if owner is None else owner for owner in owners], device=device)
     if seated == list(range(len(owners))) and None not in owners:
-        return Seats(first, last - first + 1, None, None, None)
+        return Seats(first, last - first + 1, None, None, None, whose)
     seat = [0] * len(owners)
     for owner, own in rows.items():
         for place, row in enumerate(own):
             seat[row] = (owner - first) * seats + place
     is_without = torch.tensor([[owner is None] for owner in owners], device=device) if None in owners else None
     return Seats(
-        first, last - first + 1, torch.tensor(seated, device=device), torch.tensor(seat, device=device), is_without
+        first,
+        last - first + 1,
+        torch.tensor(seated, device=device),
+        torch.tensor(seat, device=device),
+        is_without,
+        whose,
     )
 
 
@@ -133,17 +151,19 @@ def spans_of(owners: Sequence[int | None]) -> Spans | None:
     return Spans(tuple(found)) if found else None
 
 
-def add(out: Tensor, x: Tensor, lora: Adapted, shares: Seats | Spans) -> None:
+def add(out: Tensor, x: Tensor, lora: Adapted, shares: Seats | Spans, loops: Loops | None = None) -> None:
     """Add to each row's outputs (R, O) what its own adapter makes of its inputs (R, I)."""
     if isinstance(shares, Spans):
         _add_to_spans(out, x, lora, shares)
+    elif loops is not None:
+        loops.add(out, x, lora.a, shares.owner, lora.places, lora.runs[0].b.shape[2])
     else:
         _add_to_seats(out, x, lora, shares)
 
 
 def _add_to_spans(out: Tensor, x: Tensor, lora: Adapted, spans: Spans) -> None:
     for adapter, rows in spans.of:
-        inner = torch.mm(x[rows], lora.a[adapter])  # (R', M)
+        inner = torch.mm(x[rows], lora.a[adapter].t())  # (R', M)
         for run in lora.runs:
             b = run.b[adapter]
             parts = inner[:, run.inner].chunk(len(b), 1), out[rows, run.outer].chunk(len(b), 1)
@@ -154,7 +174,7 @@ def _add_to_spans(out: Tensor, x: Tensor, lora: Adapted, spans: Spans) -> None:
 def _add_to_seats(out: Tensor, x: Tensor, lora: Adapted, seats: Seats) -> None:
     count, whose = seats.adapters, slice(seats.first, seats.first + seats.adapters)
     seated = x if seats.rows is None else x.index_select(0, seats.rows)
-    inner = torch.bmm(seated.view(count, -1, x.shape[1]), lora.a[whose])  # (adapters, seats, M)
+    inner = torch.bmm(seated.view(count, -1, x.shape[1]), lora.a[whose].transpose(1, 2))  # (adapters, seats, M)
     for run in lora.runs:
         b = run.b[whose]  # (adapters, N, rank, O)
         layers, rank, size = b.shape[1:]

@@ -13,6 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from backend.decoder import quick
+
 MOST = 127  # of either sign
 PART = torch.tensor(1 / MOST)
 MIDDLE = torch.tensor(
@@ -38,13 +40,21 @@ def rounded(weight: Tensor, rows: int) -> Rounded:
 def product(x: Tensor, weights: Rounded, more: Tensor | None = None) -> Tensor:
     """x (R, I) times the weight's transpose, and ``more`` (R, O) or (O,). -> (R, O) in x's number format"""
     given = x if x.dtype == torch.float32 else x.float()
-    step = given.abs().amax(-1, keepdim=True).mul_(PART)  # (R, 1)
-    whole = (given / step).round_().to(torch.int8).view(torch.uint8).bitwise_xor_(MIDDLE)
-    out = torch.ops.onednn.qlinear_pointwise.default(
+    if quick.compiled() is None:
+        step = given.abs().amax(-1, keepdim=True).mul_(PART)  # (R, 1)
+        whole = (given / step).round_().to(torch.int8).view(torch.uint8).bitwise_xor_(MIDDLE)
+        out = _multiplied(whole, weights)
+        out = out.mul_(step) if more is None else torch.addcmul(more.float(), out, step)
+    else:
+        whole, step = quick.whole_numbers(given, MOST)
+        out = quick.scaled(_multiplied(whole, weights), step, more)
+    return out if out.dtype == x.dtype else out.to(x.dtype)
+
+
+def _multiplied(whole: Tensor, weights: Rounded) -> Tensor:
+    return torch.ops.onednn.qlinear_pointwise.default(
         whole, 1.0, 128, *weights, None, 1.0, 0, torch.float32, "none", [], ""
     )
-    out = out.mul_(step) if more is None else torch.addcmul(more.float(), out, step)
-    return out if out.dtype == x.dtype else out.to(x.dtype)
 
 
 @lru_cache(maxsize=1)

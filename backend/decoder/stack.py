@@ -9,15 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from transformers.activations import SiLUActivation
 
-from backend.decoder import beside, joined
+from backend.decoder import beside, joined, plain, quick
 from backend.decoder.beside import Adapted, Shares
 from backend.decoder.joined import Weights
+from backend.decoder.plain import Norm
+from backend.decoder.quick import Loops
 
 WIRED_ALIKE = ("LlamaModel", "MistralModel", "Qwen2Model", "Qwen3Model")
 FIXED_TURNS = (
@@ -52,11 +55,6 @@ def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x * cos + torch.cat([-second, first], -1) * sin
 
 
-def _turned_quickly(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """The same without a gradient in the fewest calls: of ``sin`` the first half is negated already."""
-    return (x * cos).addcmul_(x.roll(x.shape[-1] // 2, -1), sin)
-
-
 class Kind(NamedTuple):
     """Adapters of one rank, prepared for every product of the stack."""
 
@@ -74,19 +72,13 @@ class Adapters(NamedTuple):
         return [of(kind.names) for kind in self.kinds]
 
 
-class _Norm(NamedTuple):
-    """One of the model's, as it is asked for in every step: a module's attributes take a microsecond each."""
-
-    gain: Tensor  # (D,)
-    least: float  # added to the mean square
-
-
 class _Layer(NamedTuple):
-    before_attention: _Norm
-    of_queries: _Norm | None  # some families normalise queries and keys first
-    of_keys: _Norm | None
-    before_mlp: _Norm
+    before_attention: Norm
+    of_queries: Norm | None  # some families normalise queries and keys first
+    of_keys: Norm | None
+    before_mlp: Norm
     activation: Callable[[Tensor], Tensor]
+    is_silu: bool
 
 
 class Stack:
@@ -105,8 +97,9 @@ class Stack:
         self.head_size = int(attention.head_dim)
         self.keys = joined.plain(attention.k_proj).out_features // self.head_size  # type: ignore[operator]
         self.queries = joined.plain(attention.q_proj).out_features // self.head_size  # type: ignore[operator]
+        self.loops = quick.loops_for(self.dtype, self.device.type)
         self._turns: tuple[Tensor, Tensor] | None = (
-            None  # for ``_turned_quickly``, all positions so far, (T, 1, head size)
+            None  # for ``plain.turned``, all positions so far, (T, 1, head size)
         )
 
     @property
@@ -130,8 +123,12 @@ class Stack:
             outputs, inputs = weights.weight.shape
             lora = beside.drawn(1, inputs, outputs, self.dtype, draw)
             x = torch.randn(rows, inputs, generator=draw).to(self.dtype)
-            for shares in (None, beside.EVERY, beside.Seats(0, 1, None, None, None)):
-                yield partial(_product, weights=weights, lora=[lora], shares=[shares]), x
+            for shares in (
+                None,
+                beside.EVERY,
+                beside.Seats(0, 1, None, None, None, torch.zeros(rows, dtype=torch.long)),
+            ):
+                yield partial(_product, weights=weights, lora=[lora], shares=[shares], loops=self.loops), x
 
     def room(self, slots: int, places: int) -> Tensor:
         """Empty keys and values for so many rows and tokens, (layers, 2, slots, H, places, D)."""
@@ -213,18 +210,19 @@ class Stack:
         ``between`` is called before every layer but the first; it may read other texts.
         """
         x: Tensor = self.backbone.embed_tokens(tokens)
-        cos, sin = self._turned(positions, x)
+        turns = self._turns_for(positions, x)
         every = self._packed or self._weights
         whose: Sequence[Shares] = [beside.EVERY for _ in adapters.kinds] if shares is None else shares
 
         def product(at: int, which: int, x: Tensor, more: Tensor | None = None) -> Tensor:
-            return _product(x, every[at][which], [kind.parts[at][which] for kind in adapters.kinds], whose, more)
+            own = [kind.parts[at][which] for kind in adapters.kinds]
+            return _product(x, every[at][which], own, whose, more, self.loops)
 
         for at, layer in enumerate(self._layers):
             if between is not None and at > 0:
                 between()
-            heads = product(at, 0, _normed(layer.before_attention, x)).view(len(x), -1, self.head_size)
-            query, key = self._turn(layer, heads, cos, sin)
+            heads = product(at, 0, self._normed(layer.before_attention, x)).view(len(x), -1, self.head_size)
+            query, key = self._turn(layer, heads, positions, turns)
             if wanted is not None and at == len(every) - 1:
                 query, x = query[wanted], x[wanted]
                 whose = whose if wanted_shares is None else wanted_shares
@@ -232,38 +230,57 @@ class Stack:
             if not len(x):  # nobody asks for the states, and the keys and values are kept
                 return x
             x = product(at, 1, seen, x)
-            gate, up = product(at, 2, _normed(layer.before_mlp, x)).chunk(2, -1)
-            x = product(at, 3, layer.activation(gate).mul_(up), x)
-        return _normed(self._last_norm, x)
+            both = product(at, 2, self._normed(layer.before_mlp, x))
+            x = product(at, 3, self._gated(layer, both), x)
+        return self._normed(self._last_norm, x)
 
-    def _turn(self, layer: _Layer, heads: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
-        """Queries and keys with their positions."""
+    def _normed(self, norm: Norm, x: Tensor) -> Tensor:
+        return plain.normed(norm, x) if self.loops is None else self.loops.normed(norm, x)
+
+    def _gated(self, layer: _Layer, both: Tensor) -> Tensor:
+        if self.loops is None or not layer.is_silu:
+            return plain.gated(layer.activation, both)
+        return self.loops.gated(both)
+
+    def _turn(
+        self, layer: _Layer, heads: Tensor, positions: Tensor, turns: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Queries and keys with their positions. With loops they are written where they were."""
         both = heads[:, : self.queries + self.keys]
         if layer.of_queries is not None and layer.of_keys is not None:
             query, key = both[:, : self.queries], both[:, self.queries :]
-            both = torch.cat([_normed(layer.of_queries, query), _normed(layer.of_keys, key)], 1)
-        both = _turned_quickly(both, cos, sin)
+            normed = torch.cat([plain.normed(layer.of_queries, query), plain.normed(layer.of_keys, key)], 1)
+            both = normed if self.loops is None else both.copy_(normed)
+        if self.loops is None:
+            both = plain.turned(both, *turns)
+        else:
+            self.loops.turn_in_place(both, *turns, positions)
         return both[:, : self.queries], both[:, self.queries :]
 
-    def _turned(self, positions: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Cos and sin of these positions for ``_turned_quickly``, (R, 1, head size); all so far are computed once."""
+    def _turns_for(self, positions: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Cos and sin for ``plain.turned``: of these positions, (R, 1, head size), or with loops of all so far, (T, 1, head size)."""
         most = int(positions.max())
         if self._turns is None or most >= len(self._turns[0]) or self._turns[0].dtype != x.dtype:
             every = torch.arange(-(-(most + 1) // 256) * 256, device=x.device)
             cos, sin = self.backbone.rotary_emb(x[None], every[None])  # (1, T, head size)
             first, second = sin[0, :, None].chunk(2, -1)
             self._turns = cos[0, :, None], torch.cat([-first, second], -1)
-        return self._turns[0][positions], self._turns[1][positions]
+        return self._turns if self.loops is not None else (self._turns[0][positions], self._turns[1][positions])
 
 
 def _product(
-    x: Tensor, weights: Weights, lora: Sequence[Adapted | None], shares: Sequence[Shares], more: Tensor | None = None
+    x: Tensor,
+    weights: Weights,
+    lora: Sequence[Adapted | None],
+    shares: Sequence[Shares],
+    more: Tensor | None = None,
+    loops: Loops | None = None,
 ) -> Tensor:
     """The base's product, ``more`` (R, O), and what each row's adapter adds. (R, I) -> (R, O)"""
     out = joined.product(x, weights, more)
     for own, rows in zip(lora, shares, strict=True):
         if own is not None and rows is not None:
-            beside.add(out, x, own, rows)
+            beside.add(out, x, own, rows, loops)
     return out
 
 
@@ -276,24 +293,12 @@ def _layer_of(layer: Any) -> _Layer:
         _norm_of(mine.k_norm) if has_norms else None,
         _norm_of(layer.post_attention_layernorm),
         layer.mlp.act_fn,
+        isinstance(layer.mlp.act_fn, nn.SiLU | SiLUActivation),
     )
 
 
-def _norm_of(norm: Any) -> _Norm:
-    return _Norm(norm.weight, float(norm.variance_epsilon))
-
-
-def _normed(norm: _Norm, x: Tensor) -> Tensor:
-    """RMS normalisation, Zhang & Sennrich 2019 (arXiv:1910.07467) eq. 4, in float32 and rounded before the gain. (..., D)"""
-    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
-    scale = torch.addcmul(_scalar(norm.least, x.device), length, length, value=1 / x.shape[-1]).rsqrt_()
-    found = x * scale
-    return (found if found.dtype == x.dtype else found.to(x.dtype)).mul_(norm.gain)
-
-
-@lru_cache(maxsize=8)
-def _scalar(value: float, device: torch.device) -> Tensor:
-    return torch.tensor(value, device=device)
+def _norm_of(norm: Any) -> Norm:
+    return Norm(norm.weight, float(norm.variance_epsilon))
 
 
 def _groups(layer: Any) -> list[list[nn.Module]]:

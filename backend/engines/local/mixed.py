@@ -6,15 +6,15 @@ products row by row on a CPU, and a product never has fewer rows than the number
 a row the same bits, which is tried when the model is loaded. Nor do they depend on what is known of a prompt already: its
 tokens are read in blocks, and the shape of a block's attention follows from where it stands alone.
 
-A prompt of many samples is held once: its samples' queries look at it in one product, and at what each has written in its own
-slot. Whether a row is one of many samples is said by its request, not by its company.
+Rows look at their prompt where it was read, and at what each has written in its own slot (looking.py). Without loops, on other
+devices, that is so for a prompt of many samples alone, and others are copied to their rows' slots. Whether a row is one of many
+samples is said by its request, not by its company.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -22,11 +22,12 @@ from torch import Tensor
 
 from backend.decoder import beside
 from backend.decoder.beside import Shares
-from backend.decoder.stack import Adapters, Stack
+from backend.decoder.stack import Adapters, Attend, Stack
 
-from . import attention
-from .attention import ROOM, Places
+from . import attention, looking
+from .attention import ROOM
 from .cells import Memory
+from .looking import Bench, Held, Part, Prompts
 from .prefixes import Prefixes
 from .prepared import Prepared, indices
 from .prompts import Prompt, Reader
@@ -43,34 +44,16 @@ TRIED_ROWS = (2, 4, 8, 16)
 MOST_TRIED = 64
 
 
-@dataclass(eq=False)
-class _Bench:
-    """Slots side by side, whose rows are samples of one prompt that is held once."""
-
-    slots: slice
-    prompt: Tensor  # (layers, 2, H, T, D)
-    hidden: Tensor  # (T,), 0 where there is a token and the least number behind the last one
-
-
-class _Part(NamedTuple):
-    """Slots side by side whose rows see what they see in one product: a bench's, or those between the benches."""
-
-    slots: slice
-    bench: _Bench | None
-    layers: list[Places]
-
-
 class _Ready(NamedTuple):
     """What a step needs and changes only when rows come or go, or need more places."""
 
     slot: Tensor  # (rows,) of each row
-    every: Tensor  # (S,) all slots
     is_in_order: bool  # row i lives in slot i, and there is no other slot
     offset: Tensor  # (S,) tokens that stand before the slot's first one, on a bench
     adapters: Adapters
     shares: list[Shares]
-    place: Tensor  # (places,) all places
-    parts: list[_Part]
+    parts: list[Part]  # where there are no loops
+    prompts: Prompts  # where there are
 
 
 class Begun(NamedTuple):
@@ -94,14 +77,17 @@ class MixedRows:
         self._slots: list[int] = []  # where each row lives, in the order of the rows
         self._adapter: list[str | None] = []  # of each row
         self._read: list[int] = []  # tokens in the slot
-        self._benches: list[_Bench] = []
+        self._held: list[Held | None] = []  # by slot, with loops
+        self._benches: list[Bench] = []  # without
         self._kept = stack.room(0, 0)  # (layers, 2, S or more, H, places, D)
         self._memory = Memory(self._kept, most_bytes // KEPT_SHARE)
         self._most_ready = min(READY_BYTES, most_bytes // KEPT_SHARE)
         self._ready: _Ready | None = None
 
     def have_ready(self) -> None:
-        """Take memory for the first rows before anybody asks for them; not on a GPU, where it is quickly had."""
+        """Have loops, and take memory for the first rows, before anybody asks; not on a GPU, where it is quickly had."""
+        if self._stack.loops is not None:
+            self._stack.loops.have_ready()
         places = _rounded(min(self._context, READY_PLACES), ROOM)
         if self._kept.device.type == "cpu" and self._memory.bytes(READY_ROWS, places) <= self._most_ready:
             self._memory.laid_out(self._worth_taking(READY_ROWS, 0, places), places)
@@ -126,26 +112,36 @@ class MixedRows:
     def join(self, begun: Begun) -> None:
         """The other half: their rows join the others."""
         prompts, sources, rooms = begun
+        if self._stack.loops is not None:
+            slots = self._take_slots(len(sources), 1)
+            for slot, source in zip(slots, sources, strict=True):
+                self._held[slot] = Held(rooms[source], len(prompts[source].tokens))
+        else:
+            slots = self._copied(prompts, sources, rooms)
+        self._slots += slots
+        self._adapter += [prompts[source].adapter for source in sources]
+        self._ready = None
+
+    def _copied(self, prompts: Sequence[Prompt], sources: Sequence[int], rooms: Sequence[Tensor]) -> list[int]:
+        """Slots for the rows, with their prompts in them, but for prompts of many samples, which are held once."""
         samples = [sources.count(at) for at in range(len(prompts))]
         is_held_once = [count >= SHARED_FROM for count in samples]
         own = [source for source in sources if not is_held_once[source]]
         longest = max((len(prompts[source].tokens) + 1 for source in own), default=1)
         alone = self._take_slots(len(own), longest)
         free = iter(alone)
-        slots: dict[int, list[int]] = {}
+        slots_of: dict[int, list[int]] = {}
         for at, (prompt, room) in enumerate(zip(prompts, rooms, strict=True)):
             length = len(prompt.tokens)
             if is_held_once[at]:
-                slots[at] = self._take_bench(samples[at], room, length, alone)
+                slots_of[at] = self._take_bench(samples[at], room, length, alone)
                 continue
-            slots[at] = [next(free) for _ in range(samples[at])]
-            for slot in slots[at]:
+            slots_of[at] = [next(free) for _ in range(samples[at])]
+            for slot in slots_of[at]:
                 self._kept[:, :, slot, :, :length] = room[:, :, :, :length]
                 self._read[slot] = length
-        rest = {at: iter(taken) for at, taken in slots.items()}
-        self._slots += [next(rest[source]) for source in sources]
-        self._adapter += [prompts[source].adapter for source in sources]
-        self._ready = None
+        rest = {at: iter(taken) for at, taken in slots_of.items()}
+        return [next(rest[source]) for source in sources]
 
     def unread(self, prompt: Prompt) -> int:
         """How many tokens of it before its last one would have to be read now."""
@@ -166,30 +162,7 @@ class MixedRows:
         ready = self._made_ready(max(self._read[slot] for slot in self._slots) + 1)
         read = torch.tensor(self._read, device=self._kept.device)
         whole = tokens if ready.is_in_order else torch.zeros_like(read).index_copy_(0, ready.slot, tokens)
-        hidden = torch.zeros(len(read), 1, len(ready.place), dtype=self._kept.dtype, device=read.device)
-        hidden.masked_fill_(ready.place > read[:, None, None], torch.finfo(hidden.dtype).min)
-        hidden = hidden.repeat_interleave(int(self._stack.keys), 0)  # (S * H, 1, places)
-        together = self._read[0] if len(set(self._read)) == 1 else None
-
-        def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-            keys, values = self._kept[layer, 0], self._kept[layer, 1]
-            if together is None:
-                keys[ready.every, :, read], values[ready.every, :, read] = key, value
-            else:  # a slice is written in a third of the time
-                keys[: len(read), :, together], values[: len(read), :, together] = key, value
-            heads = key.shape[1]
-            own = query.reshape(len(read) * heads, -1, query.shape[2])  # (S * H, G, D)
-            seen = []
-            for part in ready.parts:
-                at = slice(part.slots.start * heads, part.slots.stop * heads)
-                if part.bench is None:
-                    seen.append(attention.to_own(own[at], part.layers[layer], hidden[at]))
-                else:
-                    bench = part.bench
-                    prompt = bench.prompt[layer]
-                    seen.append(attention.to_both(own[at], prompt, bench.hidden, part.layers[layer], hidden[at]))
-            return (seen[0] if len(seen) == 1 else torch.cat(seen)).view(len(read), -1)
-
+        attend = self._attend(ready, read)
         positions = (read + ready.offset).clamp_(max=self._context - 1)
         states = self._stack.read(whole, positions, ready.adapters, ready.shares, attend, between=between)
         for at in self._slots:
@@ -197,17 +170,23 @@ class MixedRows:
         logits = self._stack.logits(states).float()
         return logits if ready.is_in_order else logits.index_select(0, ready.slot)
 
+    def _attend(self, ready: _Ready, read: Tensor) -> Attend:
+        if self._stack.loops is not None:
+            return looking.by_loops(self._stack.loops, self._kept, ready.prompts, read)
+        together = self._read[0] if len(set(self._read)) == 1 else None
+        return looking.by_products(self._kept, ready.parts, read, together)
+
     def keep(self, rows: Sequence[int]) -> None:
         """Only these rows stay, in this order."""
         stay = [self._slots[at] for at in rows]
         for slot in set(self._slots) - set(stay):
-            self._read[slot] = 0
+            self._read[slot], self._held[slot] = 0, None
         self._slots, self._adapter = stay, [self._adapter[at] for at in rows]
         self._ready = None
         self._benches = [bench for bench in self._benches if any(_is_in(slot, bench.slots) for slot in stay)]
         if not stay:
             self._memory.settle()
-            self._kept, self._read = self._memory.laid_out(0, 0), []
+            self._kept, self._read, self._held = self._memory.laid_out(0, 0), [], []
             return
         if self._benches:
             self._move_all(stay)
@@ -224,8 +203,8 @@ class MixedRows:
             if slot >= size:
                 self._slots[row] = place = next(empty)
                 self._kept[:, :, place] = self._kept[:, :, slot]
-                self._read[place] = self._read[slot]
-        self._read = self._read[:size]
+                self._read[place], self._held[place] = self._read[slot], self._held[slot]
+        self._read, self._held = self._read[:size], self._held[:size]
 
     def _move_all(self, stay: list[int]) -> None:
         """The same with benches, where half of the slots is empty: every row moves."""
@@ -233,11 +212,11 @@ class MixedRows:
         if 2 * len(order) <= len(self._read):
             moved = self._kept[:, :, order]
             self._kept[:, :, : len(order)] = moved
-            self._read = [self._read[slot] for slot in order]
+            self._read, self._held = [self._read[slot] for slot in order], [self._held[slot] for slot in order]
             self._slots = [order.index(slot) for slot in stay]
             self._benches = benches
 
-    def _closer(self, used: set[int]) -> tuple[list[int], list[_Bench]]:
+    def _closer(self, used: set[int]) -> tuple[list[int], list[Bench]]:
         """The slots that would be enough for those in use, each bench's side by side."""
         empty = [slot for slot in range(len(self._read)) if slot not in used]
         order: list[int] = []
@@ -245,26 +224,10 @@ class MixedRows:
         for bench in self._benches:
             own = [slot for slot in range(bench.slots.start, bench.slots.stop) if slot in used]
             taken = [*own, *(empty.pop() for _ in range(-len(own) % self._fewest))]
-            benches.append(_Bench(slice(len(order), len(order) + len(taken)), bench.prompt, bench.hidden))
+            benches.append(Bench(slice(len(order), len(order) + len(taken)), bench.prompt, bench.hidden))
             order += taken
         alone = [slot for slot in sorted(used) if slot not in order]
         return order + alone + [empty.pop() for _ in range(-len(order + alone) % self._fewest)], benches
-
-    def _parts(self) -> list[_Part]:
-        found: list[_Part] = []
-        start = 0
-
-        def add(slots: slice, bench: _Bench | None) -> None:
-            if slots.start < slots.stop:
-                layers = [attention.places_of(kept, slots) for kept in self._kept]
-                found.append(_Part(slots, bench, layers))
-
-        for bench in sorted(self._benches, key=lambda one: one.slots.start):
-            add(slice(start, bench.slots.start), None)
-            add(bench.slots, bench)
-            start = bench.slots.stop
-        add(slice(start, len(self._read)), None)
-        return found
 
     def _made_ready(self, places: int) -> _Ready:
         if places > self._kept.shape[4]:
@@ -274,6 +237,8 @@ class MixedRows:
             offset = torch.zeros(size, dtype=torch.long)
             for bench in self._benches:
                 offset[bench.slots] = int((bench.hidden == 0).sum())
+            for slot, held in enumerate(self._held):
+                offset[slot] += 0 if held is None else held.length
             owner: list[str | None] = [None] * size
             for slot, name in zip(self._slots, self._adapter, strict=True):
                 owner[slot] = name
@@ -281,13 +246,12 @@ class MixedRows:
             shares = adapters.shares(lambda names: beside.seats_of(indices(owner, names), self._fewest, device))
             self._ready = _Ready(
                 torch.tensor(self._slots, dtype=torch.long, device=device),
-                torch.arange(size, device=device),
                 self._slots == list(range(size)),
                 offset.to(device),
                 adapters,
                 shares,
-                torch.arange(self._kept.shape[4], device=device),
-                self._parts(),
+                looking.parts_of(self._kept, self._benches, size) if self._stack.loops is None else [],
+                looking.prompts_of(self._held),
             )
         return self._ready
 
@@ -311,7 +275,7 @@ class MixedRows:
             self._grow(size)
         hidden = torch.zeros(prompt.shape[3], dtype=prompt.dtype, device=prompt.device)
         hidden[length:] = torch.finfo(hidden.dtype).min
-        self._benches.append(_Bench(slice(start, start + size), prompt, hidden))
+        self._benches.append(Bench(slice(start, start + size), prompt, hidden))
         return list(range(start, start + count))
 
     def _free(self) -> list[int]:
@@ -331,6 +295,7 @@ class MixedRows:
         self._memory.write(size, room)
         if (size, room) != (used, places):
             self._read += [0] * (size - used)
+            self._held += [None] * (size - used)
             self._ready = None
 
     def _worth_taking(self, size: int, slots: int, room: int) -> int:
@@ -341,8 +306,9 @@ class MixedRows:
         return wished if self._memory.bytes(wished, room) <= most else size
 
     def _room(self, places: int) -> int:
-        """How many are made for so many tokens: few at a time while there are few, so that little is read in vain."""
-        return _rounded(places, self._columns if places <= ROOM else ROOM)
+        """How many are made for so many tokens. Products read them all, so few at a time while there are few."""
+        is_read = self._stack.loops is None
+        return _rounded(places, self._columns if is_read and places <= ROOM else ROOM)
 
 
 def fewest_rows(stack: Stack) -> int:

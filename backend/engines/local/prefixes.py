@@ -44,17 +44,17 @@ class Prefixes:
         return max(known, default=0) * BLOCK
 
     def put(self, model: str, tokens: Sequence[int], read: torch.Tensor) -> None:
-        """Keep what was read of these tokens, whole blocks of it. (layers, 2, H, T, D)"""
+        """Keep what was read of these tokens, whole blocks of it, where it is: nobody may write to it. (layers, 2, H, T, D)"""
         keys = list(_keys(model, tokens))
         if not keys or keys[-1] in self._longest:
             return
-        kept = read[:, :, :, : len(keys) * BLOCK].clone()
-        if kept.nbytes > self.limit_bytes:
+        kept = read[:, :, :, : len(keys) * BLOCK]
+        if _taken(kept) > self.limit_bytes:
             return
-        while self.held_bytes + kept.nbytes > self.limit_bytes:
+        while self.held_bytes + _taken(kept) > self.limit_bytes:
             self._drop(next(iter(self._kept)))
         self._kept[keys[-1]] = kept
-        self.held_bytes += kept.nbytes
+        self.held_bytes += _taken(kept)
         for key in keys:
             self._longest[key] = keys[-1]
 
@@ -64,8 +64,13 @@ class Prefixes:
         self.held_bytes = 0
 
     def _drop(self, entry: bytes) -> None:
-        self.held_bytes -= self._kept.pop(entry).nbytes
+        self.held_bytes -= _taken(self._kept.pop(entry))
         self._longest = {key: of for key, of in self._longest.items() if of != entry}
+
+
+def _taken(kept: torch.Tensor) -> int:
+    """Bytes that it keeps from being given back."""
+    return kept.untyped_storage().nbytes()
 
 
 def _keys(model: str, tokens: Sequence[int]) -> Iterator[bytes]:

@@ -1,6 +1,7 @@
 """A stack computes what the model's own forward computes, for rows of several adapters at once, in every family it is used for."""
 
 import copy
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -13,6 +14,15 @@ from tests.backend.training import tiny, wired
 
 TEXTS = [[2, 9, 10, 11, 3, 7], [4, 7, 2, 8, 9, 13, 3], [2, 12, 3]]
 OWNERS = [0, 1, 2]  # the bare base, "policy", "second"
+
+
+def every_way() -> Iterator[tuple[SharedBase, stack.Stack]]:
+    """Every base, with loops between the products and without."""
+    for base in wired.bases():
+        yield base, (own := stack.Stack(base.backbone, base.causal.get_output_embeddings()))
+        assert own.loops is not None
+        own.loops = None
+        yield base, own
 
 
 def read_together(own: Any, wanted: list[int] | None = None) -> Tensor:
@@ -55,8 +65,7 @@ def read_together(own: Any, wanted: list[int] | None = None) -> Tensor:
 
 @torch.no_grad()
 def test_a_token_stands_where_its_place_says() -> None:
-    for base in wired.bases():
-        own = stack.Stack(base.backbone, base.causal.get_output_embeddings())
+    for base, own in every_way():
         tokens, positions = torch.tensor(TEXTS[0]), torch.tensor([0, 3, 4, 7, 20, 21])
 
         def attend(_: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -72,8 +81,7 @@ def test_a_token_stands_where_its_place_says() -> None:
 @torch.no_grad()
 def test_wanted_places_have_the_states_they_have_among_all() -> None:
     wanted = torch.tensor([1, 3, 5])
-    for base in wired.bases():
-        own = stack.Stack(base.backbone, base.causal.get_output_embeddings())
+    for _, own in every_way():
         tokens, positions = torch.tensor(TEXTS[1]), torch.arange(len(TEXTS[1]))
 
         def attend(_: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -96,9 +104,8 @@ def by_itself(base: SharedBase, text: list[int], owner: int) -> Tensor:
 
 @torch.no_grad()
 def test_texts_of_several_adapters_are_read_in_one_call() -> None:
-    for base in wired.bases():
+    for base, own in every_way():
         expected = [by_itself(base, text, owner) for text, owner in zip(TEXTS, OWNERS, strict=True)]
-        own = stack.Stack(base.backbone, base.causal.get_output_embeddings())
         torch.testing.assert_close(read_together(own), torch.cat(expected), rtol=1e-4, atol=1e-5)
         assert read_together(own, wanted=[]).shape == (0, expected[0].shape[1])
         last = [len(TEXTS[0]) + len(TEXTS[1]) + len(TEXTS[2]) - 1, len(TEXTS[0]) - 1, len(TEXTS[0]) + len(TEXTS[1]) - 1]

@@ -74,7 +74,7 @@ def test_a_base_that_is_no_stack_says_the_same(engine: Served, client: EngineCli
         engine.base.stack = stack
     for one, other in zip(asked, whole, strict=True):
         for mine, theirs in zip(one, other, strict=True):
-            assert mine.logps == pytest.approx(theirs.logps, abs=1e-5)
+            assert mine.logps == pytest.approx(theirs.logps, abs=3e-5)  # sums in another order
 
 
 def test_a_conversation_says_the_same_alone_as_in_company_of_any_size(engine: Served, client: EngineClient) -> None:

@@ -7,6 +7,7 @@ import random
 import pytest
 import torch
 
+from backend.decoder import quick
 from backend.decoder.stack import Stack
 from backend.engines.local import mixed
 from backend.engines.local.mixed import MixedRows, fewest_rows
@@ -26,6 +27,13 @@ def _one_thread_and_no_gradients() -> object:
     with torch.no_grad():
         yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True, params=["loops", "products"])
+def _both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attention as a processor's loops, and as products, which are what other devices have."""
+    if request.param == "products":
+        monkeypatch.setattr(quick, "loops_for", lambda *_: None)
 
 
 def stack_of(base: SharedBase) -> Stack:

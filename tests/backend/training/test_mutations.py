@@ -14,6 +14,7 @@ FEWEST = {
     "fused": 8,
     "joined": 11,
     "beside": 9,
+    "plain": 6,
     "stack": 18,
     "lbfgs": 12,
     "int8": 10,

@@ -1,0 +1,351 @@
+"""The work between a step's products as compiled loops over memory: a processor's, in float32 or bfloat16.
+
+A step of a small model has some thirty calls of a few microseconds in every layer between four products; these are four. Numba
+compiles them for the processor at hand when they are first asked for, and keeps what it compiled. Every row is computed by itself in
+an order that follows from its own length alone, so its bits do not depend on its company. Given are addresses of contiguous
+memory; quick.py speaks to them in tensors. Sums are in float32, what is stored is rounded to the nearest, ties to even.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit, types
+from numba.extending import intrinsic, overload
+
+F = np.float32
+LEAST = F(-3e38)
+AT_ONCE = 4  # keys or values that are read side by side, so that a query's numbers are fetched once for all
+
+_options: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy"}
+_options["fastmath"] = {"reassoc", "contract", "arcp", "nsz"}  # sums side by side; what is not a number stays so
+_entry = njit(**_options)
+_part = njit(forceinline=True, **_options)
+
+
+def _pointer(to):
+    @intrinsic
+    def made(typing, address):
+        def code(context, builder, signature, given):
+            return builder.inttoptr(given[0], context.get_value_type(signature.return_type))
+
+        return types.CPointer(to)(types.int64), code
+
+    return made
+
+
+_to_float32, _to_int64 = _pointer(types.float32), _pointer(types.int64)
+_to_bytes, _to_bits = _pointer(types.uint8), _pointer(types.uint16)
+FLOAT32, BFLOAT16 = np.float32(0), np.uint16(0)  # kinds of numbers, told apart by their types while loops are compiled
+
+
+def _at(kind, address):
+    """A pointer to numbers of this kind."""
+
+
+@overload(_at, inline="always")
+def _at_by_type(kind, address):
+    if kind == types.float32:
+        return lambda kind, address: _to_float32(address)
+    return lambda kind, address: _to_bits(address)
+
+
+def _get(numbers, at):
+    """A number, as float32."""
+
+
+@overload(_get, inline="always")
+def _get_by_type(numbers, at):
+    if numbers.dtype == types.float32:
+        return lambda numbers, at: numbers[at]
+    return lambda numbers, at: np.uint32(np.uint32(numbers[at]) << np.uint32(16)).view(np.float32)
+
+
+def _put(numbers, at, value):
+    """Store a float32."""
+
+
+@overload(_put, inline="always")
+def _put_by_type(numbers, at, value):
+    if numbers.dtype == types.float32:
+
+        def plainly(numbers, at, value):
+            numbers[at] = value
+
+        return plainly
+
+    def to_half(numbers, at, value):
+        bits = np.float32(value).view(np.uint32)
+        numbers[at] = np.uint16((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
+
+    return to_half
+
+
+def _rounded(numbers, value):
+    """A float32 as it would be read again from where these numbers are."""
+
+
+@overload(_rounded, inline="always")
+def _rounded_by_type(numbers, value):
+    if numbers.dtype == types.float32:
+        return lambda numbers, value: value
+
+    def by_half(numbers, value):
+        bits = np.float32(value).view(np.uint32)
+        half = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
+        return np.uint32(half << np.uint32(16)).view(np.float32)
+
+    return by_half
+
+
+@_part
+def _exp(x):
+    """e^x to a few units in the last place: x = n ln 2 + r, and a polynomial of r (Cephes' expf). Of -87 below that; x is at most 88."""
+    x = max(x, F(-87.0))
+    n = np.floor(x * F(1.44269504) + F(0.5))
+    r = x - n * F(0.693359375) + n * F(2.12194440e-4)
+    p = F(1.9875691500e-4)
+    p = p * r + F(1.3981999507e-3)
+    p = p * r + F(8.3334519073e-3)
+    p = p * r + F(4.1665795894e-2)
+    p = p * r + F(1.6666665459e-1)
+    p = p * r + F(5.0000001201e-1)
+    return (p * r * r + r + F(1.0)) * np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
+
+
+@_part
+def _norm(x, gain, out, rows, width, least):
+    for row in range(rows):
+        first = row * width
+        squares = F(0)
+        for i in range(width):
+            squares += _get(x, first + i) * _get(x, first + i)
+        scale = F(1) / np.sqrt(squares / F(width) + F(least))
+        for i in range(width):
+            _put(out, first + i, _rounded(out, _get(x, first + i) * scale) * _get(gain, i))
+
+
+@_part
+def _gated(both, out, rows, width):
+    for row in range(rows):
+        gate, up, to = 2 * row * width, (2 * row + 1) * width, row * width
+        for i in range(width):
+            x = _get(both, gate + i)
+            open_by = F(0) if x < F(-87) else x / (F(1) + _exp(-x))
+            _put(out, to + i, _rounded(out, open_by) * _get(both, up + i))
+
+
+@_part
+def _turn(heads, cos, sin, position, rows, stride, turned, width):
+    half = width // 2
+    for row in range(rows):
+        angle = position[row] * width
+        for head in range(turned):
+            first = row * stride + head * width
+            for i in range(half):
+                a, b = _get(heads, first + i), _get(heads, first + half + i)
+                _put(heads, first + i, a * _get(cos, angle + i) + b * _get(sin, angle + i))
+                _put(heads, first + half + i, b * _get(cos, angle + half + i) + a * _get(sin, angle + half + i))
+
+
+@_part
+def _scored(query, keys, first, count, width, scores, at, most):
+    """The query's products with so many keys, and the largest number there is by now."""
+    place = 0
+    while place + AT_ONCE <= count:
+        k = first + place * width
+        a, b, c, d = F(0), F(0), F(0), F(0)
+        for i in range(width):
+            q = query[i]
+            a += q * _get(keys, k + i)
+            b += q * _get(keys, k + width + i)
+            c += q * _get(keys, k + 2 * width + i)
+            d += q * _get(keys, k + 3 * width + i)
+        scores[at + place], scores[at + place + 1], scores[at + place + 2], scores[at + place + 3] = a, b, c, d
+        most = max(most, a, b, c, d)
+        place += AT_ONCE
+    while place < count:
+        a = F(0)
+        for i in range(width):
+            a += query[i] * _get(keys, first + place * width + i)
+        scores[at + place] = a
+        most = max(most, a)
+        place += 1
+    return most
+
+
+@_part
+def _summed(sums, values, first, count, width, weights, at):
+    """Add so many values by their weights."""
+    place = 0
+    while place + AT_ONCE <= count:
+        v = first + place * width
+        a, b = weights[at + place], weights[at + place + 1]
+        c, d = weights[at + place + 2], weights[at + place + 3]
+        for i in range(width):
+            sums[i] += (
+                a * _get(values, v + i)
+                + b * _get(values, v + width + i)
+                + c * _get(values, v + 2 * width + i)
+                + d * _get(values, v + 3 * width + i)
+            )
+        place += AT_ONCE
+    while place < count:
+        for i in range(width):
+            sums[i] += weights[at + place] * _get(values, first + place * width + i)
+        place += 1
+
+
+@_part
+def _attend(kind, memory, sizes):
+    """A token of each slot sees itself and what is before it; its key and value are kept.
+
+    ``memory``: the token's query, key and value, where the sums go, the layer's keys and values, by slot the address of a prompt that
+    is held once, and by slot how many tokens it has read, how many its prompt has, and for how many there are places.
+    """
+    query, key, value = _at(kind, memory[0]), _at(kind, memory[1]), _at(kind, memory[2])
+    out, keys, values = _at(kind, memory[3]), _at(kind, memory[4]), _at(kind, memory[5])
+    prompts, shape = _to_int64(memory[6]), _to_int64(memory[7])
+    stride, places, layer, slots, heads, sharing, width = sizes
+    longest = 0
+    for slot in range(slots):
+        own, length = shape[3 * slot], shape[3 * slot + 1]
+        longest = max(longest, own + 1 + length)
+        for head in range(heads):
+            to = ((slot * heads + head) * places + own) * width
+            for i in range(width):
+                keys[to + i] = key[slot * stride + head * width + i]
+                values[to + i] = value[slot * stride + head * width + i]
+    scores, asked, sums = np.empty(longest, np.float32), np.empty(width, np.float32), np.empty(width, np.float32)
+    scale = F(1) / np.sqrt(F(width))
+    for head in range(heads):  # one head of all rows: what they share stays near
+        for slot in range(slots):
+            own, length, room = shape[3 * slot] + 1, shape[3 * slot + 1], shape[3 * slot + 2]
+            mine = (slot * heads + head) * places * width
+            shared = _at(kind, prompts[slot])
+            first = (2 * layer * heads + head) * room * width
+            for each in range(sharing):
+                at = head * sharing + each
+                for i in range(width):
+                    asked[i] = _get(query, slot * stride + at * width + i) * scale
+                    sums[i] = F(0)
+                most = _scored(asked, shared, first, length, width, scores, 0, LEAST)
+                most = _scored(asked, keys, mine, own, width, scores, length, most)
+                total = F(0)
+                for place in range(length + own):
+                    weight = _exp(scores[place] - most)
+                    total += weight
+                    scores[place] = weight
+                _summed(sums, shared, first + heads * room * width, length, width, scores, 0)
+                _summed(sums, values, mine, own, width, scores, length)
+                for i in range(width):
+                    _put(out, (slot * heads * sharing + at) * width + i, sums[i] / total)
+
+
+@_part
+def _add_adapters(kind, memory, sizes):
+    """Each row's own adapter's part. ``memory``: x, out, the A of all adapters, by row its adapter (-1: none), and by run of layers
+    where its B are, how many layers, how many outputs of each, and the first of its inner values and outputs."""
+    x, out, a = _at(kind, memory[0]), _at(kind, memory[1]), _at(kind, memory[2])
+    owner, run = _to_int64(memory[3]), _to_int64(memory[4])
+    rows, inputs, outputs, inner, rank, runs = sizes
+    given, values, sums = np.empty(inputs, np.float32), np.empty(inner, np.float32), np.empty(outputs, np.float32)
+    for row in range(rows):
+        whose = owner[row]
+        if whose < 0:
+            continue
+        for i in range(inputs):
+            given[i] = _get(x, row * inputs + i)
+        _scored(given, a, whose * inner * inputs, inner, inputs, values, 0, LEAST)
+        for at in range(0, 5 * runs, 5):
+            b, layers, size = _at(kind, run[at]), run[at + 1], run[at + 2]
+            for layer in range(layers):
+                for i in range(size):
+                    sums[i] = F(0)
+                first = (whose * layers + layer) * rank * size
+                _summed(sums, b, first, rank, size, values, run[at + 3] + layer * rank)
+                to = row * outputs + run[at + 4] + layer * size
+                for i in range(size):
+                    _put(out, to + i, _get(out, to + i) + sums[i])
+
+
+@_entry
+def whole_numbers(x, out, step, rows, width, most):
+    """Each row's numbers as whole ones without a sign, up and down from 128, and what one of them counts: the largest is ``most``."""
+    given, whole, steps = _to_float32(x), _to_bytes(out), _to_float32(step)
+    for row in range(rows):
+        first, largest, nothing = row * width, F(0), F(0)
+        for i in range(width):
+            largest = max(largest, abs(given[first + i]))
+            nothing += given[first + i] * F(0)  # but for what is not a number, which is to stay so
+        times = F(most) / largest if largest > 0 else F(0)
+        for i in range(width):
+            whole[first + i] = np.uint8(np.int32(np.rint(given[first + i] * times)) + np.int32(128))
+        steps[row] = largest / F(most) + nothing
+
+
+@_entry
+def scaled(out, step, more, stride, rows, width):
+    """Each row's numbers times its step, and ``more``, whose rows are so far apart; 0 is nowhere."""
+    found, steps, added = _to_float32(out), _to_float32(step), _to_float32(more)
+    for row in range(rows):
+        first, own = row * width, steps[row]
+        if more == 0:
+            for i in range(width):
+                found[first + i] *= own
+        else:
+            for i in range(width):
+                found[first + i] = found[first + i] * own + added[row * stride + i]
+
+
+@_entry
+def norm_float32(x, gain, out, rows, width, least):
+    _norm(_at(FLOAT32, x), _at(FLOAT32, gain), _at(FLOAT32, out), rows, width, least)
+
+
+@_entry
+def gated_float32(both, out, rows, width):
+    _gated(_at(FLOAT32, both), _at(FLOAT32, out), rows, width)
+
+
+@_entry
+def turn_float32(heads, cos, sin, position, rows, stride, turned, width):
+    _turn(_at(FLOAT32, heads), _at(FLOAT32, cos), _at(FLOAT32, sin), _to_int64(position), rows, stride, turned, width)
+
+
+@_entry
+def add_adapters_float32(memory, sizes):
+    _add_adapters(FLOAT32, memory, sizes)
+
+
+@_entry
+def attend_float32(memory, sizes):
+    _attend(FLOAT32, memory, sizes)
+
+
+@_entry
+def norm_bfloat16(x, gain, out, rows, width, least):
+    _norm(_at(BFLOAT16, x), _at(BFLOAT16, gain), _at(BFLOAT16, out), rows, width, least)
+
+
+@_entry
+def gated_bfloat16(both, out, rows, width):
+    _gated(_at(BFLOAT16, both), _at(BFLOAT16, out), rows, width)
+
+
+@_entry
+def turn_bfloat16(heads, cos, sin, position, rows, stride, turned, width):
+    _turn(
+        _at(BFLOAT16, heads), _at(BFLOAT16, cos), _at(BFLOAT16, sin), _to_int64(position), rows, stride, turned, width
+    )
+
+
+@_entry
+def add_adapters_bfloat16(memory, sizes):
+    _add_adapters(BFLOAT16, memory, sizes)
+
+
+@_entry
+def attend_bfloat16(memory, sizes):
+    _attend(BFLOAT16, memory, sizes)

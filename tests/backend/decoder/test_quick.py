@@ -1,0 +1,192 @@
+"""Loops give what torch's own operations give, to each row alone and in any company."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import silu
+
+from backend.decoder import beside, plain, quick
+from backend.decoder.quick import Loops, loops_for
+
+DTYPES = [torch.float32, torch.bfloat16]
+WIDTHS = [6, 48, 64]
+
+
+def near(dtype: torch.dtype) -> dict[str, float]:
+    return {"rtol": 1e-5, "atol": 2e-6} if dtype == torch.float32 else {"rtol": 1e-2, "atol": 1e-2}
+
+
+def loops_of(dtype: torch.dtype) -> Loops:
+    found = loops_for(dtype, "cpu")
+    assert found is not None
+    return found
+
+
+def drawn(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("width", [5, 48, 256])
+def test_norms_gates_and_turns_are_those_of_torch(dtype: torch.dtype, width: int) -> None:
+    loops, x, gain = loops_of(dtype), drawn(7, width, dtype=dtype), drawn(width, dtype=dtype, seed=1)
+    x[2] = 0
+    norm = plain.Norm(gain, 1e-5)
+    torch.testing.assert_close(loops.normed(norm, x), plain.normed(norm, x), **near(dtype))
+    torch.testing.assert_close(loops.normed(norm, x.t().contiguous().t()), plain.normed(norm, x), **near(dtype))
+    both = drawn(7, 2 * width, dtype=dtype) * 4
+    torch.testing.assert_close(loops.gated(both), plain.gated(silu, both), **near(dtype))
+    heads = drawn(7, 5, 2 * width, dtype=dtype, seed=2)
+    cos, sin = drawn(9, 1, 2 * width, dtype=dtype, seed=3), drawn(9, 1, 2 * width, dtype=dtype, seed=4)
+    positions = torch.tensor([3, 0, 8, 8, 1, 2, 5])
+    expected = heads.clone()
+    expected[:, :3] = plain.turned(heads[:, :3].float(), cos[positions].float(), sin[positions].float()).to(dtype)
+    loops.turn_in_place(heads[:, :3], cos, sin, positions)
+    torch.testing.assert_close(heads, expected, **near(dtype))
+
+
+def test_gates_far_from_zero_are_open_or_shut_and_what_is_no_number_stays_so() -> None:
+    gate = torch.tensor([-3e38, -1000.0, -88.0, -0.0, 88.0, 1000.0, 3e38, torch.nan, torch.inf])
+    both = torch.cat([gate, torch.ones(9)])[None]
+    found, expected = loops_of(torch.float32).gated(both)[0], silu(gate)
+    assert torch.equal(found.isnan(), expected.isnan())
+    torch.testing.assert_close(found[:7], expected[:7], rtol=1e-5, atol=1e-30)
+    norm, x = plain.Norm(torch.ones(8), 1e-5), torch.ones(3, 8)
+    x[1, 3] = torch.nan
+    assert loops_of(torch.float32).normed(norm, x).isnan().any(1).tolist() == [False, True, False]
+
+
+class Rows:
+    """Slots of which each has read some tokens and looks at some tokens of a prompt besides."""
+
+    def __init__(self, dtype: torch.dtype, width: int, read: list[int], prompts: list[int], sharing: int = 2) -> None:
+        self.read, self.heads, places = torch.tensor(read), 3, 40
+        self.kept = drawn(2, 2, len(read), self.heads, places, width, dtype=dtype)  # of two layers
+        self.prompts = [
+            drawn(2, 2, self.heads, max(1, length) + 5, width, dtype=dtype, seed=9 + at)
+            for at, length in enumerate(prompts)
+        ]
+        self.lengths, self.sharing = prompts, sharing
+        self.tokens = drawn(len(read), self.heads * (sharing + 2), width, dtype=dtype, seed=5)
+
+    def query_key_value(self) -> tuple[Tensor, ...]:
+        return self.tokens.split([self.heads * self.sharing, self.heads, self.heads], 1)
+
+    def attend(self, loops: Loops, layer: int, slots: int | None = None) -> Tensor:
+        query, key, value = self.query_key_value()
+        kept, count = self.kept[layer], len(self.read) if slots is None else slots
+        out = query.new_empty(count, query.shape[1] * query.shape[2])
+        shape = torch.tensor(
+            [[int(n), t, p.shape[3]] for n, t, p in zip(self.read, self.lengths, self.prompts, strict=True)]
+        )
+        addresses = torch.tensor([prompt.data_ptr() for prompt in self.prompts])
+        given = (query, key, value, out, kept[0], kept[1], addresses, shape)
+        sizes = query.stride(0), kept.shape[3], layer, count, self.heads, self.sharing, query.shape[2]
+        loops.attend(tuple(one.data_ptr() for one in given), sizes)
+        return out
+
+    def expected(self, layer: int, slot: int) -> Tensor:
+        """softmax(q K^T / sqrt(D)) V in double precision, of the prompt, what was read, and the token itself."""
+        query, key, value = (part[slot].double() for part in self.query_key_value())
+        n, t = int(self.read[slot]), self.lengths[slot]
+        prompt, own = self.prompts[slot][layer][:, :, :t].double(), self.kept[layer, :, slot, :, :n].double()
+        keys = torch.cat([prompt[0], own[0], key[:, None]], 1).repeat_interleave(self.sharing, 0)
+        values = torch.cat([prompt[1], own[1], value[:, None]], 1).repeat_interleave(self.sharing, 0)
+        weights = (keys @ query[..., None])[..., 0].div(query.shape[1] ** 0.5).softmax(-1)
+        return (weights[:, None] @ values).flatten()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_token_sees_its_prompt_what_was_read_and_itself(dtype: torch.dtype, width: int) -> None:
+    for layer, sharing in ((0, 2), (1, 1)):
+        rows = Rows(dtype, width, [0, 7, 31, 4], [0, 0, 13, 6], sharing)
+        before = rows.kept.clone()
+        expected = torch.stack([rows.expected(layer, slot) for slot in range(4)])
+        found = rows.attend(loops_of(dtype), layer)
+        torch.testing.assert_close(found.double(), expected, **near(dtype))
+        for slot, at in enumerate(rows.read.tolist()):
+            before[layer, :, slot, :, at] = torch.stack(rows.query_key_value()[1:], 0)[:, slot]
+        assert torch.equal(rows.kept, before), "its key and value are kept in their place, and nothing else is touched"
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_rows_bits_do_not_depend_on_its_company(dtype: torch.dtype) -> None:
+    loops = loops_of(dtype)
+    among = Rows(dtype, 64, [9, 2, 17, 30], [5, 0, 3, 11]).attend(loops, 1)
+    alone = Rows(dtype, 64, [9, 2, 17, 30], [5, 0, 3, 11]).attend(loops, 1, slots=1)
+    assert torch.equal(alone[0], among[0])
+
+
+def test_scores_far_apart_leave_the_largest_alone_and_what_is_no_number_stays_so() -> None:
+    rows = Rows(torch.float32, 64, [3, 3], [2, 2])
+    rows.tokens[0] *= 100
+    expected = rows.expected(0, 0)
+    rows.kept[0, 0, 1, :, 1] = torch.nan
+    found = rows.attend(loops_of(torch.float32), 0)
+    torch.testing.assert_close(found[0].double(), expected, rtol=1e-4, atol=1e-4)
+    assert bool(found[1].isnan().all()) and not bool(found[0].isnan().any())
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_row_has_its_own_adapters_part_in_any_company(dtype: torch.dtype) -> None:
+    a = drawn(3, 48, 20, dtype=dtype, seed=1)  # of two runs: one layer of 9 outputs, two of 5
+    b, c = drawn(3, 1, 16, 9, dtype=dtype, seed=2), drawn(3, 2, 16, 5, dtype=dtype, seed=3)
+    runs = [beside.Run(b, slice(0, 16), slice(0, 9)), beside.Run(c, slice(16, 48), slice(9, 19))]
+    lora = beside.Adapted(a, runs, beside.places_of(runs))
+    x, out = drawn(5, 20, dtype=dtype, seed=4), drawn(5, 19, dtype=dtype, seed=5)
+    owners = [2, None, 0, 2, 1]
+    found = out.clone()
+    seats = beside.seats_of(owners, 4, x.device)
+    assert seats is not None
+    beside.add(found, x, lora, seats, loops_of(dtype))
+    for row, owner in enumerate(owners):
+        expected = out[row].double()
+        if owner is not None:
+            inner = a[owner].double() @ x[row].double()
+            parts = [inner[:16] @ b[owner, 0].double()]
+            parts += [inner[16 + 16 * at : 32 + 16 * at] @ c[owner, at].double() for at in range(2)]
+            expected = expected + torch.cat(parts)
+        torch.testing.assert_close(
+            found[row].double(), expected, rtol=1e-2 if dtype == torch.bfloat16 else 1e-5, atol=1e-5
+        )
+    alone, own = out[3:4].clone(), beside.seats_of([2], 4, x.device)
+    assert own is not None
+    beside.add(alone, x[3:4], lora, own, loops_of(dtype))
+    assert torch.equal(alone[0], found[3])
+
+
+def test_half_precision_is_rounded_to_the_nearest_and_ties_to_even() -> None:
+    a, b = torch.zeros(1, 16, 4), torch.zeros(1, 1, 16, 6)
+    a[0, 0, 0] = 1
+    b[0, 0, 0] = torch.tensor([2**-8, 3 * 2**-8, 2**-8 + 2**-15, -(2**-9), 0.5, 0])  # of a step of 2**-7 above 1
+    runs = [beside.Run(b.bfloat16(), slice(0, 16), slice(0, 6))]
+    lora = beside.Adapted(a.bfloat16(), runs, beside.places_of(runs))
+    seats, out = beside.seats_of([0], 4, a.device), torch.ones(1, 6, dtype=torch.bfloat16)
+    assert seats is not None
+    beside.add(out, torch.tensor([[1, 0, 0, 0]]).bfloat16(), lora, seats, loops_of(torch.bfloat16))
+    assert torch.equal(out, (1 + b[:, 0, 0]).bfloat16())
+    assert out[0, :2].tolist() == [1, 1 + 2**-6]
+
+
+def test_there_are_loops_for_a_processors_two_formats_alone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    loops_of(torch.bfloat16).have_ready()
+    assert loops_for(torch.float16, "cpu") is None and loops_for(torch.float32, "cuda") is None
+    monkeypatch.setitem(sys.modules, "backend.decoder.loops", None)  # as where Numba is missing
+    monkeypatch.delattr("backend.decoder.loops")
+    quick.compiled.cache_clear()
+    fresh: Any = loops_for.__wrapped__
+    with caplog.at_level(logging.WARNING):
+        assert quick.compiled() is None and fresh(torch.float32, "cpu") is None
+    assert "slower" in caplog.text
+    monkeypatch.undo()
+    quick.compiled.cache_clear()
+    assert quick.compiled() is not None
