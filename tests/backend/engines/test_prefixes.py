@@ -45,3 +45,15 @@ def test_what_was_not_asked_for_longest_makes_room() -> None:
     assert prefixes.held_bytes == 2 * BLOCK * PLACE_BYTES, "more than the whole room is not kept"
     prefixes.clear()
     assert (prefixes.held_bytes, prefixes.find("a", texts[0])) == (0, (None, 0))
+
+
+def test_what_is_kept_counts_all_that_it_keeps_from_being_given_back() -> None:
+    room = read_of([7] * (BLOCK + 10))
+    prefixes = Prefixes(room.nbytes)
+    prefixes.put("a", [7] * (BLOCK + 10), room)
+    kept, length = prefixes.find("a", [7] * BLOCK)
+    assert kept is not None and length == BLOCK
+    assert kept.data_ptr() == room.data_ptr(), "it is not copied"
+    assert prefixes.held_bytes == room.nbytes > kept.nbytes
+    prefixes.put("a", [8] * BLOCK, read_of([8] * BLOCK))
+    assert prefixes.known("a", [7] * BLOCK) == 0 and prefixes.held_bytes == BLOCK * PLACE_BYTES
