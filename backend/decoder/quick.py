@@ -42,7 +42,7 @@ class Loops(NamedTuple):
 
     def gated(self, both: Tensor) -> Tensor:
         """As ``plain.gated`` with SiLU (Hendrycks & Gimpel 2016, arXiv:1606.08415). (R, 2 W) -> (R, W)"""
-        rows, width = both.shape[0], both.shape[1] // 2
+        both, rows, width = both.contiguous(), both.shape[0], both.shape[1] // 2
         out = both.new_empty(rows, width)
         self.gate(both.data_ptr(), out.data_ptr(), rows, width)
         return out

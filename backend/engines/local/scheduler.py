@@ -10,19 +10,18 @@ from __future__ import annotations
 
 import itertools
 import logging
-import statistics
 import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection
 from concurrent.futures import Future
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
+from . import errands
 from .admission import Job, Room, by_turn, taken
 from .asking import (
     Event,
@@ -35,13 +34,16 @@ from .asking import (
 )
 from .echo import prompt_scores
 from .encoder_decoder import JoinedRows, Known, StartedRows, can_join, place_bytes
-from .mixed import Begun, MixedRows, fewest_rows
+from .errands import Errand
+from .groups import Group, Joining
+from .mixed import MixedRows, fewest_rows
 from .model import Base, ModelProblem
+from .pace import Pace
 from .prefixes import Prefixes
 from .prompts import Prompt
 from .resolver import Resolved
 from .rows import FixedRows, PaddedRows, can_be_fixed
-from .writing import Row, Writer, rows_of
+from .writing import Writer, rows_of
 
 log = logging.getLogger(__name__)
 
@@ -50,33 +52,6 @@ WAITING_LIMIT = 256  # prompts that may wait
 FAIR_ROWS = 16  # answers of a length that nobody said fit side by side; our choice
 OPEN_TOKENS = 1_024  # such an answer may have so many all the same; our choice
 READ_BESIDE = 1_024  # prompt tokens read between two steps while rows are being written; our choice
-
-
-@dataclass(eq=False)
-class _Group:
-    """Rows with what the model has read of them. `last` are the tokens that were chosen but not yet read."""
-
-    model: Resolved | None  # of all rows; None: each row has its own
-    rows: list[Row]
-    held: FixedRows | PaddedRows | MixedRows | JoinedRows | StartedRows
-    last: torch.Tensor  # (B,)
-
-    def keep(self, kept: list[int]) -> None:
-        """Only these rows stay."""
-        if len(kept) == len(self.rows):
-            return
-        self.rows = [self.rows[at] for at in kept]
-        self.last = self.last[torch.tensor(kept, dtype=torch.long, device=self.last.device)]
-        if kept or isinstance(self.held, MixedRows):
-            self.held.keep(kept)
-
-
-class _Joining(NamedTuple):
-    """Rows whose first tokens were handed on, and that join the others between two steps."""
-
-    rows: list[Row]
-    read: Begun
-    last: torch.Tensor  # (B,)
 
 
 class Scheduler:
@@ -101,16 +76,16 @@ class Scheduler:
         self.prefixes = Prefixes(0)
         self.known = Known(0)  # in its stead where an encoder reads the prompts
         self._waiting: deque[Job] = deque()
-        self._groups: list[_Group] = []
-        self._begun: list[_Joining] = []  # in the middle of a step
+        self._groups: list[Group] = []
+        self._begun: list[Joining] = []  # in the middle of a step
         self._between_seconds = 0.0  # that this took of the step
         self._read_tokens = 0  # of prompts since the last step began
         self._writer = Writer(base)
-        self._errands: deque[tuple[Callable[[Collection[str]], Any], Future[Any]]] = deque()
+        self._errands: deque[Errand] = deque()
         self._changed = threading.Condition()
         self._is_closed = False
         self._refusal: str | None = None
-        self._steps: deque[tuple[int, float]] = deque(maxlen=200)  # (tokens, seconds)
+        self._pace = Pace()
         settled: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, args=(threads, settled), name="engine-model", daemon=True)
         self._thread.start()
@@ -138,7 +113,7 @@ class Scheduler:
             if self._refusal:
                 raise Resting(self._refusal)
             if self._waiting and len(self._waiting) + len(request.prompts) > self.waiting_limit:
-                raise QueueFull(len(self._waiting), self._seconds_until_free())
+                raise QueueFull(len(self._waiting), self._pace.seconds_until_free())
             self._waiting.extend(Job(ticket, at) for at in range(len(request.prompts)))
             self._changed.notify()
         return ticket
@@ -165,8 +140,8 @@ class Scheduler:
             if self._refusal and not is_own:
                 raise Resting(self._refusal)
             if self._is_closed or len(self._errands) >= self.waiting_limit:
-                raise QueueFull(len(self._errands), self._seconds_until_free())
-            self._errands.append((act, future))
+                raise QueueFull(len(self._errands), self._pace.seconds_until_free())
+            self._errands.append(Errand(act, future))
             self._changed.notify()
         return future
 
@@ -191,17 +166,16 @@ class Scheduler:
         return next((at for at, other in enumerate(waiting, 1) if other is ticket), 0)
 
     def health(self) -> dict[str, Any]:
-        steps, cache = list(self._steps), self.known if self.base.is_encoder_decoder else self.prefixes
-        seconds = sum(step[1] for step in steps)
+        cache = self.known if self.base.is_encoder_decoder else self.prefixes
         with self._changed:
             waiting = sum(not job.ticket.is_cancelled for job in self._waiting)
         return {
             "loaded": True,
             "adapters": len(self.base.adapters),
-            "tokens_per_second": round(sum(step[0] for step in steps) / seconds, 1) if seconds else 0.0,
+            "tokens_per_second": round(self._pace.tokens_per_second(), 1),
             "waiting": waiting,
             "active": sum(len(group.rows) for group in list(self._groups)),
-            "batch_fill": round(statistics.mean(step[0] for step in steps) / self.row_limit, 3) if steps else 0.0,
+            "batch_fill": round(self._pace.mean_tokens() / self.row_limit, 3),
             "cache_hits": round(cache.found_tokens / max(1, cache.asked_tokens), 3),
         }
 
@@ -210,10 +184,6 @@ class Scheduler:
             self._is_closed = True
             self._changed.notify()
         self._thread.join(timeout=10)
-
-    def _seconds_until_free(self) -> int:
-        seconds = sum(step[1] for step in list(self._steps)[-20:])
-        return max(1, min(30, round(seconds)))
 
     # on the model's thread
 
@@ -238,7 +208,7 @@ class Scheduler:
                 starting = self._take_waiting()
                 errand = self._errands.popleft() if self._errands else None
             if errand:
-                self._run_errand(*errand)
+                errands.run(errand, self._in_use())
             if starting:
                 self._guarded(partial(self._start, starting), [job.ticket for job in starting])
                 if self._mixes and self._waiting and self._read_tokens < READ_BESIDE:
@@ -255,16 +225,6 @@ class Scheduler:
         for one in begun:
             self._guarded(partial(self._join, one), [row.ticket for row in one.rows])
         self._groups = [group for group in self._groups if any(not row.ticket.is_cancelled for row in group.rows)]
-
-    def _run_errand(self, act: Callable[[Collection[str]], Any], future: Future[Any]) -> None:
-        if not future.set_running_or_notify_cancel():
-            return
-        try:
-            future.set_result(act(self._in_use()))
-        except Exception as problem:
-            if not isinstance(problem, ModelProblem):
-                log.exception("an errand failed")
-            future.set_exception(problem)
 
     def _guarded(self, act: Callable[[], None], tickets: list[Ticket]) -> None:
         """A failure ends the requests it struck and no others."""
@@ -285,10 +245,7 @@ class Scheduler:
         """Fail everything that waits or runs. Only on the model's thread."""
         tickets = [job.ticket for job in self._waiting] + [row.ticket for group in self._groups for row in group.rows]
         self._fail(tickets, Failed(message, is_fault_of_model=False))
-        while self._errands:
-            _, future = self._errands.popleft()
-            if future.set_running_or_notify_cancel():
-                future.set_exception(Resting(message))
+        errands.end(self._errands, message)
 
     def _take_waiting(self) -> list[Job]:
         """What begins now; the rest waits on. For whoever holds the lock."""
@@ -350,22 +307,22 @@ class Scheduler:
         if jobs:
             self._join(self._begin(jobs))
 
-    def _begin(self, jobs: list[Job]) -> _Joining:
+    def _begin(self, jobs: list[Job]) -> Joining:
         """Read their prompts, and hand their first tokens on."""
         prompts = list(dict.fromkeys(_prompt_of(job) for job in jobs))
         sources = [prompts.index(_prompt_of(job)) for job in jobs for _ in range(job.ticket.request.n)]
         rows, known = rows_of(self.base, jobs), self.prefixes.found_tokens
         read, logits = self._mixed_rows().begin(prompts, sources)
         self._read_tokens += sum(len(prompt.tokens) for prompt in prompts) - (self.prefixes.found_tokens - known)
-        return _Joining(rows, read, self._writer.chosen(rows, logits))
+        return Joining(rows, read, self._writer.chosen(rows, logits))
 
     @torch.inference_mode()  # what it writes to may have been laid out in such a mode, and can be written to in no other
-    def _join(self, begun: _Joining) -> None:
+    def _join(self, begun: Joining) -> None:
         held = self._mixed_rows()
         group = next((group for group in self._groups if group.held is held), None)
         if group is None:
             held.keep([])  # rows may be left of a batch that everyone has hung up on, or that failed
-            group = _Group(None, [], held, begun.last[:0])
+            group = Group(None, [], held, begun.last[:0])
             self._groups.append(group)
         held.join(begun.read)
         group.rows, group.last = group.rows + begun.rows, torch.cat([group.last, begun.last])
@@ -425,7 +382,7 @@ class Scheduler:
         with self.base.scope(model.digest if model.adapter else None):
             if not self._can_be_fixed:
                 started = self._started(model, prompts, sources)
-                self._groups.append(_Group(model, rows, started, started.last))
+                self._groups.append(Group(model, rows, started, started.last))
                 return
             for group in self._groups:
                 is_same = group.model is not None and group.model.digest == model.digest
@@ -435,7 +392,7 @@ class Scheduler:
                     return
             is_encoded = self.base.is_encoder_decoder
             held = JoinedRows(self.base, self.known, model.digest) if is_encoded else FixedRows(self.base)
-            self._groups.append(_Group(model, rows, held, held.add(prompts, sources)))
+            self._groups.append(Group(model, rows, held, held.add(prompts, sources)))
 
     def _started(self, model: Resolved, prompts: list[tuple[int, ...]], sources: list[int]) -> PaddedRows | StartedRows:
         if self.base.is_encoder_decoder:
@@ -443,7 +400,7 @@ class Scheduler:
         return PaddedRows(self.base, prompts, sources)
 
     @torch.inference_mode()
-    def _step(self, group: _Group) -> None:
+    def _step(self, group: Group) -> None:
         group.keep([at for at, row in enumerate(group.rows) if not row.ticket.is_cancelled])
         if not group.rows:
             return
@@ -456,9 +413,9 @@ class Scheduler:
                 logits = group.held.step(group.last)
         rows = len(group.rows)
         self._advance(group, logits)
-        self._steps.append((rows, time.monotonic() - started - self._between_seconds))
+        self._pace.note(rows, time.monotonic() - started - self._between_seconds)
 
-    def _advance(self, group: _Group, logits: torch.Tensor) -> None:
+    def _advance(self, group: Group, logits: torch.Tensor) -> None:
         """Choose each row's next token, hand it on, and let the rows go that have ended."""
         group.last = self._writer.chosen(group.rows, logits)
         group.keep([at for at, row in enumerate(group.rows) if not row.has_ended])
