@@ -16,6 +16,7 @@ from feedback_db.cases import conversation
 from feedback_db.types import Case
 from ui.context import Ui
 from ui.views.drawn import SHOWN_KEY, Part, drawing, messages, note, panes
+from ui.views.words import engine_event
 
 LETTERS = "ABCDEFGH"
 WORDS = ("best", "stop", "demonstration", "case", "diff", "logps", "markdown")
@@ -344,7 +345,7 @@ def finished(ui: Ui, now: Sequence[Pane]) -> dict[str, Any]:
         said = note(ui.guard.say("compare.one_stored"), "warn") if answers else None
     else:
         said = note(ui.guard.say("compare.stored_others" if failed else "compare.stored", of=len(answers)), "ok")
-    return drawing(why, said, *alike, note(ui.engine.last_event or "", "warn"))
+    return drawing(why, said, *alike, note(engine_event(ui), "warn"))
 
 
 def _stopped(ui: Ui, places: Sequence[int], now: Sequence[Pane], wanted: int | None = None) -> Part | None:

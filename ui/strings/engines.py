@@ -93,6 +93,14 @@ STRINGS = {
         "{host} is or leads to an address that is never called, and no setting changes that: of a cloud's metadata service, of the link itself, or of no single machine. Give the engine another address.",
         "{host} 是或指向永不调用的地址(云元数据服务、链路本地或非单机地址),任何设置都无法更改。请为引擎换一个地址。",
     ),
+    "problem.engine_was_started": (
+        "The engine had stopped and was started again at {time}.",
+        "引擎曾停止,已于 {time} 重新启动。",
+    ),
+    "problem.engine_was_ended": (
+        "The engine had stopped (exit code {exit}) and was started again at {time}.",
+        "引擎曾停止(退出码 {exit}),已于 {time} 重新启动。",
+    ),
     "problem.engine_gone": (
         "The engine {name} was removed. Choose another model.",
         "引擎 {name} 已移除,请选择其他模型。",

@@ -242,7 +242,9 @@ def test_columns_that_failed_are_never_told_to_have_written_the_same(tab: Tab, s
 
 
 def test_what_was_stopped_before_its_first_word_is_said_to_be_nothing() -> None:
-    ui: Any = SimpleNamespace(guard=SimpleNamespace(say=Text()), engine=SimpleNamespace(last_event=None))
+    ui: Any = SimpleNamespace(
+        guard=SimpleNamespace(say=Text(), language=lambda: "en"), engine=SimpleNamespace(last_event=None), text=Text()
+    )
     others = [Pane(text=text, state="done", completion_id=at) for at, text in enumerate("ab", 1)]
     assert told(finished(ui, [Pane(state="stopped"), *others])).startswith("Stopped before the first word: A. Nothing")
     assert "unless you judge it" in told(finished(ui, [Pane(text="x", state="stopped"), *others]))
