@@ -17,7 +17,7 @@ from backend.engines.kept import SamplingSettings, engine_name, keep_answer, kee
 from backend.problem import Problem
 from backend.prompts.assemble import SERVED, assemble
 from backend.prompts.digest import case_digest, split_of
-from feedback_db import Store, audit, models, prompts, tokens
+from feedback_db import Store, audit, engines, models, prompts, tokens
 from feedback_db.types import ApiToken, Case, Message, Model, Person, Template
 
 PREFIX = "wst_"
@@ -85,6 +85,12 @@ def make_token(
         return made, secret
 
 
+def remote_models(store: Store, person: Person) -> list[Model]:
+    """The models of remote engines, by name: a program asks for one as ``model-`` and its id."""
+    access.require(person, "serve")
+    return engines.answering(store)
+
+
 def made_tokens(store: Store, person: Person, project_id: int) -> list[ApiToken]:
     """Newest first, revoked ones too."""
     access.require(person, "serve")
@@ -116,7 +122,8 @@ def admitted(store: Store, secret: str | None) -> tuple[ApiToken, Person]:
 
 
 def answer(store: Store, engine: Engine, secret: str | None, asked: Asked) -> Served:
-    """One completion. Raises CannotServe, Denied, EngineError, and the problems of templates and budgets."""
+    """One completion. Raises CannotServe, Denied, EngineError, the problems of templates and budgets, and of a remote engine Refused
+    (its host is not allowed, or it was removed) and NoKey."""
     token, person = admitted(store, secret)
     tokens.touch(store, token)
     template = prompts.version_called(store, token.project_id, asked.template, asked.version)
@@ -129,14 +136,7 @@ def answer(store: Store, engine: Engine, secret: str | None, asked: Asked) -> Se
             name=asked.template,
             version=asked.version,
         )
-    model = models.resolve(store, asked.model)
-    if model is None:
-        raise CannotServe(
-            404,
-            f'There is no model "{asked.model}". Use live, base, or model- with its number.',
-            "no_model",
-            name=asked.model,
-        )
+    model = _model(store, asked.model)
     unknown = sorted(set(asked.values) - set(template.variables))
     if unknown:
         raise CannotServe(
@@ -149,6 +149,23 @@ def answer(store: Store, engine: Engine, secret: str | None, asked: Asked) -> Se
     case = _case(token, person, template, asked)
     client = engine.client_for(model)
     return (_kept if token.keeps else _plain)(store, engine, client, person, template, model, case, asked)
+
+
+def _model(store: Store, name: str) -> Model:
+    """A policy, or a model of a remote engine: whatever the Compare page offers. Raises CannotServe."""
+    model = models.resolve(store, name) or models.resolve_external(store, name)
+    if model is None:
+        raise CannotServe(
+            404, f'There is no model "{name}". Use live, base, or model- with its number.', "no_model", name=name
+        )
+    if model.kind == "external" and model.engine_id is None:
+        raise CannotServe(
+            404,
+            f'"{name}" stands for answers that were imported: no engine answers for it. Use another model.',
+            "no_engine_of_model",
+            name=name,
+        )
+    return model
 
 
 def _plain(

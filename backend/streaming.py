@@ -56,6 +56,12 @@ class Pane(NamedTuple):
     mean_logp: float | None = None  # nats per token, once it has ended
     token_logps: tuple[tuple[str, float], ...] = ()
 
+    @property
+    def is_void(self) -> bool:
+        """It ended without an answer: it failed, whatever it had written by then, or was stopped before its first word. It takes no
+        part in what is said of the columns: neither judged, nor compared, nor sent."""
+        return self.state == "failed" or (self.state == "stopped" and not self.text)
+
 
 def policies(store: Store, person: Person) -> list[Model]:
     """Models that can answer: policies on the base that is served, newest first, then those of remote engines."""
@@ -136,26 +142,32 @@ class Run:
         return [at for at, reader in enumerate(self._readers) if place in (None, at) and reader.stop()]
 
     def whole(self) -> list[list[int]]:
-        """Ids of the stored answers by seed, of those seeds whose columns all ended."""
+        """Ids of the stored answers by seed, of those seeds whose columns all ended; void ones are left out."""
         seeds: dict[int, list[int | None]] = {}
         for reader in self._readers:
             pane = reader.pane
-            seeds.setdefault(reader.seed, []).append(pane.completion_id if pane.state == "done" else None)
+            if not pane.is_void:
+                seeds.setdefault(reader.seed, []).append(pane.completion_id if pane.state == "done" else None)
         return [[i for i in ids if i is not None] for ids in seeds.values() if None not in ids]
 
     def kept_as_shown(self) -> tuple[dict[int, Completion], bool]:
-        """Everything as it stands now, stored, by column; and whether any of it is only part of an answer. A column that failed
-        or was stopped before it wrote anything is left out. Raises CannotVote."""
+        """Everything as it stands now, stored, by column; and whether any of it is only part of an answer. Void columns are left
+        out. Raises CannotVote."""
         if any(not reader.pane.text and reader.pane.state in UNDER_WAY for reader in self._readers):
             raise CannotVote("One of the columns has written nothing yet. Wait for its first words.", "nothing_to_read")
-        there = [at for at, reader in enumerate(self._readers) if reader.pane.text or reader.pane.state == "done"]
-        if len(there) < 2:
-            raise CannotVote("Fewer than two columns have an answer. Run the columns again.", "one_answer")
+        self._not_void()
         self.stop()
+        there = self._not_void()  # once more: one may have failed just before it was stopped
         with self._kept:
             kept = {at: self._readers[at].kept_as_shown() for at in there}
         self.was_judged = True
         return kept, any(self._readers[at].is_partial for at in there)
+
+    def _not_void(self) -> list[int]:
+        there = [at for at, pane in enumerate(self.panes()) if not pane.is_void]
+        if len(there) < 2:
+            raise CannotVote("Fewer than two columns have an answer. Run the columns again.", "one_answer")
+        return there
 
 
 class Runs:
@@ -198,6 +210,9 @@ def vote(store: Store, person: Person, run: Run, ranks: Sequence[int], *, both_b
     parts is never trained on. The same run again gives the same judgement. Raises CannotVote.
     """
     access.require(person, "compare")
+    panes, best = run.panes(), min(ranks, default=1)
+    if all(pane.is_void for pane, rank in zip(panes, ranks, strict=True) if rank == best):
+        raise CannotVote("That column has no answer to judge. Judge the others, or run the columns again.", "void_best")
     kept, is_partial = run.kept_as_shown()
     key = uuid.UUID(run.key).bytes
     given = tuple(ranks[at] for at in kept)
@@ -313,7 +328,7 @@ class _Reader(threading.Thread):
 
     def kept_as_shown(self) -> Completion:
         """The whole answer, or the part of it that stands there; the same row each time it is asked for."""
-        if self.pane.completion_id is None and self.pane.state in ("stopped", "failed"):
+        if self.pane.completion_id is None and self.pane.state == "stopped":
             part = Answer(
                 text=self.pane.text, finish_reason="cancelled", tokens=self.pane.tokens, prompt_tokens=self.prompt.tokens or 0,
                 seconds=self.pane.seconds, first_token_seconds=self.pane.first_seconds, mean_logp=None,

@@ -49,6 +49,13 @@ def resolve(store: Store, name: str) -> Model | None:
     return next(iter(found), None)
 
 
+def resolve_external(store: Store, name: str) -> Model | None:
+    """The external model behind ``model-<id>``, whether or not an engine answers for it; None when there is none."""
+    kind, number = _numbered(name)
+    found = store.find(Model, "kind = 'external' and id = ?", [number]) if kind == "model" else []
+    return next(iter(found), None)
+
+
 def resolve_reward(store: Store, name: str) -> Model | None:
     """The reward model behind an engine's model name: ``model-<id>``, or ``live-<project id>``; None when there is none."""
     kind, number = _numbered(name)

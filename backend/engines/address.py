@@ -62,15 +62,19 @@ def target_of(url: str, allowed: Sequence[str]) -> Target:
         )
     host = found["host"].lower()
     port = int(found["port"] or (443 if found["scheme"] == "https" else 80))
+    if (literal := _literal(host.strip("[]"))) is not None and _is_never_called(literal):
+        raise _never(host)
     listed = {entry.strip().lower() for entry in allowed}
     is_named = f"{host}:{port}" in listed
     if not is_named and not (host in listed and found["scheme"] == "https" and port == 443):
+        is_usual = found["scheme"] == "https" and port == 443 and (literal is None or _is_public(literal))
+        entry = host if is_usual else f"{host}:{port}"  # a private address is called only where its port is named too
         raise Refused(
-            f"{host}:{port} is not among the hosts this server may call. Whoever runs it can add "
-            f"{host if port == 443 else f'{host}:{port}'} to the setting engine_hosts and start it again.",
+            f"{host}:{port} is not among the hosts this server may call. Whoever runs it can add {entry} to the setting "
+            "engine_hosts and start it again.",
             "engine_host",
             host=f"{host}:{port}",
-            entry=host if found["scheme"] == "https" and port == 443 else f"{host}:{port}",
+            entry=entry,
         )
     return Target(found["scheme"], host.strip("[]"), port, found["path"], is_named)
 
@@ -84,23 +88,48 @@ def addresses_of(target: Target, lookup: Lookup = socket.getaddrinfo) -> list[st
     addresses = [ipaddress.ip_address(one.partition("%")[0]) for one in dict.fromkeys(found)]
     if not addresses:
         raise OSError("the name has no address")
-    if not all(_may_be_called(address, target.may_be_private) for address in addresses):
+    if any(_is_never_called(address) for address in addresses):
+        raise _never(target.host)
+    if not target.may_be_private and not all(_is_public(address) for address in addresses):
+        entry = f"[{target.host}]:{target.port}" if ":" in target.host else f"{target.host}:{target.port}"
         raise Refused(
-            f"The name {target.host} leads to an address inside this network or to one that is nobody's, which is not "
-            "called. If that server is meant, whoever runs Whetstone can list it with its port in engine_hosts.",
+            f"{target.host} leads to an address inside a network, which is called only where it is named with its port. If that "
+            f"server is meant, whoever runs Whetstone can add {entry} to the setting engine_hosts and start it again.",
             "engine_address",
             host=target.host,
+            entry=entry,
         )
     return [str(address) for address in addresses]
 
 
-def _may_be_called(address: IpAddress, may_be_private: bool) -> bool:
+def _never(host: str) -> Refused:
+    return Refused(
+        f"{host} is or leads to an address that is never called, and no setting changes that: of a cloud's metadata service, of the "
+        "link itself, or of no single machine. Give the engine another address.",
+        "engine_never",
+        host=host,
+    )
+
+
+def _literal(host: str) -> IpAddress | None:
+    """The address that a host is, in any spelling that the system reads as one (2852039166, 0xa9.0xfe.43518); nothing is looked up."""
+    try:
+        return ipaddress.ip_address(host) if ":" in host else ipaddress.IPv4Address(socket.inet_aton(host))
+    except (OSError, ValueError):
+        return None
+
+
+def _is_never_called(address: IpAddress) -> bool:
+    """Whether or not it is on the list."""
     real = _unwrapped(address)
     if real is None or real in METADATA or address in METADATA:
-        return False
-    if real.is_link_local or real.is_multicast or real.is_unspecified or (real.is_reserved and not real.is_loopback):
-        return False
-    return may_be_private or real.is_global
+        return True
+    return real.is_link_local or real.is_multicast or real.is_unspecified or (real.is_reserved and not real.is_loopback)
+
+
+def _is_public(address: IpAddress) -> bool:
+    real = _unwrapped(address)
+    return real is not None and real.is_global
 
 
 def _unwrapped(address: IpAddress) -> IpAddress | None:

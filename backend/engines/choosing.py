@@ -15,6 +15,7 @@ from backend.engines.client import EngineClient
 from backend.engines.guarded import Guarded, client_of
 from backend.engines.process import EngineProcess
 from backend.engines.remote import RemoteClient
+from backend.problem import Phrase
 from feedback_db import Store
 from feedback_db.types import Model, RemoteEngine
 
@@ -31,7 +32,7 @@ class Engines:
         self._remote: dict[int, RemoteClient] = {}
 
     @property
-    def last_event(self) -> str | None:
+    def last_event(self) -> Phrase | None:
         return self.local.last_event
 
     def health(self) -> dict[str, Any] | None:

@@ -47,7 +47,7 @@ class Guarded(httpx.BaseTransport):
         url, target = request.url, self._target
         port = url.port or (443 if url.scheme == "https" else 80)
         if (url.scheme, url.host, port) != (target.scheme, target.host, target.port):
-            raise Refused("A request to another server than the configured one was refused.", "engine_address")
+            raise Refused("A request to another server than the configured one was refused.")
         deadline = _Deadline(self._deadline_seconds)
         try:
             response = self._reached(request, deadline)

@@ -18,6 +18,8 @@ from typing import Any
 import psutil
 from filelock import FileLock, Timeout
 
+from backend.problem import Phrase
+
 from . import keys, memory
 from .client import EngineClient, EngineError
 
@@ -59,7 +61,7 @@ class EngineProcess:
     ) -> None:
         self.data_dir = data_dir
         self.base = one_spelling(base)
-        self.last_event: str | None = None
+        self.last_event: Phrase | None = None
         placed = {"device": device, "dtype": dtype, "attention": attention, "quantisation": quantisation}
         self._options = [word for name, value in placed.items() for word in (f"--{name}", value)]
         self._options += ["--threads", str(threads)]
@@ -169,8 +171,7 @@ class EngineProcess:
             raise
         self._failure = None
         if had_one:
-            why = f" (exit code {code})" if code is not None else ""
-            self.last_event = f"The engine had stopped{why} and was started again at {datetime.now():%H:%M}."
+            self.last_event = _started_again(code, f"{datetime.now():%H:%M}")
 
     def _start(self) -> None:
         folder = engine_folder(self.data_dir)
@@ -221,6 +222,17 @@ class EngineProcess:
         problem = EngineError(own[-1] if own else f"{message} Its log, engine/engine.log in the data folder, says why.")
         problem.add_note("\n".join(lines[-LOG_TAIL_LINES:]))
         return problem
+
+
+def _started_again(code: int | None, at: str) -> Phrase:
+    if code is None:
+        return Phrase(f"The engine had stopped and was started again at {at}.", "engine_was_started", time=at)
+    return Phrase(
+        f"The engine had stopped (exit code {code}) and was started again at {at}.",
+        "engine_was_ended",
+        exit=code,
+        time=at,
+    )
 
 
 def one_spelling(base: str) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any, NamedTuple, Protocol
 
+from backend.engines.again import asked_again
 from backend.engines.answers import Client, EngineError, Messages
 from backend.engines.kept import engine_name
 from backend.problem import Phrase, Problem, words_of
@@ -130,11 +131,12 @@ def _question(type_: str, value: Any, given: Given, case: Case, model: Model) ->
 def _asked(engine: Engine, one: Question) -> Told | EngineError:
     try:
         if one.answer is not None:
-            scorer: Scorer = engine.client()
-            (score,) = scorer.rewards(list(one.messages), [one.answer], model=f"model-{one.model.id}")
+            (score,) = asked_again(lambda: _score(engine.client(), one))
             return Told(score, None, one.model.name)
-        (answer,) = engine.client_for(one.model).complete(
-            list(one.messages), model=engine_name(one.model), **JUDGE_SETTINGS  # type: ignore[arg-type]
+        (answer,) = asked_again(
+            lambda: engine.client_for(one.model).complete(
+                list(one.messages), model=engine_name(one.model), **JUDGE_SETTINGS  # type: ignore[arg-type]
+            )
         )  # fmt: skip
     except EngineError as error:
         return error
@@ -143,6 +145,10 @@ def _asked(engine: Engine, one: Question) -> Told | EngineError:
     ) as problem:  # such as an engine that was removed, or a key that is not there: the next would miss it too
         return EngineError(str(problem), problem.code, status=None, **problem.values)
     return verdict_of(answer.text.strip())
+
+
+def _score(scorer: Scorer, one: Question) -> list[float]:
+    return scorer.rewards(list(one.messages), [one.answer or ""], model=f"model-{one.model.id}")
 
 
 def _unread(why: str, text: str) -> Told:

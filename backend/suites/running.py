@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import NamedTuple
 
+from backend.engines.again import asked_again
 from backend.engines.answers import Answer, EngineError
 from backend.engines.kept import engine_name, keep_answer, keep_prompt
 from backend.problem import Phrase, Problem, stored, stored_text, words_of
@@ -150,9 +151,10 @@ def _asked(
     case_id, number, repeat = place
     case, arm = store.get(Case, case_id), arms[number]
     try:
-        client = engine.client_for(arm.model)
         most = int(arm.sampling.settings["max_tokens"])
-        prompt = keep_prompt(store, engine, client, arm.template, case, most, run.person_id)
+        prompt = asked_again(
+            lambda: keep_prompt(store, engine, engine.client_for(arm.model), arm.template, case, most, run.person_id)
+        )
     except EngineError as error:
         if is_of_the_engine(error):
             raise
@@ -170,13 +172,15 @@ def _known(store: Store, one: _Asked) -> Completion | None:
 def _told(engine: Engine, one: _Asked) -> Answer | EngineError:
     settings = one.arm.sampling.settings
     try:
-        (answer,) = engine.client_for(one.arm.model).complete(
-            list(one.prompt.messages),
-            model=engine_name(one.arm.model),
-            seed=one.seed,
-            temperature=settings["temperature"],
-            top_p=settings["top_p"],
-            max_tokens=settings["max_tokens"],
+        (answer,) = asked_again(
+            lambda: engine.client_for(one.arm.model).complete(
+                list(one.prompt.messages),
+                model=engine_name(one.arm.model),
+                seed=one.seed,
+                temperature=settings["temperature"],
+                top_p=settings["top_p"],
+                max_tokens=settings["max_tokens"],
+            )
         )
     except EngineError as error:
         return error

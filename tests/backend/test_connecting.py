@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from backend import access, comparing, connecting, streaming
+from backend import access, administering, comparing, connecting, prompting, serving, streaming
 from backend.connecting import CannotConnect
 from backend.engines.address import Refused
 from backend.engines.answers import EngineError
@@ -18,7 +18,7 @@ from backend.engines.process import EngineProcess
 from backend.engines.scripted import ScriptedEngine
 from backend.streaming import Column
 from feedback_db import Store, audit, comparisons
-from feedback_db.types import Case, Completion, Person, Project, Prompt, RemoteEngine, Template
+from feedback_db.types import Case, Completion, Model, Person, Project, Prompt, RemoteEngine, Template
 from tests.backend.engines.stub import Stub, chat, deltas, events, reply, stub
 
 KEY = "sk-test-0123456789abcdef"
@@ -241,3 +241,55 @@ def test_a_remote_engine_in_trouble_fails_its_own_column_only(
     assert str(panes[1].problem) == "Your budget is spent."
     with pytest.raises(EngineError, match="budget"):
         comparing.make_comparisons(store, engines, engineer, requests=[(template.id, case.id)], model_id=model.id)
+
+
+def test_a_program_asks_a_remote_engines_model_by_its_number_and_with_its_makers_rights(
+    store: Store, engines: Engines, admin: Person, server: Stub, engineer: Person, project: Project
+):
+    model = connecting.take_model(store, admin, added(store, engines, admin, server).id, "big-1")
+    prompting.save_template(store, engineer, project.id, prompting.Draft(name="ask", body="Answer: {{input}}"))
+    _, secret = serving.make_token(store, engineer, project.id, "shop", keeps=True)
+    assert serving.remote_models(store, engineer) == [model]
+    server.script[:] = [reply(chat("It is on its way."))]
+    asked = serving.Asked("ask", "latest", {"input": "Where is it?"}, model=f"model-{model.id}")
+    served = serving.answer(store, engines, secret, asked)
+    body = server.requests[-1].body
+    assert (served.answer.text, served.model, body["model"]) == ("It is on its way.", model, "big-1")
+    assert server.requests[-1].headers["authorization"] == f"Bearer {KEY}"
+    assert body["messages"][-1]["content"] == "Answer: Where is it?" and body["temperature"] == 0
+    assert store.get(Completion, served.completion_id).model_id == model.id, "kept as its own"
+    server.script[:] = [reply({"error": {"message": f"no credit left for {KEY}"}}, 402)]
+    with pytest.raises(EngineError, match="no credit left") as told:
+        serving.answer(store, engines, secret, asked._replace(seed=1))
+    assert KEY not in str(told.value)
+    annotator = administering.change_role(store, admin, engineer.id, "annotator")
+    calls = len(server.requests)
+    for act in (
+        lambda: serving.answer(store, engines, secret, asked),
+        lambda: serving.remote_models(store, annotator),
+    ):
+        with pytest.raises(access.Denied):
+            act()
+    assert len(server.requests) == calls
+
+
+def test_a_program_is_told_why_an_external_model_does_not_answer(
+    store: Store, engines: Engines, admin: Person, server: Stub, project: Project, tmp_path: Path
+):
+    engine = added(store, engines, admin, server)
+    model = connecting.take_model(store, admin, engine.id, "big-1")
+    prompting.save_template(store, admin, project.id, prompting.Draft(name="ask", body="{{input}}"))
+    _, secret = serving.make_token(store, admin, project.id, "shop")
+    asked = serving.Asked("ask", "latest", {"input": "x"}, model=f"model-{model.id}")
+    stricter = Engines(engines.local, store, tmp_path, ())
+    with pytest.raises(Refused, match="engine_hosts"):
+        serving.answer(store, stricter, secret, asked)
+    imported = store.add(Model(name="theirs", kind="external", base="theirs", source="import"))
+    with pytest.raises(serving.CannotServe, match="imported: no engine answers") as told:
+        serving.answer(store, engines, secret, asked._replace(model=f"model-{imported.id}"))
+    assert told.value.status == 404
+    connecting.remove_engine(store, engines, admin, engine.id)
+    assert serving.remote_models(store, admin) == []
+    with pytest.raises(Refused, match="engine box was removed"):
+        serving.answer(store, engines, secret, asked)
+    assert server.requests == []

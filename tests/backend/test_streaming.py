@@ -12,6 +12,7 @@ import pytest
 
 from backend import comparing, prompting, starting, streaming
 from backend.engines.client import EngineError, Piece
+from backend.engines.kept import SamplingSettings
 from backend.engines.scripted import ScriptedEngine
 from backend.labels.turns import CannotGoOn
 from backend.labels.voting import CannotVote
@@ -262,6 +263,74 @@ def test_a_column_that_failed_keeps_no_other_from_being_judged(store, engineer, 
     alone = ran(store, engine, engineer, case_id, many(columns, range(2)))
     with pytest.raises(CannotVote, match="Fewer than two"):
         streaming.vote(store, engineer, alone, [1, 2])
+
+
+class BreaksOff(ScriptedEngine):
+    """Says how many tokens were wanted; of whoever wants 7 only two words come, then an error."""
+
+    def stream(self, *args: Any, **settings: Any) -> Iterator[Piece]:
+        most = settings["max_tokens"]
+        for at, piece in enumerate(ScriptedEngine(lambda *_: f"one two of {most}").stream(*args, **settings)):
+            if most == 7 and at == 2:
+                raise EngineError("The engine stopped in the middle of an answer. Ask again.", "engine_cut_off")
+            yield piece
+
+
+def broken(columns: list[Column], places: str) -> list[Column]:
+    """A column for each letter, x for one that breaks off; all with one seed."""
+    return [
+        replace(columns[0], seed=5, sampling=SamplingSettings(max_tokens=7 if one == "x" else 90 + at))
+        for at, one in enumerate(places)
+    ]
+
+
+def test_what_a_column_wrote_before_it_failed_is_no_answer(store, engineer, case_id, columns):
+    engine = BreaksOff(lambda *_: "")
+    run = ran(store, engine, engineer, case_id, broken(columns, "xaxb"))
+    assert [(pane.state, pane.text, pane.is_void) for pane in run.panes()][:2] == [
+        ("failed", "one two", True),
+        ("done", "one two of 91", False),
+    ]
+    kept = [pane.completion_id for pane in run.panes()]
+    assert kept[0] is None and run.whole() == [[kept[1], kept[3]]], "the others can be sent to labelling"
+    with pytest.raises(CannotVote, match="no answer to judge") as told:
+        streaming.vote(store, engineer, run, [1, 2, 2, 2])
+    assert told.value.code == "void_best" and store.find(Comparison) == []
+    said = streaming.vote(store, engineer, run, [2, 1, 2, 2])
+    assert said.ranks == (1, 2) and not said.partial and store.find(Completion, "finish_reason = 'cancelled'") == []
+    alone = ran(store, engine, engineer, case_id, broken(columns, "xxa"))
+    with pytest.raises(CannotVote, match="Fewer than two"):
+        streaming.vote(store, engineer, alone, [1, 1, 1])
+
+
+def test_a_column_that_fails_while_others_are_judged_is_left_out(store, engineer, case_id, columns, monkeypatch):
+    engine = Held()
+    run, shown = begun(store, engine, engineer, case_id, [*columns, replace(columns[0], seed=3)])
+    stop, reader = run.stop, run._readers[2]
+
+    def fails_then_stops() -> list[int]:
+        reader._show(state="failed", problem=EngineError("gone"))
+        reader.stopped.set()  # its thread has ended
+        return stop()
+
+    monkeypatch.setattr(run, "stop", fails_then_stops)
+    said = streaming.vote(store, engineer, run, [2, 1, 2])
+    engine.go_on.set()
+    list(shown)
+    assert said.ranks == (2, 1) and run.panes()[2].completion_id is None
+
+
+def test_a_column_that_was_stopped_before_its_first_word_keeps_no_other_from_being_sent(
+    store, engineer, case_id, columns
+):
+    run = Run(
+        store, alike("ab"), engineer, case_id=case_id, columns=[replace(one, seed=0) for one in columns], seed=0
+    )  # fmt: skip
+    assert run.stop(0) == [0]
+    *_, last = run.watched()
+    assert last[0].is_void and not last[1].is_void and run.whole() == [[last[1].completion_id]]
+    with pytest.raises(CannotVote, match="Fewer than two"):
+        streaming.vote(store, engineer, run, [1, 1])
 
 
 def test_a_vote_that_comes_too_early_stops_nothing(store, engineer, case_id, columns):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from backend import prompting, testing
 from backend.access import Denied
+from backend.engines import again
 from backend.engines.answers import EngineError
 from backend.engines.keys import NoKey
 from backend.engines.scripted import ScriptedEngine
@@ -262,3 +265,42 @@ def test_annotators_are_refused_all_of_it(store: Store, engineer: Person, annota
     ):
         with pytest.raises(Denied):
             act()
+
+
+class Dying(Counting):
+    """Ends whenever it is asked for the third thing of a kind: counting tokens, or answering; each time it is started it says so."""
+
+    def __init__(self, *dies_at: str) -> None:
+        super().__init__()
+        self.dies_at, self.calls, self.started = list(dies_at), 0, 0
+
+    def client_for(self, model: Model) -> ScriptedEngine:
+        self.started += 1
+        return super().client_for(model)  # type: ignore[return-value]
+
+    def _ends(self, what: str) -> None:
+        self.calls += 1
+        if self.calls > 2 and what in self.dies_at:
+            self.dies_at.remove(what)
+            raise EngineError("The engine ended while it answered.", "engine_ended")
+
+    def tokenize(self, *given: Any, **more: Any) -> Any:
+        self._ends("tokenize")
+        return super().tokenize(*given, **more)
+
+    def complete(self, *given: Any, **more: Any) -> Any:
+        self._ends("complete")
+        return super().complete(*given, **more)
+
+
+@pytest.mark.parametrize("what", ["tokenize", "complete"])
+def test_a_run_goes_on_by_itself_when_the_engine_ends_in_its_middle(
+    store: Store, engineer: Person, project: Project, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.setattr(again, "PAUSES_SECONDS", (0.0, 0.0))
+    engine = Dying(what, what)
+    now = finished(store, engine, started(store, engineer, project, ("{{word}}",)))
+    assert (now.state, now.problem, now.done, now.failed) == ("done", "", 6, 0) and engine.dies_at == []
+    engine = Dying(*[what] * 1000)
+    now = finished(store, engine, started(store, engineer, project, ("{{word}}!",)))
+    assert now.state == "stopped" and "engine_ended" in now.problem, "one that ends each time is told"

@@ -214,7 +214,7 @@ def test_values_are_filled_in_as_they_are():
 
 
 MANY = {  # what they count are always several, or a list of counts
-    "tune.unfit", "suites.many", "compare.stored", "compare.not_all", "order.repeats", "order.by_itself", "order.by_itself_later",
+    "tune.unfit", "suites.many", "compare.stored", "compare.stored_others", "order.repeats", "order.by_itself", "order.by_itself_later",
     "order.gain_gain", "order.gain_none", "order.gain_loss", "bake.saved", "exchange.why.assert_many",
 }  # fmt: skip
 COUNTED = "answer|case|check|column|comparison|demonstration|field|judgement|model|pair|suite|template|test|token|turn"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
@@ -13,8 +14,10 @@ from starlette.concurrency import run_in_threadpool
 
 from backend import serving
 from backend.access import Denied
+from backend.engines.address import Refused
 from backend.engines.answers import EngineError
 from backend.engines.kept import SamplingSettings
+from backend.engines.keys import NoKey
 from backend.problem import Problem
 from backend.prompts.budget import BudgetProblem
 from backend.prompts.chat import PromptProblem
@@ -26,6 +29,7 @@ from ui.context import Ui
 from ui.gate import RateLimit
 
 PER_MINUTE = 600  # requests of one token
+AT_ONCE = 24  # answers under way, the others wait in line: of 40 threads some stay free for labels, however slow an engine is; our choice
 BEARER = re.compile(r"Bearer +(\S+)", re.IGNORECASE)
 
 
@@ -52,6 +56,7 @@ class Body(BaseModel):
 
 def add_routes(app: FastAPI, ui: Ui, clock: Callable[[], float]) -> None:
     limit = RateLimit(PER_MINUTE, 60, clock)
+    room = asyncio.Semaphore(AT_ONCE)
 
     @app.post("/v1/prompts/{name:path}/{version}")
     async def complete(request: Request, name: str, version: str) -> JSONResponse:
@@ -62,9 +67,9 @@ def add_routes(app: FastAPI, ui: Ui, clock: Callable[[], float]) -> None:
             if wait := limit.wait_seconds(admitted.id or 0):
                 return _error(429, f"At most {PER_MINUTE} requests a minute. Try again in {wait} s.", "too_fast", wait)
             body = Body.model_validate_json(await request.body())
-            return JSONResponse(
-                _view(await run_in_threadpool(serving.answer, ui.store, ui.engine, token, _asked(name, version, body)))
-            )
+            asked = _asked(name, version, body)
+            async with room:
+                return JSONResponse(_view(await run_in_threadpool(serving.answer, ui.store, ui.engine, token, asked)))
         except ValidationError as problem:
             first = problem.errors()[0]
             field = ".".join(str(part) for part in first["loc"]) or "body"
@@ -78,6 +83,8 @@ def add_routes(app: FastAPI, ui: Ui, clock: Callable[[], float]) -> None:
             return _error(
                 429 if full else 502, str(problem), (problem.status and problem.code) or "engine", 1 if full else 0
             )
+        except (Refused, NoKey) as problem:  # of a remote engine: the rest of the request is in order
+            return _error(404 if problem.code == "engine_gone" else 502, str(problem), problem.code)
         except Problem as problem:  # of the template, the values or the budget
             is_of_the_prompt = isinstance(problem, TemplateProblem | FewShotProblem | PromptProblem | BudgetProblem)
             return _error(422, str(problem), (not is_of_the_prompt and problem.code) or "bad_prompt")

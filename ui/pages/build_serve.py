@@ -109,10 +109,12 @@ def _requests(
     chosen = version if version in choices else choices[0]
     url = f"{address}/v1/prompts/{quote(template.name, safe='')}/{quote(chosen, safe='')}"
     body = json.dumps({"values": values}, ensure_ascii=False)
+    remote = ", ".join(f"model-{one.id} ({one.name})" for one in serving.remote_models(ui.store, person))
     shown = [
         drawn.command("curl", _curl(url, body), say("serve.copy")),
         drawn.command("Python", _python(url, values), say("serve.copy")),
         drawn.note(say("serve.more")),
+        drawn.note(say("serve.remote", models=remote) if remote else ""),
     ]
     return [gr.update(choices=choices, value=chosen), drawn.drawing(*shown)]
 

@@ -16,6 +16,7 @@ from backend.prompts.segments import Segment
 from feedback_db import NotFound
 from ui.context import Ui
 from ui.views import drawn
+from ui.views.words import engine_event
 
 PROBLEMS = (BadInput, BudgetProblem, EngineError, FewShotProblem, PromptProblem, TemplateProblem)
 
@@ -40,7 +41,7 @@ def prompt_shown(
         ),
         drawn.note(say("build.dropped", ids=dropped) if dropped else "", "warn"),
         drawn.note(say("build.empty", names=empty) if empty else "", "warn"),
-        drawn.note(ui.engine.last_event or "", "warn"),
+        drawn.note(engine_event(ui), "warn"),
         drawn.messages(
             {
                 "role": message["role"],

@@ -80,9 +80,9 @@ def battle_events(
         stored = sum(one is not None for one in ids)
         can = stored == len(ids) and last[0].text != last[1].text
         kept = {"ids": ids, "key": run.key, "at": time.time()} if can else {}
-        key = "battle.vote" if can else "battle.alike" if stored == len(ids) else "compare.not_all"
+        key = "battle.vote" if can else "battle.alike" if stored == len(ids) else "battle.not_both"
         key = "battle.stopped" if any(pane.state == "stopped" for pane in last) else key
-        told = note(ui.guard.say(key, stored=stored, of=len(ids)), "info" if can else "warn")
+        told = note(ui.guard.say(key), "info" if can else "warn")
         yield (
             gr.skip(), kept, drawing(told), *[gr.update(interactive=can)] * len(buttons),
             *[gr.update(interactive=False)] * len(of_run),

@@ -16,6 +16,7 @@ from feedback_db.cases import conversation
 from feedback_db.types import Case
 from ui.context import Ui
 from ui.views.drawn import SHOWN_KEY, Part, drawing, messages, note, panes
+from ui.views.words import engine_event
 
 LETTERS = "ABCDEFGH"
 WORDS = ("best", "stop", "demonstration", "case", "diff", "logps", "markdown")
@@ -82,7 +83,9 @@ def vote_row(ui: Ui) -> Votes:
 def run_events(ui: Ui, row: RunRow) -> None:
     runs = row.runs
     answers = gr.State([])  # ids of the stored completions, one list per seed
-    running = gr.State({})  # {"key", "columns", "titles", "judgement", "answers": of the columns, once it is judged}
+    running = gr.State(
+        {}
+    )  # {"key", "columns", "titles"}, and once it is judged {"judgement", "answers", "places": whose they are}
     votes, shown, status = row.votes, row.shown, row.status
 
     def show_columns(number: int) -> list[Any]:
@@ -100,11 +103,13 @@ def run_events(ui: Ui, row: RunRow) -> None:
         case, prompt_ids = comparing.next_turn(
             ui.store, ui.guard.person(), state.get("judgement") or 0, text or "", state.get("answers") or ()
         )
+        asked = [state["columns"][place] for place in state["places"]]
         columns = [
             Column(**{**one, "sampling": SamplingSettings(**one["sampling"]), "prompt_id": prompt})
-            for one, prompt in zip(state["columns"], prompt_ids, strict=True)
+            for one, prompt in zip(asked, prompt_ids, strict=True)
         ]
-        yield from stream(request, case.id or 0, columns, state["titles"], turns_of(ui, case))
+        titles = [state["titles"][place] for place in state["places"]]
+        yield from stream(request, case.id or 0, columns, titles, turns_of(ui, case))
 
     def stream(
         request: gr.Request, case_id: int, columns: list[Column], titles: list[str], *before: Part
@@ -127,10 +132,10 @@ def run_events(ui: Ui, row: RunRow) -> None:
             return
         whole = [ids for ids in run.whole() if len({last[at].text for at in _places(last, ids)}) > 1]
         told = gr.skip() if run.was_judged else finished(ui, last)  # what was said of the judgement stays
-        skip = (
-            gr.skip()
-        )  # the votes once more: what a battle that was replaced said last may have come after the first step
-        yield skip, whole, gr.update(interactive=bool(whole)), told, skip, on, on, skip
+        skip = gr.skip()
+        # The votes once more: what a battle that was replaced said last may have come after the first step.
+        can = gr.update(interactive=sum(not pane.is_void for pane in last) > 1)
+        yield skip, whole, gr.update(interactive=bool(whole)), told, skip, can, can, skip
 
     def stop_all(key: str) -> Any:
         run = runs.of(ui.guard.person(), key)
@@ -162,8 +167,9 @@ def run_events(ui: Ui, row: RunRow) -> None:
         told = ui.guard.say(
             "compare.judged_part" if said.partial else "compare.judged", id=said.id, best=letters(best, now) or "–"
         )
-        answers = [pane.completion_id for pane in now]
-        state = {**state, "judgement": said.id, "answers": answers if None not in answers else []}
+        places = [at for at, pane in enumerate(now) if pane.completion_id is not None]
+        answers = [now[at].completion_id for at in places]
+        state = {**state, "judgement": said.id, "answers": answers, "places": places}
         return [drawing(note(told, "ok"), *_alike(ui, now)), state, gr.update(interactive=bool(best))]
 
     def vote_tie(state: dict[str, Any], key: str) -> list[Any]:
@@ -259,10 +265,11 @@ def panes_of(
                 "title": titles[at],
                 "text": pane.text,
                 "state": pane.state,
+                "void": pane.is_void,
                 "problem": ui.text.problem(pane.problem, ui.guard.language()) if pane.problem else "",
                 "foot": _foot(ui, pane, is_blind),
                 "logps": [[text, round(logp, 3)] for text, logp in pane.token_logps] if words else [],
-                "acts": _acts(pane) if words else "",
+                "acts": _acts(pane, now) if words else "",
             }
             for at, pane in enumerate(now)
         ),
@@ -280,9 +287,10 @@ def letters(places: Sequence[int], now: Sequence[Pane]) -> str:
     return ", ".join(_letter(at, len(now)) for at in places)
 
 
-def _acts(pane: Pane) -> str:
+def _acts(pane: Pane, now: Sequence[Pane]) -> str:
     """What can be done with a column now, with spaces between: sent as a list, some columns kept a "stop" that had gone."""
-    acts = ["best"] if pane.text else []
+    has_rivals = sum(not one.is_void for one in now) > 1
+    acts = ["best"] if pane.text and not pane.is_void and has_rivals else []
     if pane.state in ("waiting", "streaming"):
         acts.append("stop")
     elif pane.state == "done" and pane.completion_id:
@@ -317,24 +325,27 @@ def _alike(ui: Ui, now: Sequence[Pane]) -> list[Part | None]:
     """Columns of one text, as happens with one seed and prompts that differ little, are told: they are judged as one."""
     same: dict[str, list[int]] = {}
     for at, pane in enumerate(now):
-        if pane.text:
+        if pane.text and not pane.is_void:
             same.setdefault(pane.text, []).append(at)
     return [note(ui.guard.say("compare.alike", letters=letters(at, now))) for at in same.values() if len(at) > 1]
 
 
 def finished(ui: Ui, now: Sequence[Pane]) -> dict[str, Any]:
     """What became of columns that all came to an end, whether by themselves or not."""
-    stored = sum(pane.completion_id is not None for pane in now)
+    failed = [at for at, pane in enumerate(now) if pane.state == "failed"]
+    why = note(ui.guard.say("compare.no_answer", letters=letters(failed, now)), "bad") if failed else None
+    alike = _alike(ui, now)
+    answers = [pane for pane in now if not pane.is_void]
     stopped = [at for at, pane in enumerate(now) if pane.state == "stopped"]
-    if len({pane.text for pane in now}) == 1 and stored == len(now):
-        return drawing(note(ui.guard.say("problem.all_the_same"), "warn"))
-    if stopped:
+    if len(answers) > 1 and len({pane.text for pane in answers}) == 1 and all(one.completion_id for one in answers):
+        said, alike = note(ui.guard.say("problem.all_the_same"), "warn"), []
+    elif stopped:
         said = _stopped(ui, stopped, now)
-    elif stored < len(now):
-        said = note(ui.guard.say("compare.not_all", stored=stored, of=len(now)), "warn")
+    elif len(answers) < 2:
+        said = note(ui.guard.say("compare.one_stored"), "warn") if answers else None
     else:
-        said = note(ui.guard.say("compare.stored", of=len(now)), "ok")
-    return drawing(said, *_alike(ui, now), note(ui.engine.last_event or "", "warn"))
+        said = note(ui.guard.say("compare.stored_others" if failed else "compare.stored", of=len(answers)), "ok")
+    return drawing(why, said, *alike, note(engine_event(ui), "warn"))
 
 
 def _stopped(ui: Ui, places: Sequence[int], now: Sequence[Pane], wanted: int | None = None) -> Part | None:
@@ -343,5 +354,6 @@ def _stopped(ui: Ui, places: Sequence[int], now: Sequence[Pane], wanted: int | N
         name = "" if wanted is None else letters([wanted], now)
         return note(ui.guard.say("compare.one_ended" if name else "compare.all_ended", letter=name))
     goes_on = any(pane.state in streaming.UNDER_WAY for pane in now)
-    key = "compare.one_stopped" if goes_on else "compare.stopped"
+    is_empty = all(now[at].is_void for at in places)
+    key = "compare.one_stopped" if goes_on else "compare.stopped_empty" if is_empty else "compare.stopped"
     return note(ui.guard.say(key, letters=letters(places, now)), "info" if goes_on else "warn")

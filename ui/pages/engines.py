@@ -12,6 +12,7 @@ from ui.context import Ui
 from ui.guard import needs
 from ui.views.drawn import badge, cards, drawing, drawn, facts, heading, note, table
 from ui.views.pickers import picker
+from ui.views.words import engine_event
 
 NAME = "engines"
 PATH = "engines"
@@ -127,7 +128,7 @@ def _health(ui: Ui) -> dict[str, Any]:
     title = heading(say("engines.own"))
     if found is None or not found["loaded"]:
         kept = say(f"engines.{found['state'] if found else 'asleep'}")
-        return drawing(title, note(kept, "warn" if found else "info"), note(ui.engine.last_event or "", "warn"))
+        return drawing(title, note(kept, "warn" if found else "info"), note(engine_event(ui), "warn"))
     state = "engines.resting" if found["resting"] else "engines.running"
     kept = found["dtype"] if found["quantisation"] == "none" else f"{found['quantisation']} / {found['dtype']}"
     place = f"{found['device']}, {kept}, {found['attention']}"
@@ -143,7 +144,7 @@ def _health(ui: Ui) -> dict[str, Any]:
     for name in ("batch_fill", "cache_hits"):
         if name in found:
             items.append((say(f"engines.{name}"), f"{100 * found[name]:.0f} %", say(f"engines.{name}_hint")))
-    return drawing(title, cards(items), note(ui.engine.last_event or "", "warn"))
+    return drawing(title, cards(items), note(engine_event(ui), "warn"))
 
 
 def _megabytes(size: int) -> str:

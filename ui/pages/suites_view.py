@@ -16,7 +16,7 @@ from backend.testing import Progress, Row
 from feedback_db.types import Model, SuiteRun
 from ui.context import Ui
 from ui.views.drawn import badge, drawing, heading, messages, note, table
-from ui.views.words import clipped, clock, figure, in_words, share
+from ui.views.words import clipped, clock, engine_event, figure, in_words, share
 
 LETTERS = "ABCDEFGH"
 SURE = 0.05
@@ -69,6 +69,7 @@ def run_shown(
     most = max((int(arm.sampling.settings["max_tokens"]) for arm in arms), default=0)
     return drawing(
         note(in_words(ui, progress.run.problem), "bad"),
+        note(engine_event(ui), "warn") if progress.run.state == "running" else None,
         note(say("suites.without", n=progress.failed), "warn") if progress.failed else None,
         note(say("suites.cut_off", n=cut, most=most), "warn") if cut else None,
         table(

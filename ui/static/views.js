@@ -346,7 +346,7 @@ const likelihoods = (logps) => logps.map(([text, logp]) => {
 });
 
 const fillText = (body, item, first, sight) => {
-  const differs = sight.diff && first && item !== first && item.state !== "streaming" && first.state !== "streaming";
+  const differs = sight.diff && first && item !== first && !item.void && item.state !== "streaming" && first.state !== "streaming";
   const shown = item.problem || item.text;
   const key = JSON.stringify([shown, sight.markdown, differs && first.text, sight.logps && item.logps]);
   if (body.drawn === key) return;
@@ -372,6 +372,7 @@ const fillPanes = (frame, part) => {
   frame.shows = part;
   const node = frame.querySelector(".vw-panes");
   node.dataset.key = part.key ?? "";
+  const compared = part.items.find((item) => !item.void);
   part.items.forEach((item, at) => {
     const pane = node.children[at];
     const body = pane.querySelector(".vw-text");
@@ -379,7 +380,7 @@ const fillPanes = (frame, part) => {
     pane.dataset.state = item.state;
     const title = pane.querySelector(".vw-title");
     if (title.textContent !== item.title) title.textContent = item.title;
-    fillText(body, item, part.items[0], frame.sight);
+    fillText(body, item, compared, frame.sight);
     body.classList.toggle("vw-problem", Boolean(item.problem));
     pane.querySelector("footer").firstChild.textContent = item.foot;
     fillActs(pane.querySelector(".vw-acts"), item, at, part.words ?? {}, () => node.dataset.key, frame.trigger);

@@ -63,9 +63,21 @@ STRINGS = {
         "All {of} answers are stored. Send them to labelling, or run again with another seed.",
         "{of} 个回答均已保存。可送去标注,或换个种子再次运行。",
     ),
-    "compare.not_all": (
-        "{stored} of {of} answers are stored; a comparison needs all of them.",
-        "已保存 {stored} / {of} 个回答;比较需要全部回答。",
+    "compare.stopped_empty": (
+        "Stopped before the first word: {letters}. Nothing of it is judged or sent.",
+        "在首个词之前已停止:{letters}。不参与评判,也不会送去标注。",
+    ),
+    "compare.no_answer": (
+        "No answer came from {letters}: the reason stands there.",
+        "{letters} 没有给出回答,原因见该列。",
+    ),
+    "compare.stored_others": (
+        "The other {of} answers are stored; they alone are judged, compared and sent.",
+        "其余 {of} 个回答已保存;评判、对比和送标注只涉及它们。",
+    ),
+    "compare.one_stored": (
+        "One answer is stored; a comparison needs two.",
+        "已保存 1 个回答;比较需要两个。",
     ),
     "compare.send": ("Send to labelling", "送去标注"),
     "compare.sent": (
@@ -87,6 +99,10 @@ STRINGS = {
     "problem.one_answer": (
         "Fewer than two columns have an answer. Run the columns again.",
         "有回答的列不足两个,请重新运行。",
+    ),
+    "problem.void_best": (
+        "That column has no answer to judge. Judge the others, or run the columns again.",
+        "该列没有可评判的回答。请评判其他列,或重新运行。",
     ),
     "problem.other_answers": (
         "Other answers stand on the page by now. Read them, and judge again.",
@@ -114,6 +130,10 @@ STRINGS = {
     "battle.stopped": (
         "Stopped. A battle is judged when both have ended: begin another.",
         "已停止。对战须在双方都完成后评判,请再开一场。",
+    ),
+    "battle.not_both": (
+        "A battle is judged when both have answered; the column without an answer says why. Begin another.",
+        "对战须在双方都给出回答后评判;未回答的一列写明了原因。请再开一场。",
     ),
     "battle.streaming": ("writing…", "正在生成……"),
     "battle.done": ("done", "完成"),

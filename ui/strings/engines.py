@@ -86,8 +86,20 @@ STRINGS = {
         "{host} 不在本服务器可调用的主机列表中。运行者可将 {entry} 加入 engine_hosts 设置并重新启动。",
     ),
     "problem.engine_address": (
-        "The name {host} leads to an address inside this network or to one that is nobody's, which is not called. If that server is meant, whoever runs Whetstone can list it with its port in engine_hosts.",
-        "名称 {host} 指向内网地址或无主地址,不会被调用。如确需使用,运行者可在 engine_hosts 中连同端口列出。",
+        "{host} leads to an address inside a network, which is called only where it is named with its port. If that server is meant, whoever runs Whetstone can add {entry} to the setting engine_hosts and start it again.",
+        "{host} 指向内网地址,只有连同端口列出时才会被调用。如确需使用,运行者可将 {entry} 加入 engine_hosts 设置并重新启动。",
+    ),
+    "problem.engine_never": (
+        "{host} is or leads to an address that is never called, and no setting changes that: of a cloud's metadata service, of the link itself, or of no single machine. Give the engine another address.",
+        "{host} 是或指向永不调用的地址(云元数据服务、链路本地或非单机地址),任何设置都无法更改。请为引擎换一个地址。",
+    ),
+    "problem.engine_was_started": (
+        "The engine had stopped and was started again at {time}.",
+        "引擎曾停止,已于 {time} 重新启动。",
+    ),
+    "problem.engine_was_ended": (
+        "The engine had stopped (exit code {exit}) and was started again at {time}.",
+        "引擎曾停止(退出码 {exit}),已于 {time} 重新启动。",
     ),
     "problem.engine_gone": (
         "The engine {name} was removed. Choose another model.",

@@ -14,6 +14,10 @@ STRINGS = {
         'There is no model "{name}". Use live, base, or model- with its number.',
         "没有模型“{name}”。请用 live、base 或 model- 加编号。",
     ),
+    "problem.no_engine_of_model": (
+        '"{name}" stands for answers that were imported: no engine answers for it. Use another model.',
+        "“{name}”仅代表导入的回答,没有引擎为其作答。请使用其他模型。",
+    ),
     "problem.unknown_values": (
         "The template has no variable {names}. It has: {known}.",
         "模板没有变量 {names}。可用:{known}。",

@@ -18,6 +18,7 @@ STRINGS = {
         "Also taken: model (live, base, model-12), temperature (0), top_p, max_tokens (96), seed, conversation.",
         "还可设置:model(live、base、model-12)、temperature(0)、top_p、max_tokens(96)、seed、conversation。",
     ),
+    "serve.remote": ("Models of remote engines: {models}.", "远程引擎的模型:{models}。"),
     "serve.tokens": ("Tokens of this project", "此项目的令牌"),
     "serve.none": ("No token yet.", "还没有令牌。"),
     "serve.act": ("Revoke", "吊销"),

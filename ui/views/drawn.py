@@ -129,7 +129,7 @@ def command(label: str, text: str, copy: str = "") -> Part:
 
 
 def panes(items: Iterable[Mapping[str, Any]], words: Mapping[str, str] | None = None, *, key: str = "") -> Part:
-    """{"badge", "title", "text", "foot", "state", "problem", "logps", "acts"}, side by side.
+    """{"badge", "title", "text", "foot", "state", "void", "problem", "logps", "acts"}, side by side; a void one is compared with none.
 
     ``acts`` have spaces between; ``words`` name them and the ways of looking; a click on an act triggers ``select`` with {"act", "at",
     "key"}. ``key`` says whose texts these are, so that nothing is said of others (``SHOWN_KEY`` reads it from the page).

@@ -34,6 +34,11 @@ def in_words(ui: Ui, kept: Any) -> str:
     return ui.text.problem(read_back(kept), ui.guard.language())
 
 
+def engine_event(ui: Ui) -> str:
+    """That the engine was started again, and when; empty when it was not."""
+    return ui.text.problem(ui.engine.last_event or "", ui.guard.language())
+
+
 def clipped(text: str, most: int = CLIPPED) -> str:
     """On one line, shortened with an ellipsis."""
     line = " ".join(text.split())

@@ -33,7 +33,6 @@ def test_a_listed_host_is_called_by_https_and_one_with_a_port_by_either():
         "http://127.0.0.1:80",
         "http://127.0.0.1:11435/v1",
         "http://localhost:11434/v1",
-        "https://169.254.169.254/latest",
         "http://2130706433:11434",
         "http://0x7f.1:11434",
         "http://127.1:11434",
@@ -110,18 +109,56 @@ ONLY_IF_NAMED = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("address", [*NEVER, *ONLY_IF_NAMED])
+@pytest.mark.parametrize("address", ONLY_IF_NAMED)
 def test_a_public_name_that_leads_inside_is_refused_in_every_spelling(address: str):
-    with pytest.raises(Refused, match="leads to an address inside"):
-        addresses_of(PUBLIC, leading_to(address))
-    with pytest.raises(Refused):
-        addresses_of(PUBLIC, leading_to("93.184.215.14", address))
+    for found in ([address], ["93.184.215.14", address]):
+        with pytest.raises(Refused, match="leads to an address inside.* can add api.example.com:443 to") as refused:
+            addresses_of(PUBLIC, leading_to(*found))
+        assert refused.value.code == "engine_address"
+        named = target_of("https://api.example.com/v1", [str(refused.value.values["entry"])])
+        assert named.may_be_private, "what the refusal says helps"
 
 
 @pytest.mark.parametrize("address", NEVER)
-def test_metadata_services_and_addresses_of_nobody_are_refused_even_when_listed(address: str):
-    with pytest.raises(Refused):
-        addresses_of(PRIVATE, leading_to(address))
+def test_metadata_services_and_addresses_of_nobody_are_refused_even_when_listed_and_no_list_is_advised(address: str):
+    for target in (PRIVATE, PUBLIC):
+        for found in ([address], ["10.0.0.8", address]):
+            with pytest.raises(Refused, match="never called, and no setting changes that") as refused:
+                addresses_of(target, leading_to(*found))
+            assert refused.value.code == "engine_never" and "engine_hosts" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "host", ["169.254.169.254", "2852039166", "0xa9.0xfe.43518", "100.100.100.200", "0.0.0.0", "[::ffff:a9fe:a9fe]"]
+)
+def test_a_metadata_service_in_the_base_url_is_told_at_once_listed_or_not(host: str):
+    for listed in ((), (host, f"{host}:80", f"{host}:443")):
+        for url in (f"http://{host}/v1", f"https://{host}/v1"):
+            with pytest.raises(Refused, match="never called, and no setting changes that") as refused:
+                target_of(url, listed)
+            assert refused.value.code == "engine_never"
+
+
+@pytest.mark.parametrize(
+    ("url", "entry"),
+    [
+        ("https://other.example.com/v1", "other.example.com"),
+        ("http://other.example.com:443/v1", "other.example.com:443"),
+        ("http://other.example.com/v1", "other.example.com:80"),
+        ("https://93.184.215.14/v1", "93.184.215.14"),
+        ("https://192.168.1.20/v1", "192.168.1.20:443"),
+        ("https://[::1]/v1", "[::1]:443"),
+    ],
+)
+def test_what_the_refusal_advises_to_list_is_enough(url: str, entry: str):
+    with pytest.raises(Refused, match="not among the hosts") as refused:
+        target_of(url, LISTED)
+    assert refused.value.values["entry"] == entry and f"can add {entry} to" in str(refused.value)
+    target = target_of(url, [entry])
+    assert addresses_of(target, leading_to("192.168.1.20" if target.may_be_private else "93.184.215.14"))
+    with pytest.raises(Refused, match="inside a network") as refused:
+        addresses_of(target_of("https://[::1]/v1", ["[::1]"]), leading_to("::1"))
+    assert refused.value.values["entry"] == "[::1]:443"
 
 
 def test_addresses_that_may_be_called_come_back_as_they_are_to_be_called():

@@ -60,6 +60,7 @@ def test_an_engine_lives_dies_and_comes_back(
     again = engine.client().complete(HELLO, model="live", seed=1, max_tokens=10)
     assert [answer.text for answer in again] == [answer.text for answer in first]
     assert engine.last_event.startswith("The engine had stopped (exit code -9) and was started again at ")
+    assert (engine.last_event.code, engine.last_event.values["exit"]) == ("engine_was_ended", -9)
 
     pid = read_engine_file(tmp_path).pid
     engine.stop()

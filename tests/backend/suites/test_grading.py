@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from backend import labelling, sending, testing
+from backend.engines import again
 from backend.engines.answers import EngineError
 from backend.engines.scripted import ScriptedEngine
 from backend.problem import read_back
@@ -145,6 +146,27 @@ def test_a_judge_that_is_gone_stops_the_run_and_no_answer_is_lost(
     engine.verdict = lambda shown: {"reason": "", "score": 1, "pass": True}
     testing.go_on(store, engineer, run.id or 0)
     assert finished(store, engine, run).done == 2
+
+
+@pytest.mark.parametrize("check", ["llm-rubric:x", "reward"])
+def test_a_run_goes_on_by_itself_when_the_engine_ends_while_it_judges(
+    store: Store, engineer: Person, project: Project, reward: Model, monkeypatch: pytest.MonkeyPatch, check: str
+) -> None:
+    monkeypatch.setattr(again, "PAUSES_SECONDS", (0.0, 0.0))
+    left = ["engine_ended", "engine_unreachable"]
+
+    def dying(*_: Any, **__: Any) -> Any:
+        if left:
+            raise EngineError("The engine ended.", left.pop(0))
+        return {"reason": "", "score": 1, "pass": True}
+
+    engine = Judging(dying if check != "reward" else None)
+    rewards = engine.rewards
+    if check == "reward":
+        engine.rewards = lambda *given, **more: (dying(), rewards(*given, **more))[1]  # type: ignore[method-assign]
+    suite = pasted(store, engineer, project, words(2), check)
+    run = finished(store, engine, started(store, engineer, project, suite, judge=live(store).id))
+    assert (run.state, run.problem, run.done, run.failed, left) == ("done", "", 2, 0, [])
 
 
 def judged_run(store: Store, engineer: Person, project: Project, annotator: Person, prefers: Any) -> int:

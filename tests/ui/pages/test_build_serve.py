@@ -5,17 +5,24 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import gradio as gr
 import httpx
 import pytest
 
-from feedback_db.types import Completion, Template
+from backend.engines.address import Refused
+from backend.engines.answers import EngineError
+from backend.engines.keys import NoKey
+from feedback_db import engines
+from feedback_db.types import Completion, Model, RemoteEngine, Template
 from tests.ui.house import token_for
 from tests.ui.pages.studio import Studio, Tab, parts
 from tests.ui.pages.test_build import NO_VALUES, form, variables
+from ui.api.prompts import AT_ONCE
 
 VALUES = {"input": 'Where\'s my "parcel"? $HOME 在哪里?'}
 
@@ -84,6 +91,71 @@ def test_a_kept_answer_names_its_row(asking: httpx.Client, tab: Tab, studio: Stu
 def test_what_is_wrong_is_named(asking: httpx.Client, secret: str, body: Any, status: int, says: str) -> None:
     reply = ask(asking, secret, body)
     assert reply.status_code == status and says in reply.json()["error"]["message"], reply.text
+
+
+@pytest.fixture
+def remote(studio: Studio) -> Iterator[Model]:
+    """A model of a remote engine that is not there; it is taken back afterwards."""
+    store = studio.store
+    engine = store.add(
+        RemoteEngine(name="box", base_url="https://box.example/v1", context_tokens=8192, person_id=studio.admin.id)
+    )
+    yield store.add(Model(name=f"box/big #{engine.id}", kind="external", base="big", source="box", engine_id=engine.id))
+    engines.remove(store, store.get(RemoteEngine, engine.id), studio.admin.id)
+
+
+@pytest.mark.parametrize(
+    ("problem", "status", "code"),
+    [
+        (Refused("box.example:443 is not among the hosts", "engine_host"), 502, "engine_host"),
+        (Refused("The engine box was removed.", "engine_gone"), 404, "engine_gone"),
+        (NoKey("There is no key in BOX_API_KEY.", "no_key"), 502, "no_key"),
+        (EngineError("The engine refused the key.", "refused_key", status=401), 502, "refused_key"),
+        (EngineError("Slow down.", status=429), 429, "engine"),
+    ],
+)
+def test_why_a_remote_engine_does_not_answer_is_no_fault_of_the_program(
+    asking: httpx.Client, secret: str, studio: Studio, remote: Model, monkeypatch: Any, problem: Any, status: int, code: str
+) -> None:  # fmt: skip
+    def client_for(model: Model) -> Any:
+        assert model.id == remote.id
+        raise problem
+
+    monkeypatch.setattr(studio.engine, "client_for", client_for)
+    reply = ask(asking, secret, {"values": VALUES, "model": f"model-{remote.id}"})
+    assert (reply.status_code, reply.json()["error"]) == (status, {"message": str(problem), "code": code})
+
+
+def test_the_tab_tells_the_numbers_of_remote_models(
+    tab: Tab, studio: Studio, template: Template, remote: Model
+) -> None:
+    _, requests, _ = tab.call("build_serve", studio.project.id, template.id, "latest", None, *NO_VALUES)
+    assert f"Models of remote engines: model-{remote.id} ({remote.name})." in str(requests)
+
+
+def test_answers_that_take_long_leave_threads_to_others(
+    studio: Studio, studio_url: str, secret: str, monkeypatch: Any
+) -> None:
+    go_on, begun = threading.Event(), threading.Semaphore(0)
+    client = studio.engine.client()
+
+    def client_for(model: Model) -> Any:
+        begun.release()
+        go_on.wait(60)
+        return client
+
+    monkeypatch.setattr(studio.engine, "client_for", client_for)
+    limits = httpx.Limits(max_connections=80)
+    with httpx.Client(base_url=studio_url, timeout=60, limits=limits) as many, ThreadPoolExecutor(48) as pool:
+        try:
+            under_way = [pool.submit(ask, many, secret, {"values": VALUES, "seed": seed}) for seed in range(48)]
+            for _ in range(AT_ONCE):
+                assert begun.acquire(timeout=60)
+            reply = ask(many, None, {"values": VALUES})  # needs a thread of the same pool to be refused
+            assert reply.status_code == 401 and not begun.acquire(timeout=0.2)
+        finally:
+            go_on.set()
+        assert [one.result().status_code for one in under_way] == [200] * 48, "the others waited in line"
 
 
 def test_without_a_token_that_holds_nothing_is_told(

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
 import pytest
 
 from backend import comparing, labelling
+from backend.engines.client import EngineError, Piece
+from backend.streaming import Pane
 from feedback_db import models
 from feedback_db.cases import conversation
 from feedback_db.types import Case, Comparison, Judgement, Template
 from tests.ui.pages.studio import Studio, Tab, opened_in, parts
+from ui.pages.compare_run import finished
+from ui.text import Text
 from ui.web import create_app
 
 
@@ -169,6 +175,79 @@ def test_all_columns_alike_or_all_bad_is_said_with_one_click(tab: Tab, studio: S
         kept = studio.store.find(Judgement, "client = 'compare'")[-1]
         assert (kept.ranks, kept.both_bad) == ((1, 1), both_bad) and go_on["interactive"] is False
         assert f"Saved {kept.id}" in parts(status, "note")[0]["text"]
+
+
+@pytest.fixture
+def breaking(studio: Studio, monkeypatch: Any) -> None:
+    """A column of 7 tokens at most fails after its first words."""
+    whole = studio.engine.stream
+
+    def stream(*given: Any, **settings: Any) -> Iterator[Piece]:
+        for at, piece in enumerate(whole(*given, **settings)):
+            if settings["max_tokens"] == 7 and at == 2:
+                raise EngineError("The engine stopped in the middle of an answer. Ask again.", "engine_cut_off")
+            yield piece
+
+    monkeypatch.setattr(studio.engine, "stream", stream)
+
+
+def of_columns(studio: Studio, seed: int, tokens: Sequence[int]) -> list[Any]:
+    """As ``asked``, with a column for each number of tokens at most."""
+    given = asked(studio, seed)
+    given[2] = len(tokens)
+    for at, most in enumerate(tokens):
+        given[4 + 5 * at + 4] = most
+    return given
+
+
+def test_a_column_that_failed_is_no_answer_and_the_others_go_on_without_it(
+    tab: Tab, studio: Studio, breaking: None
+) -> None:
+    steps = tab.stream("compare_run", *of_columns(studio, 48, [7, 96, 96]))
+    pane, last = parts(steps[-2][0], "panes")[0], steps[-1]
+    assert [one["acts"] for one in pane["items"]] == ["", *["best demonstration case"] * 2]
+    assert [one["void"] for one in pane["items"]] == [True, False, False]
+    assert "middle of an answer" in pane["items"][0]["problem"]
+    assert told(last[3]) == (
+        "No answer came from A: the reason stands there. "
+        "The other 2 answers are stored; they alone are judged, compared and sent."
+    )
+    assert [last[at]["interactive"] for at in (2, 5, 6)] == [True, True, True]
+    key = key_of(steps)
+    status = tab.call("compare_act", None, event={"act": "best", "at": 0, "key": key})[0]
+    assert "no answer to judge" in told(status)
+    status, *_, go_on = tab.call("compare_act", None, event={"act": "best", "at": 2, "key": key})
+    assert "Best: C." in told(status) and go_on["interactive"] is True
+    steps = tab.stream("compare_go_on", None, "And then?")
+    again = parts(steps[-2][0], "panes")[0]["items"]
+    assert [one["title"] for one in again] == [one["title"] for one in pane["items"][1:]], "each with its own name"
+    assert all("“And then?”" in one["text"] for one in again)
+
+
+def test_columns_that_failed_are_never_told_to_have_written_the_same(tab: Tab, studio: Studio, breaking: None) -> None:
+    steps = tab.stream("compare_run", *of_columns(studio, 49, [7, 96, 7]))
+    pane, last = parts(steps[-2][0], "panes")[0], steps[-1]
+    assert told(last[3]) == (
+        "No answer came from A, C: the reason stands there. One answer is stored; a comparison needs two."
+    )
+    assert [one["acts"] for one in pane["items"]] == ["", "demonstration case", ""], "the best of one is no judgement"
+    assert [last[at]["interactive"] for at in (2, 5, 6)] == [False, False, False]
+    last = tab.stream("compare_run", *of_columns(studio, 50, [7, 7]))[-1]
+    assert told(last[3]) == "No answer came from A, B: the reason stands there."
+    same = of_columns(studio, 51, [96, 7, 96])
+    same[14:16] = same[4:6]  # the third column asks what the first asks
+    last = tab.stream("compare_run", *same)[-1]
+    assert told(last[3]).startswith("No answer came from B: the reason stands there. All wrote the same")
+    assert last[2]["interactive"] is False
+
+
+def test_what_was_stopped_before_its_first_word_is_said_to_be_nothing() -> None:
+    ui: Any = SimpleNamespace(
+        guard=SimpleNamespace(say=Text(), language=lambda: "en"), engine=SimpleNamespace(last_event=None), text=Text()
+    )
+    others = [Pane(text=text, state="done", completion_id=at) for at, text in enumerate("ab", 1)]
+    assert told(finished(ui, [Pane(state="stopped"), *others])).startswith("Stopped before the first word: A. Nothing")
+    assert "unless you judge it" in told(finished(ui, [Pane(text="x", state="stopped"), *others]))
 
 
 def test_annotators_are_asked_for_an_ideal_answer_to_the_case(tab: Tab, studio: Studio) -> None:

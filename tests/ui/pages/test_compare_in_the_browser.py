@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import Page, expect
 
+from backend.engines.client import EngineError
 from feedback_db.types import Judgement
 from tests.ui.pages.studio import Studio
 
@@ -49,6 +50,28 @@ def test_what_became_of_a_run_is_in_sight_below_eight_columns(studio: Studio, st
     page.click("#run")
     expect(page.locator("#compare-status")).to_contain_text("answers are stored")
     assert page.evaluate("document.querySelector('#compare-status').getBoundingClientRect().bottom <= innerHeight + 1")
+
+
+def test_texts_are_held_against_the_first_column_that_has_an_answer(studio: Studio, studio_page, monkeypatch):
+    whole = studio.engine.stream
+
+    def stream(*given, **settings):
+        for at, piece in enumerate(whole(*given, **settings)):
+            if settings["max_tokens"] == 7 and at == 2:
+                raise EngineError("The engine stopped in the middle of an answer. Ask again.", "engine_cut_off")
+            yield piece
+
+    monkeypatch.setattr(studio.engine, "stream", stream)
+    page = studio_page(studio.engineer)
+    opened(page, 3)
+    page.fill("#max-tokens-A input", "7")
+    page.click("#run")
+    expect(page.locator("#compare-status")).to_contain_text("No answer came from A")
+    page.click("[data-key=sight-diff]")
+    expect(page.locator(".vw-pane").nth(2).locator("mark.vw-differs").first).to_be_visible()
+    marked = [page.locator(".vw-pane").nth(at).locator("mark.vw-differs").count() for at in range(2)]
+    assert marked == [0, 0], "neither the error nor what the others are held against"
+    assert page.locator("[data-key=best-0]").count() == 0 and page.locator("[data-key=best-1]").count() == 1
 
 
 def test_a_run_takes_the_place_of_a_battle_that_still_writes(studio: Studio, studio_page):

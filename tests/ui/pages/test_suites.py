@@ -11,6 +11,7 @@ from playwright.sync_api import expect
 
 from backend import prompting, testing
 from backend.engines.kept import SamplingSettings
+from backend.problem import Phrase
 from backend.suites import running
 from feedback_db import models, prompts
 from tests.ui.accessible import broken
@@ -232,3 +233,23 @@ def test_why_a_cell_failed_or_has_no_answer_is_said_in_chinese_on_a_chinese_page
     tab.request.request.cookies["wh_lang"] = "en"
     assert said["en"][0].endswith('✗ lacks "闪电"') and 'the variable "tone" has no value' in said["en"][1]
     assert said["zh-CN"][0].endswith("✗ 缺少“闪电”") and "变量“tone”没有值" in said["zh-CN"][1]
+
+
+def test_a_run_under_way_tells_that_the_engine_was_started_again_in_the_readers_language(
+    tab: Tab, studio: Studio, monkeypatch: Any
+) -> None:
+    store, bob, done = studio.store, studio.engineer, ran(studio)
+    event = Phrase("The engine had stopped (exit code -9).", "engine_was_ended", exit=-9, time="12:00")
+    monkeypatch.setattr(studio.engine, "last_event", event)
+    before = testing.progress(store, bob, done).run
+    arm = before.arms[0]
+    run = testing.start(store, bob, before.suite_id, [(arm["template"], arm["model"])], seed=77)
+    try:
+        english = str(tab.call("choose_run", studio.project.id, event={"id": run.id}))
+        tab.request.request.cookies["wh_lang"] = "zh-CN"
+        chinese = str(tab.call("choose_run", studio.project.id, event={"id": run.id}))
+        of_done = str(tab.call("choose_run", studio.project.id, event={"id": done}))
+    finally:
+        testing.stop(store, bob, run.id or 0)
+    assert "The engine had stopped (exit code -9) and was started again at 12:00." in english
+    assert "引擎曾停止(退出码 -9),已于 12:00 重新启动。" in chinese and "引擎曾停止" not in of_done
