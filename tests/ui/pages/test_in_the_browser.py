@@ -7,7 +7,6 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Page, expect
 
-from feedback_db.types import Judgement
 from tests.ui.accessible import broken
 from tests.ui.pages.studio import HOSTILE, Studio
 
@@ -112,65 +111,3 @@ def test_versions_and_the_bank_are_accessible(studio: Studio, studio_page: Open,
     assert broken(page) == []
     page.locator("#comments button").press("Enter")
     expect(page.locator("#comments .vw-text")).to_have_count(0)
-
-
-def test_answers_stream_as_text_and_go_to_labelling(studio: Studio, studio_page: Open) -> None:
-    page = studio_page(studio.engineer)
-    page.goto("/studio/compare", wait_until="commit")
-    expect(page.locator("#case input")).not_to_have_value("")
-    page.click("#run")
-    expect(page.locator("#send")).to_be_enabled()
-    assert HOSTILE in page.locator(".vw-pane .vw-text").first.inner_text()
-    assert page.evaluate("window.hacked") is None
-    assert page.locator(".vw-pane img").count() == 0
-    page.click("#send")
-    expect(page.locator("#compare-status")).to_contain_text("waits for labelling")
-
-
-@pytest.mark.parametrize(("theme", "lang"), [("light", "en"), ("dark", "zh-CN")])
-def test_columns_are_looked_at_judged_and_gone_on_from_by_keyboard(
-    studio: Studio, studio_page: Open, theme: str, lang: str
-) -> None:
-    page = studio_page(studio.engineer, lang, theme)
-    page.goto("/studio/compare", wait_until="commit")
-    expect(page.locator("#case input")).not_to_have_value("")
-    page.fill("#seed input", str(500 + len(lang)))
-    page.locator("#run").press("Enter")
-    page.wait_for_selector("[data-key=demonstration-1]")
-    page.locator("[data-key=sight-diff]").press("Enter")
-    expect(page.locator(".vw-pane").nth(1).locator("mark.vw-differs").first).to_be_visible()
-    page.locator("[data-key=sight-markdown]").press("Enter")
-    expect(page.locator(".vw-pane .vw-text strong").first).to_have_text("bold")
-    assert page.locator(".vw-pane img").count() == 0 and page.evaluate("window.hacked") is None
-    assert broken(page) == []
-    page.locator("[data-key=sight-logps]").press("Enter")
-    expect(page.locator(".vw-pane").first.locator("mark.vw-token").first).to_have_attribute("title", "-1.00 · 36.8 %")
-    assert broken(page) == []
-    page.locator("[data-key=best-1]").press("Enter")
-    expect(page.locator("#next-go")).to_be_enabled()
-    page.locator("#next-turn textarea").fill("And then? 然后")
-    page.locator("#next-go").press("Enter")
-    expect(page.locator(".vw-messages .vw-text").last).to_have_text("And then? 然后")
-    expect(page.locator(".vw-pane .vw-text").first).to_contain_text("“And then? 然后”")
-
-
-def test_one_column_is_stopped_and_the_rest_judged_while_it_still_writes(studio: Studio, studio_page: Open) -> None:
-    page = studio_page(studio.engineer)
-    page.goto("/studio/compare", wait_until="commit")
-    expect(page.locator("#case input")).not_to_have_value("")
-    page.fill("#seed input", "600")
-    studio.engine.pause_seconds = 0.4
-    try:
-        page.click("#run")
-        expect(page.locator(".vw-pane .vw-text").nth(1)).to_contain_text("Thank you")
-        page.click("[data-key=stop-0]")
-        expect(page.locator(".vw-pane").first).to_have_attribute("data-state", "stopped")
-        expect(page.locator(".vw-pane").nth(1)).to_have_attribute("data-state", "streaming")
-        expect(page.locator(".vw-pane .vw-text").nth(1)).to_contain_text("asking about")  # more than A has
-        page.click("[data-key=best-1]")
-        expect(page.locator("#compare-status")).to_contain_text("Not all had ended")
-        expect(page.locator(".vw-pane").nth(1)).to_have_attribute("data-state", "stopped")
-    finally:
-        studio.engine.pause_seconds = 0.0
-    (kept,) = studio.store.find(Judgement, "partial = 1")
-    assert kept.ranks == (2, 1) and kept.client == "compare"
