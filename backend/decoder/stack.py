@@ -97,10 +97,16 @@ class Stack:
         self.head_size = int(attention.head_dim)
         self.keys = joined.plain(attention.k_proj).out_features // self.head_size  # type: ignore[operator]
         self.queries = joined.plain(attention.q_proj).out_features // self.head_size  # type: ignore[operator]
-        self.loops = quick.loops_for(self.dtype, self.device.type)
+        self.loops = quick.loops_for(self.dtype, self.device.type) if self._is_of_one_format() else None
         self._turns: tuple[Tensor, Tensor] | None = (
             None  # for ``plain.turned``, all positions so far, (T, 1, head size)
         )
+
+    def _is_of_one_format(self) -> bool:
+        """Whether loops, which are told addresses alone, may take all numbers for those of one format."""
+        norms = [norm for one in self._layers for norm in (one.before_attention, one.before_mlp)]
+        given = [self.backbone.embed_tokens.weight, *(norm.gain for norm in (*norms, self._last_norm))]
+        return all(one.dtype == self.dtype for one in given)
 
     @property
     def linear_layers(self) -> list[nn.Module]:

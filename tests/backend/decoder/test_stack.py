@@ -172,3 +172,11 @@ def test_other_families_and_positions_are_left_to_transformers() -> None:
         assert not stack.can_stack(base.backbone, head)
     finally:
         turns.rope_type = usual
+
+
+def test_numbers_of_two_formats_are_not_read_by_loops() -> None:
+    base = copy.deepcopy(wired.bases()[0])
+    assert stack.Stack(base.backbone, base.causal.get_output_embeddings()).loops is not None
+    norm: Any = base.backbone.norm
+    norm.to(torch.bfloat16)
+    assert stack.Stack(base.backbone, base.causal.get_output_embeddings()).loops is None
