@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
+import openai
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -13,7 +15,7 @@ from backend.engines.local.loading import load_base
 from backend.engines.local.model import Base
 from backend.engines.local.resolver import Resolved
 from backend.engines.local.scheduler import Scheduler
-from tests.backend.engines.tiny import Served, TableResolver, make_tokenizer, save_adapter, served
+from tests.backend.engines.tiny import KEY, Served, TableResolver, make_tokenizer, save_adapter, served
 
 
 @pytest.fixture(scope="session")
@@ -64,3 +66,17 @@ def engine(base_folder: Path, adapters: dict[str, Resolved]) -> Iterator[Served]
     with served(base, scheduler, resolver) as url:
         yield Served(url, base, scheduler, resolver)
     scheduler.close()
+
+
+@pytest.fixture
+def api(engine: Served) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{engine.url}/v1", api_key=KEY, max_retries=0) as client:
+        yield client
+
+
+@pytest.fixture
+def raw(engine: Served) -> Iterator[httpx.Client]:
+    with httpx.Client(
+        base_url=engine.url, headers={"Authorization": f"Bearer {KEY}"}, timeout=60, trust_env=False
+    ) as made:
+        yield made

@@ -27,20 +27,6 @@ HELLO = [{"role": "user", "content": "where is my parcel"}]
 
 
 @pytest.fixture
-def api(engine: Served) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{engine.url}/v1", api_key=KEY, max_retries=0) as client:
-        yield client
-
-
-@pytest.fixture
-def raw(engine: Served) -> Iterator[httpx.Client]:
-    with httpx.Client(
-        base_url=engine.url, headers={"Authorization": f"Bearer {KEY}"}, timeout=60, trust_env=False
-    ) as made:
-        yield made
-
-
-@pytest.fixture
 def hugging(engine: Served) -> InferenceClient:
     return InferenceClient(base_url=f"{engine.url}/v1", api_key=KEY, timeout=60)
 

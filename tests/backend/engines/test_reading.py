@@ -8,7 +8,6 @@ import math
 import shutil
 import struct
 import uuid
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -75,14 +74,6 @@ def rewards(
         found[name] = folder / saved.folder
         engine.resolver.rewards[name] = Resolved(name, found[name], saved.digest)
     return found
-
-
-@pytest.fixture
-def raw(engine: Served) -> Iterator[httpx.Client]:
-    with httpx.Client(
-        base_url=engine.url, headers={"Authorization": f"Bearer {KEY}"}, timeout=60, trust_env=False
-    ) as made:
-        yield made
 
 
 def score(raw: httpx.Client, model: str, **asked: Any) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,20 +14,6 @@ from backend.engines.local import scheduler as scheduling
 from tests.backend.engines.tiny import CHINESE, KEY, Served, wait_until
 
 HELLO = [{"role": "user", "content": "where is my parcel"}]
-
-
-@pytest.fixture
-def api(engine: Served) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{engine.url}/v1", api_key=KEY, max_retries=0) as client:
-        yield client
-
-
-@pytest.fixture
-def raw(engine: Served) -> Iterator[httpx.Client]:
-    with httpx.Client(
-        base_url=engine.url, headers={"Authorization": f"Bearer {KEY}"}, timeout=60, trust_env=False
-    ) as made:
-        yield made
 
 
 # what asks for nothing
