@@ -121,19 +121,16 @@ class Stack:
     def dtype(self) -> torch.dtype:
         return self._head.weight.dtype
 
-    def first_products(self, rows: int) -> Iterator[tuple[Callable[[Tensor], Tensor], Tensor]]:
-        """The first layer's products, and an adapter's of random numbers in both ways they are added, with rows to try them
-        on, (rows, I)."""
+    def first_products(self, rows: int, *, of_prompts: bool) -> Iterator[tuple[Callable[[Tensor], Tensor], Tensor]]:
+        """The first layer's products, and an adapter's of random numbers as it is added when rows are written or when prompts
+        are read, with rows to try them on, (rows, I)."""
+        seated = beside.Seats(0, 1, None, None, None, torch.zeros(rows, dtype=torch.long))
         draw = torch.Generator().manual_seed(0)
         for weights in (self._packed or self._weights)[0]:
             outputs, inputs = weights.weight.shape
             lora = beside.drawn(1, inputs, outputs, self.dtype, draw)
             x = torch.randn(rows, inputs, generator=draw).to(self.dtype)
-            for shares in (
-                None,
-                beside.EVERY,
-                beside.Seats(0, 1, None, None, None, torch.zeros(rows, dtype=torch.long)),
-            ):
+            for shares in (None, beside.EVERY if of_prompts else seated):
                 yield partial(_product, weights=weights, lora=[lora], shares=[shares], loops=self.loops), x
 
     def room(self, slots: int, places: int) -> Tensor:

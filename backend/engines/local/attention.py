@@ -15,8 +15,8 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 
 ROOM = 64  # places are added so many at a time
 IN_ONE_GO = 128  # places; from about 192 on a sum is taken in parts, whose ends must not follow from hidden places
-ROWS = 32  # queries of one text are a multiple, so that a product never has few
-READ_AT_ONCE = 256  # queries of one text whose scores are held at once; our choice
+BLOCK = 32  # tokens of one text that are read in one product
+READ_AT_ONCE = 256  # the same on other devices; our choice
 
 
 def columns(width: int) -> int:
@@ -82,20 +82,25 @@ def _beneath(x: Tensor, heads: int) -> Tensor:
 def causal(query: Tensor, keys: Tensor, values: Tensor, start: int) -> Tensor:
     """Of one text: its tokens from ``start`` on see what comes before them and themselves.
 
-    query (T', heads, D), keys and values (H, places, D) -> (T', heads, D). A token's numbers do not depend on how many stand
-    behind it: sums are taken in parts whose borders are places, and what is hidden adds nothing.
+    query (T', heads, D), keys and values (H, places, D) -> (T', heads, D). A token's numbers depend neither on how many stand
+    behind it nor on how many before it were known: tokens are taken in blocks whose borders are places, each block in products
+    of the same shape whether all of it is asked for or one token.
     """
-    length, heads = len(query), len(keys)
+    size = BLOCK if query.device.type == "cpu" else READ_AT_ONCE
+    end, heads = start + len(query), len(keys)
     sharing = query.shape[1] // heads
-    padded = pad(query.transpose(0, 1), [0, 0, 0, -length % ROWS]).unflatten(0, (heads, sharing))  # (H, G, T'', D)
+    first = start // size * size
+    before = start - first
+    padded = pad(query.transpose(0, 1), [0, 0, before, -end % size]).unflatten(0, (heads, sharing))  # (H, G, T'', D)
     seen = []
-    for at in range(0, padded.shape[2], READ_AT_ONCE):
-        block = padded[:, :, at : at + READ_AT_ONCE]
-        hidden = _later(start + at, block.shape[2], sharing, keys.dtype, keys.device)
-        own = Places(keys[:, : hidden.shape[2]].transpose(1, 2), values[:, : hidden.shape[2]])
-        seen.append(to_own(block.flatten(1, 2), own, hidden).unflatten(1, (sharing, -1)))
+    for at in range(first, end, size):
+        until = min(-(-(at + size) // ROOM) * ROOM, keys.shape[1])
+        own = Places(keys[:, :until].transpose(1, 2), values[:, :until])
+        block = padded[:, :, at - first : at - first + size].flatten(1, 2)
+        hidden = _later(at, size, until, sharing, keys.dtype, keys.device)
+        seen.append(to_own(block, own, hidden).unflatten(1, (sharing, -1)))
     found = seen[0] if len(seen) == 1 else torch.cat(seen, 2)
-    return found[:, :, :length].flatten(0, 1).transpose(0, 1)
+    return found[:, :, before : before + len(query)].flatten(0, 1).transpose(0, 1)
 
 
 def last(query: Tensor, keys: Tensor, values: Tensor, length: int) -> Tensor:
@@ -111,10 +116,9 @@ def _behind(length: int, keys: Tensor) -> Tensor:
     return hidden
 
 
-@lru_cache(maxsize=8)
-def _later(start: int, rows: int, sharing: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """What tokens from ``start`` on may not see, of the places they look at, (1, sharing * rows, places)."""
-    until = -(-(start + rows) // ROOM) * ROOM
+@lru_cache(maxsize=64)
+def _later(start: int, rows: int, until: int, sharing: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """What so many tokens from ``start`` on may not see of the places before ``until``, (1, sharing * rows, until)."""
     is_later = torch.arange(until)[None] > torch.arange(start, start + rows)[:, None]
     hidden = torch.zeros(rows, until, dtype=dtype).masked_fill_(is_later, torch.finfo(dtype).min)
     return hidden.repeat(sharing, 1)[None].to(device)

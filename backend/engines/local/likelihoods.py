@@ -22,7 +22,7 @@ from .attention import Places
 from .model import Base
 from .prefixes import Prefixes
 from .prepared import Prepared
-from .prompts import Prompt, Reader
+from .prompts import Fewest, Prompt, Reader
 from .reading import parts
 from .resolver import Resolved
 
@@ -63,7 +63,7 @@ def turns(base: Base, texts: Sequence[Text], shared: int) -> list[list[int]]:
 def log_probabilities(
     base: Base,
     prefixes: Prefixes,
-    fewest: int,
+    fewest: Fewest,
     model: Resolved,
     texts: Sequence[Text],
     shared: int,

@@ -30,7 +30,7 @@ from .cells import Memory
 from .looking import Bench, Held, Part, Prompts
 from .prefixes import Prefixes
 from .prepared import Prepared, indices
-from .prompts import Prompt, Reader
+from .prompts import Fewest, Prompt, Reader
 
 SHARED_FROM = 8  # samples of a prompt that is held once; fewer read their own copies as quickly. Measured, our choice
 RESERVED = 64  # slots that are laid out at once on a CPU; our choice
@@ -67,10 +67,10 @@ class Begun(NamedTuple):
 class MixedRows:
     """Rows that come and go between steps. Row i of ``step`` is the i-th of those that were added and kept."""
 
-    def __init__(self, stack: Stack, context: int, prefixes: Prefixes, fewest: int, most_bytes: int = 0) -> None:
+    def __init__(self, stack: Stack, context: int, prefixes: Prefixes, fewest: Fewest, most_bytes: int = 0) -> None:
         """``most_bytes``: what keys and values may come to; a share of it stays where there are no rows."""
         self._most_bytes = most_bytes
-        self._stack, self._context, self._prefixes, self._fewest = stack, context, prefixes, fewest
+        self._stack, self._context, self._prefixes, self._fewest = stack, context, prefixes, fewest.written
         self._made = Prepared()
         self._reader = Reader(stack, prefixes, self._made, fewest)
         self._columns = attention.columns(stack.head_size)
@@ -311,24 +311,29 @@ class MixedRows:
         return _rounded(places, self._columns if is_read and places <= ROOM else ROOM)
 
 
-def fewest_rows(stack: Stack) -> int:
-    """From how many rows on a product here gives a row the same bits as among many, tried on the first layer's products, an
-    adapter's beside them, and on those of attention; the most tried where none does. Other devices: 1, their libraries decide."""
+def fewest_rows(stack: Stack) -> Fewest:
+    """From how many rows on a product here gives a row the same bits as among many. Other devices: 1, their libraries decide."""
     if stack.device.type != "cpu":
-        return 1
+        return Fewest(1, 1)
+    return Fewest(_tried(stack, of_prompts=False), _tried(stack, of_prompts=True))
+
+
+def _tried(stack: Stack, *, of_prompts: bool) -> int:
+    """Tried on the first layer's products, an adapter's beside them, and on those of attention; the most tried where none does."""
     for fewest in TRIED_ROWS:
         sizes = [size for size in (fewest, fewest + 1, 2 * fewest, 16, 24, 48) if size >= fewest]
         tried = itertools.chain(
-            stack.first_products(MOST_TRIED), attention.products(stack.head_size, stack.dtype, MOST_TRIED)
+            stack.first_products(MOST_TRIED, of_prompts=of_prompts),
+            attention.products(stack.head_size, stack.dtype, MOST_TRIED),
         )
-        if all(_same_bits(product, x, fewest, sizes) for product, x in tried):
+        if all(_same_bits(product, x, sizes) for product, x in tried):
             return fewest
     return TRIED_ROWS[-1]
 
 
-def _same_bits(product: Callable[[Tensor], Tensor], x: Tensor, fewest: int, sizes: Sequence[int]) -> bool:
-    whole = product(x)[:fewest]
-    return all(torch.equal(product(x[:size])[:fewest], whole) for size in sizes)
+def _same_bits(product: Callable[[Tensor], Tensor], x: Tensor, sizes: Sequence[int]) -> bool:
+    whole = product(x)
+    return all(torch.equal(product(x[:size]), whole[:size]) for size in sizes)
 
 
 def _rounded(number: int, step: int) -> int:

@@ -30,6 +30,13 @@ class Prompt(NamedTuple):
     model: str
 
 
+class Fewest(NamedTuple):
+    """From how many rows on this processor's products give a row the same bits as among many."""
+
+    written: int  # of a step
+    read: int  # of prompts under one adapter
+
+
 class Read(NamedTuple):
     """Prompts that were read to their ends."""
 
@@ -50,7 +57,7 @@ class _Text(NamedTuple):
 class Reader:
     """Used by the model's thread alone."""
 
-    def __init__(self, stack: Stack, prefixes: Prefixes, prepared: Prepared, fewest: int) -> None:
+    def __init__(self, stack: Stack, prefixes: Prefixes, prepared: Prepared, fewest: Fewest) -> None:
         self._stack, self._prefixes, self._prepared, self._fewest = stack, prefixes, prepared, fewest
 
     def read(self, prompts: Sequence[Prompt]) -> list[Tensor]:
@@ -99,10 +106,10 @@ class Reader:
             positions += range(start, end)
             owner += [prompt.adapter] * (len(tokens) - len(owner))
             is_last = at + 1 == len(texts) or texts[at + 1].prompt.adapter != prompt.adapter
-            spare = max(0, self._fewest - owner.count(prompt.adapter)) if is_last else 0
+            spare = max(0, self._fewest.read - owner.count(prompt.adapter)) if is_last else 0
             tokens, positions, owner = tokens + [0] * spare, positions + [0] * spare, owner + [prompt.adapter] * spare
         wanted = [span.stop - 1 for span in spans] if is_begun else []
-        wanted += wanted[-1:] * max(0, self._fewest - len(wanted))
+        wanted += wanted[-1:] * max(0, self._fewest.written - len(wanted))
 
         def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
             seen = query.new_zeros(query.shape)
@@ -125,7 +132,7 @@ class Reader:
             adapters.shares(lambda names: beside.spans_of(indices(owner, names))),
             attend,
             torch.tensor(wanted, dtype=torch.long, device=device),
-            adapters.shares(lambda names: beside.seats_of(indices(of_wanted, names), self._fewest, device)),
+            adapters.shares(lambda names: beside.seats_of(indices(of_wanted, names), self._fewest.written, device)),
         )
 
 

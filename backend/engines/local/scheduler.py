@@ -40,7 +40,7 @@ from .mixed import MixedRows, fewest_rows
 from .model import Base, ModelProblem
 from .pace import Pace
 from .prefixes import Prefixes
-from .prompts import Prompt
+from .prompts import Fewest, Prompt
 from .resolver import Resolved
 from .rows import FixedRows, PaddedRows, can_be_fixed
 from .writing import Writer, rows_of
@@ -95,7 +95,7 @@ class Scheduler:
         """What follows from where the model is and what is free there; again when it has come back from elsewhere."""
         base = self.base
         self._mixes = base.stack is not None and self._can_be_fixed
-        self.fewest = fewest_rows(base.stack) if base.stack is not None else 1
+        self.fewest = fewest_rows(base.stack) if base.stack is not None else Fewest(1, 1)
         self._place_bytes = base.stack.room(1, 1).nbytes if base.stack is not None else 0
         if base.is_encoder_decoder:
             self._place_bytes = place_bytes(base)

@@ -9,7 +9,15 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from backend.engines.local import attention
 
-SHAPES = [(4, 1, 16), (2, 2, 16), (2, 7, 16)]  # heads of keys, queries that share one, width
+SHAPES = [
+    (4, 1, 16),
+    (2, 2, 16),
+    (2, 7, 16),
+    (2, 2, 8),
+    (2, 1, 32),
+    (2, 2, 80),
+    (2, 4, 128),
+]  # heads of keys, queries that share one, width
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +65,7 @@ def test_neither_a_texts_end_nor_its_known_beginning_changes_a_bit() -> None:
             known = keys.clone()
             known[:, length:] = 7.0
             assert torch.equal(attention.causal(query[:length], known, values, 0), whole[:length])
-            for start in (32, 96, 160, 256):
+            for start in (1, 32, 47, 96, 160, 256):
                 if start < length:
                     rest = attention.causal(query[start:length], known, values, start)
                     assert torch.equal(rest, whole[start:length]), (length, start)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from backend.engines.local import mixed
 from backend.engines.local.mixed import MixedRows, fewest_rows
 from backend.engines.local.prefixes import Prefixes
 from backend.engines.local.prepared import Prepared
-from backend.engines.local.prompts import Prompt
+from backend.engines.local.prompts import Fewest, Prompt
 from backend.training.shared_base import Shape, SharedBase
 from tests.backend.training import wired
 
@@ -42,7 +43,7 @@ def stack_of(base: SharedBase) -> Stack:
     return stack
 
 
-def rows_of(stack: Stack, fewest: int | None = None, limit: int = 10**7) -> MixedRows:
+def rows_of(stack: Stack, fewest: Fewest | None = None, limit: int = 10**7) -> MixedRows:
     return MixedRows(stack, 96, Prefixes(limit), fewest_rows(stack) if fewest is None else fewest)
 
 
@@ -216,7 +217,7 @@ def test_memory_for_the_first_rows_is_taken_before_anybody_asks() -> None:
 
 def test_rows_move_to_empty_slots_when_many_have_left() -> None:
     base, draw = wired.bases()[0], random.Random(7)
-    held = rows_of(stack_of(base), fewest=4)
+    held = rows_of(stack_of(base), Fewest(4, 4))
     texts = [text_of(draw, 9) for _ in range(16)]
     held.add([Prompt(text, None, str(at)) for at, text in enumerate(texts)], range(16))
     held.keep([2, 9, 12, 15])
@@ -285,7 +286,7 @@ def test_a_long_prompt_can_be_read_in_parts() -> None:
 
 def test_a_place_beyond_the_context_is_the_last_one() -> None:
     base = wired.bases()[0]
-    held = MixedRows(stack_of(base), 4, Prefixes(0), 2)
+    held = MixedRows(stack_of(base), 4, Prefixes(0), Fewest(2, 2))
     assert bool(torch.isfinite(held.add([Prompt([4, 5, 6], None, "m")], [0])).all())
     for _ in range(4):
         assert bool(torch.isfinite(held.step(torch.tensor([5]))).all())
@@ -293,9 +294,29 @@ def test_a_place_beyond_the_context_is_the_last_one() -> None:
 
 def test_the_fewest_rows_are_those_whose_products_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     stack = stack_of(wired.bases()[0])
-    assert fewest_rows(stack) in mixed.TRIED_ROWS
+    assert {*fewest_rows(stack)} <= {*mixed.TRIED_ROWS}
     rows = torch.ones(64, 3)
-    monkeypatch.setattr(stack, "first_products", lambda _: [(lambda x: x * (1 if len(x) >= 8 else 2), rows)])
-    assert fewest_rows(stack) == 8
-    monkeypatch.setattr(stack, "first_products", lambda _: [(lambda x: x * len(x), rows)])
-    assert fewest_rows(stack) == 16
+
+    def agree_from(written: int, read: int) -> None:
+        def products(_: int, *, of_prompts: bool) -> list[tuple[Any, torch.Tensor]]:
+            return [(lambda x: x * (1 if len(x) >= (read if of_prompts else written) else 2), rows)]
+
+        monkeypatch.setattr(stack, "first_products", products)
+
+    agree_from(2, 8)
+    assert fewest_rows(stack) == (2, 8), "steps are not to be padded for what only prompts' adapters need"
+    agree_from(8, 2)
+    assert fewest_rows(stack) == (8, 2)
+    agree_from(60, 60)
+    assert fewest_rows(stack) == (16, 16)
+
+
+def test_no_row_of_a_product_may_differ_not_the_last_ones_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    stack, rows = stack_of(wired.bases()[0]), torch.ones(64, 3)
+
+    def product(x: torch.Tensor) -> torch.Tensor:
+        """Whose rows beyond the last multiple of four have other bits."""
+        return torch.cat([x[: len(x) // 4 * 4], 2 * x[len(x) // 4 * 4 :]])
+
+    monkeypatch.setattr(stack, "first_products", lambda _, of_prompts: [(product, rows)])
+    assert fewest_rows(stack) == (16, 16), "17 rows have one more"

@@ -17,7 +17,7 @@ from backend.engines.local.loading import Setting, load_base
 from backend.engines.local.mixed import MixedRows
 from backend.engines.local.model import Base, ModelProblem
 from backend.engines.local.prefixes import Prefixes
-from backend.engines.local.prompts import Prompt
+from backend.engines.local.prompts import Fewest, Prompt
 from backend.engines.local.resolver import Resolved
 from backend.engines.local.resting import Rest
 from backend.engines.local.scheduler import Scheduler
@@ -168,7 +168,7 @@ def test_whole_numbers_say_nearly_the_same_and_adapters_stay_beside_them(
     prompt = [Prompt(list(range(5, 60)), None, "base")]
     with torch.no_grad():
         first = [
-            MixedRows(one.stack, 128, Prefixes(0), 4).add(prompt, [0])  # type: ignore[arg-type]
+            MixedRows(one.stack, 128, Prefixes(0), Fewest(4, 4)).add(prompt, [0])  # type: ignore[arg-type]
             for one in (plain, in_whole_numbers)
         ]
     assert not torch.equal(*first)
