@@ -63,7 +63,7 @@ $(VENV)/.run: requirements.txt | $(BIN)/python
 	$(BIN)/pip install --quiet -r requirements.txt
 	@touch $@
 
-$(VENV)/.loops: backend/decoder/loops.py $(VENV)/.run
+$(VENV)/.loops: backend/decoder/loops.py backend/decoder/tiles.py backend/decoder/vectors.py $(VENV)/.run
 	$(BIN)/python -m backend.decoder.quick
 	@touch $@
 

@@ -40,6 +40,7 @@ CLIENTS, RATE = (
 )  # requests arrive so many times as fast as they are answered one at a time: a little above the reach
 ROUNDS = {True: 2, False: 8}  # requests of each client, by whether a first look is enough
 ALONE = 24  # requests one at a time
+WORN = 160  # prompts at most with which our memory is used before anything is timed
 CLIENTS_REACH, FIRST_TOKEN_REACH = 5.0, 2.0
 
 
@@ -199,7 +200,9 @@ def many_clients(
 def order_of(folder: Path, size: str, dtype: str, adapters: int, threads: int = 1) -> dict[str, Any]:
     """What both sides are told of the models."""
     made = workload.adapters(folder, size, adapters) if adapters else []
+    worn = workload.prompts(folder, WORN, PROMPT)
     return {
+        "worn": [prompt[::-1] for prompt in worn],  # like no other prompt
         "base": str(folder / f"base-{size}"),
         "dtype": "float32" if dtype == INT8 else dtype,
         "quantisation": INT8 if dtype == INT8 else "none",

@@ -345,8 +345,8 @@ STACK_FAULTS = [
     Fault("the last norm is left out", "return self._normed(self._last_norm, x)", "return x"),
     Fault("the norm before attention is left out", "product(at, 0, self._normed(layer.before_attention, x))", "product(at, 0, x)"),
     Fault("norms of the heads are not put back", "both.copy_(normed)", "both"),
-    Fault("wanted rows ask the first questions", "query, x = query[wanted], x[wanted]", "query, x = query[: len(wanted)], x[wanted]"),
-    Fault("wanted rows forget where they came from", "query, x = query[wanted], x[wanted]", "query, x = query[wanted], x[: len(wanted)]"),
+    Fault("wanted rows ask the first questions", "query, x, every = query[wanted], x[wanted],", "query, x, every = query[: len(wanted)], x[wanted],"),
+    Fault("wanted rows forget where they came from", "query, x, every = query[wanted], x[wanted],", "query, x, every = query[wanted], x[: len(wanted)],"),
     Fault("wanted rows are taken for the first ones' adapters", "whose if wanted_shares is None else wanted_shares", "whose"),
     Fault("values are keys", "heads[:, self.queries + self.keys :])", "key)"),
     Fault("the adapter stays in the weights", "            self._packed = None\n", "            pass\n"),
@@ -393,8 +393,8 @@ BESIDE_FAULTS = [
     Fault("rows sit on one another's seats", "seat[row] = (owner - first) * seats + place", "seat[row] = place"),
     Fault("rows without an adapter have one", "given if seats.is_without is None else given.masked_fill_(seats.is_without, 0.0)", "given"),
     Fault("spans from the first row on", "slice(start, end)))", "slice(0, end)))"),
-    Fault("every span has the first adapter", "inner = torch.mm(x[rows], lora.a[adapter].t())", "inner = torch.mm(x[rows], lora.a[0].t())"),
-    Fault("seats of the first adapters", "lora.a[whose].transpose(1, 2))", "lora.a[:count].transpose(1, 2))"),
+    Fault("every span has the first adapter", "inner = torch.mm(x[rows], lora.a[adapter])", "inner = torch.mm(x[rows], lora.a[0])"),
+    Fault("seats of the first adapters", "lora.a[whose])", "lora.a[:count])"),
 ]  # fmt: skip
 
 FUSED_FAULTS = [

@@ -35,7 +35,7 @@ class Run(NamedTuple):
 class Adapted(NamedTuple):
     """What K adapters of one rank add to some layers that read the same input."""
 
-    a: Tensor  # (K, M, I): M is the rank times the layers
+    a: Tensor  # (K, I, M): M is the rank times the layers
     runs: list[Run]
     places: Tensor  # (runs, 5): where a B is in memory, its layers, outputs of each, first inner value, first output
 
@@ -77,7 +77,7 @@ def adapted(layers: Sequence[nn.Module], adapters: Sequence[str], rank: int) -> 
     """
     inner = [layer.base_layer if isinstance(layer, LoraLinear) else layer for layer in layers]
     weight: Tensor = inner[0].weight  # type: ignore[assignment]
-    a = weight.new_zeros(len(adapters), rank * len(layers), weight.shape[1])
+    a = weight.new_zeros(len(adapters), weight.shape[1], rank * len(layers))
     runs, start, first = [], 0, 0
     for size, same in itertools.groupby(int(layer.out_features) for layer in inner):  # type: ignore[arg-type]
         count = len(list(same))
@@ -89,7 +89,7 @@ def adapted(layers: Sequence[nn.Module], adapters: Sequence[str], rank: int) -> 
                 if isinstance(layer, LoraLinear) and name in layer.lora_A:
                     own = layer.lora_A[name].out_features
                     column = (first + at) * rank
-                    a[number, column : column + own] = layer.lora_A[name].weight
+                    a[number, :, column : column + own] = layer.lora_A[name].weight.t()
                     b[number, at, :own] = layer.lora_B[name].weight.t() * layer.scaling[name]
         first, start = first + count, places[1].stop
     return Adapted(a, runs, places_of(runs)) if any(rank_of(layers, name) for name in adapters) else None
@@ -97,7 +97,7 @@ def adapted(layers: Sequence[nn.Module], adapters: Sequence[str], rank: int) -> 
 
 def drawn(adapters: int, inputs: int, outputs: int, dtype: torch.dtype, draw: torch.Generator) -> Adapted:
     """Adapters of random numbers, on the CPU, to try products with."""
-    a = torch.randn(adapters, RANKS, inputs, generator=draw).to(dtype)
+    a = torch.randn(adapters, inputs, RANKS, generator=draw).to(dtype)
     b = torch.randn(adapters, 1, RANKS, outputs, generator=draw).to(dtype)
     runs = [Run(b, slice(0, RANKS), slice(0, outputs))]
     return Adapted(a, runs, places_of(runs))
@@ -154,7 +154,11 @@ def spans_of(owners: Sequence[int | None]) -> Spans | None:
 def add(out: Tensor, x: Tensor, lora: Adapted, shares: Seats | Spans, loops: Loops | None = None) -> None:
     """Add to each row's outputs (R, O) what its own adapter makes of its inputs (R, I)."""
     if isinstance(shares, Spans):
-        _add_to_spans(out, x, lora, shares)
+        if loops is not None and loops.takes_spans(run.b.shape[3] for run in lora.runs):
+            for adapter, rows in shares.of:
+                loops.add_to_span(out, x, lora.a, adapter, rows, lora.places, lora.runs[0].b.shape[2])
+        else:
+            _add_to_spans(out, x, lora, shares)
     elif loops is not None:
         loops.add(out, x, lora.a, shares.owner, lora.places, lora.runs[0].b.shape[2])
     else:
@@ -163,7 +167,7 @@ def add(out: Tensor, x: Tensor, lora: Adapted, shares: Seats | Spans, loops: Loo
 
 def _add_to_spans(out: Tensor, x: Tensor, lora: Adapted, spans: Spans) -> None:
     for adapter, rows in spans.of:
-        inner = torch.mm(x[rows], lora.a[adapter].t())  # (R', M)
+        inner = torch.mm(x[rows], lora.a[adapter])  # (R', M)
         for run in lora.runs:
             b = run.b[adapter]
             parts = inner[:, run.inner].chunk(len(b), 1), out[rows, run.outer].chunk(len(b), 1)
@@ -174,7 +178,7 @@ def _add_to_spans(out: Tensor, x: Tensor, lora: Adapted, spans: Spans) -> None:
 def _add_to_seats(out: Tensor, x: Tensor, lora: Adapted, seats: Seats) -> None:
     count, whose = seats.adapters, slice(seats.first, seats.first + seats.adapters)
     seated = x if seats.rows is None else x.index_select(0, seats.rows)
-    inner = torch.bmm(seated.view(count, -1, x.shape[1]), lora.a[whose].transpose(1, 2))  # (adapters, seats, M)
+    inner = torch.bmm(seated.view(count, -1, x.shape[1]), lora.a[whose])  # (adapters, seats, M)
     for run in lora.runs:
         b = run.b[whose]  # (adapters, N, rank, O)
         layers, rank, size = b.shape[1:]

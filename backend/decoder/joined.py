@@ -13,8 +13,9 @@ import torch
 from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 
-from backend.decoder import int8
+from backend.decoder import int8, quick
 from backend.decoder.int8 import Rounded
+from backend.decoder.quick import Blocks
 
 
 class Weights(NamedTuple):
@@ -22,7 +23,9 @@ class Weights(NamedTuple):
 
     weight: Tensor  # (O, I)
     bias: Tensor | None  # (O,)
-    packed: Tensor | Rounded | None = None  # the weight in the order in which a processor reads it for a few rows
+    packed: Tensor | Rounded | Blocks | None = (
+        None  # the weight in the order in which a processor reads it for a few rows
+    )
 
 
 def plain(layer: nn.Module) -> nn.Module:
@@ -89,12 +92,25 @@ def rounded(weights: Weights, rows: int) -> Weights:
     return weights._replace(packed=int8.rounded(weights.weight, rows))
 
 
+def can_tile(dtype: torch.dtype, device: str) -> bool:
+    """Whether there are tiles for this number format, and nobody shares a product with other threads: a tile has one."""
+    is_known = device == "cpu" and dtype in (torch.float32, torch.bfloat16)
+    return is_known and torch.get_num_threads() == 1 and quick.tiled() is not None
+
+
+@torch.no_grad()
+def tiled(weights: Weights) -> Weights:
+    """With a copy in the blocks that tiles read (tiles.py), for few rows."""
+    return weights._replace(packed=quick.blocked(weights.weight))
+
+
 def product(x: Tensor, weights: Weights, more: Tensor | None = None) -> Tensor:
     """Outputs of all the layers side by side, of the base alone, and ``more`` (R, O). x (R, I) -> (R, O)"""
     weight, bias, blocks = weights
-    if isinstance(blocks, Rounded):
+    if isinstance(blocks, Rounded | Blocks):
         both = more if bias is None or more is None else more + bias
-        return int8.product(x, blocks, bias if both is None else both)
+        both = bias if both is None else both
+        return int8.product(x, blocks, both) if isinstance(blocks, Rounded) else quick.product(x, blocks, both)
     if blocks is None:
         out = torch.mm(x, weight.t()) if bias is None else torch.addmm(bias, x, weight.t())
         return out if more is None else out.add_(more)

@@ -8,20 +8,18 @@ memory; quick.py speaks to them in tensors. Sums are in float32, what is stored 
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic, overload
+
+from backend.decoder.vectors import IS_THERE, LANES, add_weighted, kept, products_of_sixteen
 
 F = np.float32
 LEAST = F(-3e38)
 AT_ONCE = 4  # keys or values that are read side by side, so that a query's numbers are fetched once for all
+ADDED = 4  # vectors of sums that stay in registers while values are added
 
-_options: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy"}
-_options["fastmath"] = {"reassoc", "contract", "arcp", "nsz"}  # sums side by side; what is not a number stays so
-_entry = njit(**_options)
-_part = njit(forceinline=True, **_options)
+_entry, _part = kept(), kept(forceinline=True)
 
 
 def _pointer(to):
@@ -149,12 +147,36 @@ def _turn(heads, cos, sin, position, rows, stride, turned, width):
                 _put(heads, first + half + i, b * _get(cos, angle + half + i) + a * _get(sin, angle + half + i))
 
 
+_add_to_one, _add_to_some = add_weighted(1), add_weighted(ADDED)
+
+
+def _size(kind):
+    """Bytes of a number."""
+
+
+@overload(_size, inline="always")
+def _size_by_type(kind):
+    return (lambda kind: 4) if kind == types.float32 else (lambda kind: 2)
+
+
 @_part
-def _scored(query, keys, first, count, width, scores, at, most):
-    """The query's products with so many keys, and the largest number there is by now."""
+def _scored(kind, query, keys, count, width, scores, at, most):
+    """The query's products with so many keys, and the largest number there is by now. Up to fifteen places more are written."""
+    if IS_THERE and width % LANES == 0:
+        for place in range(0, count, LANES):
+            own, last, to = keys + place * width * _size(kind), count - 1 - place, scores.ctypes.data + 4 * (at + place)
+            products_of_sixteen(kind, query.ctypes.data, own, last, width, to)
+        for place in range(count):
+            most = max(most, scores[at + place])
+        return most
+    return _scored_by_number(query, _at(kind, keys), count, width, scores, at, most)
+
+
+@_part
+def _scored_by_number(query, keys, count, width, scores, at, most):
     place = 0
     while place + AT_ONCE <= count:
-        k = first + place * width
+        k = place * width
         a, b, c, d = F(0), F(0), F(0), F(0)
         for i in range(width):
             q = query[i]
@@ -168,7 +190,7 @@ def _scored(query, keys, first, count, width, scores, at, most):
     while place < count:
         a = F(0)
         for i in range(width):
-            a += query[i] * _get(keys, first + place * width + i)
+            a += query[i] * _get(keys, place * width + i)
         scores[at + place] = a
         most = max(most, a)
         place += 1
@@ -176,11 +198,27 @@ def _scored(query, keys, first, count, width, scores, at, most):
 
 
 @_part
-def _summed(sums, values, first, count, width, weights, at):
+def _summed(kind, sums, values, count, width, weights, at):
     """Add so many values by their weights."""
+    if IS_THERE and width % LANES == 0:
+        i, size = 0, _size(kind)
+        while i < width:
+            place, to = values + i * size, sums.ctypes.data + 4 * i
+            if i + ADDED * LANES <= width:
+                _add_to_some(kind, weights.ctypes.data + 4 * at, place, count, width * size, to)
+                i += ADDED * LANES
+            else:
+                _add_to_one(kind, weights.ctypes.data + 4 * at, place, count, width * size, to)
+                i += LANES
+        return
+    _summed_by_number(sums, _at(kind, values), count, width, weights, at)
+
+
+@_part
+def _summed_by_number(sums, values, count, width, weights, at):
     place = 0
     while place + AT_ONCE <= count:
-        v = first + place * width
+        v = place * width
         a, b = weights[at + place], weights[at + place + 1]
         c, d = weights[at + place + 2], weights[at + place + 3]
         for i in range(width):
@@ -193,7 +231,7 @@ def _summed(sums, values, first, count, width, weights, at):
         place += AT_ONCE
     while place < count:
         for i in range(width):
-            sums[i] += weights[at + place] * _get(values, first + place * width + i)
+            sums[i] += weights[at + place] * _get(values, place * width + i)
         place += 1
 
 
@@ -217,37 +255,39 @@ def _attend(kind, memory, sizes):
             for i in range(width):
                 keys[to + i] = key[slot * stride + head * width + i]
                 values[to + i] = value[slot * stride + head * width + i]
-    scores, asked, sums = np.empty(longest, np.float32), np.empty(width, np.float32), np.empty(width, np.float32)
+    scores = np.empty(longest + 2 * LANES, np.float32)
+    asked, sums = np.empty(width, np.float32), np.empty(width, np.float32)
+    size = _size(kind)
     scale = F(1) / np.sqrt(F(width))
     for head in range(heads):  # one head of all rows: what they share stays near
         for slot in range(slots):
             own, length, room = shape[3 * slot] + 1, shape[3 * slot + 1], shape[3 * slot + 2]
-            mine = (slot * heads + head) * places * width
-            shared = _at(kind, prompts[slot])
-            first = (2 * layer * heads + head) * room * width
+            mine = (slot * heads + head) * places * width * size
+            shared = prompts[slot] + (2 * layer * heads + head) * room * width * size
+            weighed = shared + heads * room * width * size
             for each in range(sharing):
                 at = head * sharing + each
                 for i in range(width):
                     asked[i] = _get(query, slot * stride + at * width + i) * scale
                     sums[i] = F(0)
-                most = _scored(asked, shared, first, length, width, scores, 0, LEAST)
-                most = _scored(asked, keys, mine, own, width, scores, length, most)
+                most = _scored(kind, asked, shared, length, width, scores, 0, LEAST)
+                most = _scored(kind, asked, memory[4] + mine, own, width, scores, length, most)
                 total = F(0)
                 for place in range(length + own):
                     weight = _exp(scores[place] - most)
                     total += weight
                     scores[place] = weight
-                _summed(sums, shared, first + heads * room * width, length, width, scores, 0)
-                _summed(sums, values, mine, own, width, scores, length)
+                _summed(kind, sums, weighed, length, width, scores, 0)
+                _summed(kind, sums, memory[5] + mine, own, width, scores, length)
                 for i in range(width):
                     _put(out, (slot * heads * sharing + at) * width + i, sums[i] / total)
 
 
 @_part
 def _add_adapters(kind, memory, sizes):
-    """Each row's own adapter's part. ``memory``: x, out, the A of all adapters, by row its adapter (-1: none), and by run of layers
+    """Each row's own adapter's part. ``memory``: x, out, the A of all adapters, input by input, by row its adapter (-1: none), and by run of layers
     where its B are, how many layers, how many outputs of each, and the first of its inner values and outputs."""
-    x, out, a = _at(kind, memory[0]), _at(kind, memory[1]), _at(kind, memory[2])
+    x, out, size = _at(kind, memory[0]), _at(kind, memory[1]), _size(kind)
     owner, run = _to_int64(memory[3]), _to_int64(memory[4])
     rows, inputs, outputs, inner, rank, runs = sizes
     given, values, sums = np.empty(inputs, np.float32), np.empty(inner, np.float32), np.empty(outputs, np.float32)
@@ -257,16 +297,18 @@ def _add_adapters(kind, memory, sizes):
             continue
         for i in range(inputs):
             given[i] = _get(x, row * inputs + i)
-        _scored(given, a, whose * inner * inputs, inner, inputs, values, 0, LEAST)
+        for i in range(inner):
+            values[i] = F(0)
+        _summed(kind, values, memory[2] + whose * inner * inputs * size, inputs, inner, given, 0)
         for at in range(0, 5 * runs, 5):
-            b, layers, size = _at(kind, run[at]), run[at + 1], run[at + 2]
+            layers, many = run[at + 1], run[at + 2]
             for layer in range(layers):
-                for i in range(size):
+                for i in range(many):
                     sums[i] = F(0)
-                first = (whose * layers + layer) * rank * size
-                _summed(sums, b, first, rank, size, values, run[at + 3] + layer * rank)
-                to = row * outputs + run[at + 4] + layer * size
-                for i in range(size):
+                b = run[at] + (whose * layers + layer) * rank * many * size
+                _summed(kind, sums, b, rank, many, values, run[at + 3] + layer * rank)
+                to = row * outputs + run[at + 4] + layer * many
+                for i in range(many):
                     _put(out, to + i, _get(out, to + i) + sums[i])
 
 

@@ -1,9 +1,10 @@
-"""What stands between a decoder's products, as loops of this processor (loops.py), and a written token's attention."""
+"""What stands between a decoder's products, as loops of this processor (loops.py), a written token's attention, and products of few
+rows (tiles.py)."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ class Loops(NamedTuple):
     turn: Callable[..., None]
     add_adapters: Callable[[tuple[int, ...], tuple[int, ...]], None]
     attend: Callable[[tuple[int, ...], tuple[int, ...]], None]
+    add_adapter: Callable[[tuple[int, ...], tuple[int, ...]], None] | None  # to many rows; where there are tiles
 
     def have_ready(self) -> None:
         """Have them compiled, or what was compiled before, and do nothing with them: it takes seconds the first time."""
@@ -32,6 +34,8 @@ class Loops(NamedTuple):
         self.turn(*nowhere[:4], 0, 0, 0, 0)
         self.add_adapters(nowhere[:5], (*nothing, 0))
         self.attend(nowhere, (*nothing, 1, 1))
+        if self.add_adapter is not None:
+            self.add_adapter(nowhere[:4], (0,) * 8)
 
     def normed(self, norm: Norm, x: Tensor) -> Tensor:
         """As ``plain.normed`` of rows, (R, D)."""
@@ -56,11 +60,68 @@ class Loops(NamedTuple):
     def add(self, out: Tensor, x: Tensor, a: Tensor, owner: Tensor, runs: Tensor, rank: int) -> None:
         """Add to each row's outputs (R, O) what its own adapter makes of x (R, I): as ``beside.add`` of rows with seats.
 
-        a (K, M, I), owner (R,) with -1 for none, runs as ``beside.Adapted.places``. Inner values are not rounded.
+        a (K, I, M), owner (R,) with -1 for none, runs as ``beside.Adapted.places``. Inner values are not rounded.
         """
         x = x.contiguous()
         memory = x.data_ptr(), out.data_ptr(), a.data_ptr(), owner.data_ptr(), runs.data_ptr()
-        self.add_adapters(memory, (*x.shape, out.shape[1], a.shape[1], rank, len(runs)))
+        self.add_adapters(memory, (*x.shape, out.shape[1], a.shape[2], rank, len(runs)))
+
+    def takes_spans(self, outputs: Iterable[int]) -> bool:
+        """Whether there are tiles for layers of so many outputs, and no other threads that products would share."""
+        is_there = self.add_adapter is not None and torch.get_num_threads() == 1
+        return is_there and all(count % tiled().LANES == 0 for count in outputs)
+
+    def add_to_span(
+        self, out: Tensor, x: Tensor, a: Tensor, adapter: int, rows: slice, runs: Tensor, rank: int
+    ) -> None:
+        """The same for many rows side by side of one adapter."""
+        assert self.add_adapter is not None
+        x = x.contiguous()
+        first, end, _ = rows.indices(len(x))
+        memory = x.data_ptr(), out.data_ptr(), a.data_ptr(), runs.data_ptr()
+        self.add_adapter(memory, (adapter, first, end - first, x.shape[1], out.shape[1], a.shape[2], rank, len(runs)))
+
+
+class Blocks(NamedTuple):
+    """A product's weights for few rows: sixteen outputs side by side, input by input."""
+
+    numbers: Tensor  # (blocks, I, 16), behind the last output zeros
+    outputs: int
+
+
+def blocked(weight: Tensor) -> Blocks:
+    """A copy of the weight (O, I), whose inputs are contiguous."""
+    outputs, inputs = weight.shape
+    side = tiled().LANES
+    count = -(-outputs // (side * tiled().GROUP)) * tiled().GROUP
+    numbers = weight.new_zeros(count, inputs, side)
+    whole = outputs // side
+    numbers[:whole] = weight[: whole * side].view(whole, side, inputs).transpose(1, 2)
+    if outputs > whole * side:
+        numbers[whole, :, : outputs - whole * side] = weight[whole * side :].t()
+    return Blocks(numbers, outputs)
+
+
+def product(x: Tensor, weights: Blocks, more: Tensor | None = None) -> Tensor:
+    """x (R, I) times the weight's transpose, and ``more``, (R, O) or (O,). Sums are in float32. -> (R, O)"""
+    numbers, outputs = weights
+    x, more = x.contiguous(), None if more is None else more.contiguous()
+    out = x.new_empty(len(x), outputs)
+    stride = 0 if more is None or more.dim() == 1 else outputs
+    memory = x.data_ptr(), out.data_ptr(), numbers.data_ptr(), 0 if more is None else more.data_ptr()
+    act = tiled().product_float32 if x.dtype == torch.float32 else tiled().product_bfloat16
+    act(memory, (*x.shape, outputs, numbers.stride(0) * numbers.element_size(), stride))
+    return out
+
+
+@lru_cache(maxsize=1)
+def tiled() -> Any:
+    """The module of tiles; None where there are no loops, or the processor lacks the registers."""
+    if compiled() is None:
+        return None
+    from backend.decoder import tiles, vectors
+
+    return tiles if vectors.IS_THERE else None
 
 
 def whole_numbers(x: Tensor, most: int) -> tuple[Tensor, Tensor]:
@@ -98,7 +159,10 @@ def loops_for(dtype: torch.dtype, device: str) -> Loops | None:
     loops = compiled() if device == "cpu" and name is not None else None
     if loops is None:
         return None
-    return Loops(*(getattr(loops, f"{kind}_{name}") for kind in ("norm", "gated", "turn", "add_adapters", "attend")))
+    kinds = ("norm", "gated", "turn", "add_adapters", "attend")
+    norm, gate, turn, add_adapters, attend = (getattr(loops, f"{kind}_{name}") for kind in kinds)
+    to_many = None if tiled() is None else getattr(tiled(), f"add_to_span_{name}")
+    return Loops(norm, gate, turn, add_adapters, attend, to_many)
 
 
 if __name__ == "__main__":  # `make setup` has them compiled, so that nobody waits for it later
@@ -106,3 +170,5 @@ if __name__ == "__main__":  # `make setup` has them compiled, so that nobody wai
         ready = loops_for(dtype, "cpu")
         if ready is not None:
             ready.have_ready()
+            if tiled() is not None:
+                product(torch.zeros(1, 1, dtype=dtype), blocked(torch.zeros(1, 1, dtype=dtype)))

@@ -12,16 +12,19 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
+import psutil
 import torch
 from torch import Tensor, nn
 from transformers.activations import SiLUActivation
 
 from backend.decoder import beside, joined, plain, quick
 from backend.decoder.beside import Adapted, Shares
+from backend.decoder.int8 import Rounded
 from backend.decoder.joined import Weights
 from backend.decoder.plain import Norm
 from backend.decoder.quick import Loops
 
+SPARE = 3  # times the memory of a copy is to be free before it is made; our choice
 WIRED_ALIKE = ("LlamaModel", "MistralModel", "Qwen2Model", "Qwen3Model")
 FIXED_TURNS = (
     "default",
@@ -93,6 +96,8 @@ class Stack:
         self._last_norm = _norm_of(backbone.norm)
         self._packed: list[list[Weights]] | None = None
         self._packed_head: Weights | None = None
+        self._tiled: list[list[Weights]] | None = None  # for products of few rows
+        self._tiled_head: Weights | None = None
         attention = backbone.layers[0].self_attn
         self.head_size = int(attention.head_dim)
         self.keys = joined.plain(attention.k_proj).out_features // self.head_size  # type: ignore[operator]
@@ -126,7 +131,7 @@ class Stack:
         are read, with rows to try them on, (rows, I)."""
         seated = beside.Seats(0, 1, None, None, None, torch.zeros(rows, dtype=torch.long))
         draw = torch.Generator().manual_seed(0)
-        for weights in (self._packed or self._weights)[0]:
+        for weights in (self._for_many if of_prompts else self._for_few)[0]:
             outputs, inputs = weights.weight.shape
             lora = beside.drawn(1, inputs, outputs, self.dtype, draw)
             x = torch.randn(rows, inputs, generator=draw).to(self.dtype)
@@ -150,6 +155,25 @@ class Stack:
             self._packed = [[copied(weights, rows) for weights in every] for every in self._weights]
         if can_pack:
             self._packed_head = joined.packed(self._head, rows)
+
+    def tile(self) -> None:
+        """Hold another copy for products of few rows, where this processor has tiles for them and there is memory to spare. On the
+        thread that computes. Weights of 8 bits are read as they are, but for the head's."""
+        self._tiled = self._tiled_head = None
+        size = sum(weights.weight.nbytes for every in [*self._weights, [self._head]] for weights in every)
+        if not joined.can_tile(self.dtype, self.device.type) or SPARE * size > psutil.virtual_memory().available:
+            return
+        self._tiled_head = joined.tiled(self._head)
+        if self._packed is None or not isinstance(self._packed[0][0].packed, Rounded):
+            self._tiled = [[joined.tiled(weights) for weights in every] for every in self._weights]
+
+    @property
+    def _for_many(self) -> list[list[Weights]]:
+        return self._packed or self._weights
+
+    @property
+    def _for_few(self) -> list[list[Weights]]:
+        return self._tiled or self._for_many
 
     def adapters(self, names: Sequence[str]) -> Adapters:
         """These adapters' weights as they are now."""
@@ -191,7 +215,7 @@ class Stack:
     @torch.no_grad()
     def logits(self, states: Tensor) -> Tensor:
         """(R, D) -> (R, V)"""
-        return joined.product(states, self._packed_head or self._head)
+        return joined.product(states, self._tiled_head or self._packed_head or self._head)
 
     @torch.no_grad()
     def read(
@@ -204,17 +228,19 @@ class Stack:
         wanted: Tensor | None = None,
         wanted_shares: Sequence[Shares] | None = None,
         between: Callable[[], None] | None = None,
+        are_few: bool = False,
     ) -> Tensor:
         """The states after these tokens: one of each row, or all of some texts. tokens and positions (R,) -> (R, D)
 
         ``shares`` says by kind of adapters whose each row is; None: there is one adapter and every row is its. With ``wanted``
         (W,) the states of these places alone, (W, D): in the last layer ``attend`` is then asked for their queries only.
         Where ``shares`` is given and a place is named, ``wanted_shares`` says the same of these places.
-        ``between`` is called before every layer but the first; it may read other texts.
+        ``between`` is called before every layer but the first; it may read other texts. ``are_few``: the rows are written, a token
+        each, and not read; products of few rows may have bits of their own, and what is wanted is always in those.
         """
         x: Tensor = self.backbone.embed_tokens(tokens)
         turns = self._turns_for(positions, x)
-        every = self._packed or self._weights
+        every = self._for_few if are_few else self._for_many
         whose: Sequence[Shares] = [beside.EVERY for _ in adapters.kinds] if shares is None else shares
 
         def product(at: int, which: int, x: Tensor, more: Tensor | None = None) -> Tensor:
@@ -227,7 +253,7 @@ class Stack:
             heads = product(at, 0, self._normed(layer.before_attention, x)).view(len(x), -1, self.head_size)
             query, key = self._turn(layer, heads, positions, turns)
             if wanted is not None and at == len(every) - 1:
-                query, x = query[wanted], x[wanted]
+                query, x, every = query[wanted], x[wanted], self._for_few
                 whose = whose if wanted_shares is None else wanted_shares
             seen = attend(at, query, key, heads[:, self.queries + self.keys :])
             if not len(x):  # nobody asks for the states, and the keys and values are kept

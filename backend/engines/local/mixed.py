@@ -40,7 +40,7 @@ READY_ROWS, READY_PLACES, READY_BYTES = (
     256,
     1 << 29,
 )  # what is taken before anybody asks, if it is no more; our choice
-TRIED_ROWS = (2, 4, 8, 16)
+TRIED_ROWS = (1, 2, 4, 8, 16)
 MOST_TRIED = 64
 
 
@@ -164,7 +164,7 @@ class MixedRows:
         whole = tokens if ready.is_in_order else torch.zeros_like(read).index_copy_(0, ready.slot, tokens)
         attend = self._attend(ready, read)
         positions = (read + ready.offset).clamp_(max=self._context - 1)
-        states = self._stack.read(whole, positions, ready.adapters, ready.shares, attend, between=between)
+        states = self._stack.read(whole, positions, ready.adapters, ready.shares, attend, between=between, are_few=True)
         for at in self._slots:
             self._read[at] += 1
         logits = self._stack.logits(states).float()
@@ -319,12 +319,14 @@ def fewest_rows(stack: Stack) -> Fewest:
 
 
 def _tried(stack: Stack, *, of_prompts: bool) -> int:
-    """Tried on the first layer's products, an adapter's beside them, and on those of attention; the most tried where none does."""
+    """Tried on the first layer's products, an adapter's beside them, and on those of attention where it is not a loop; the most
+    tried where none does."""
+    is_loop = stack.loops is not None and not of_prompts
     for fewest in TRIED_ROWS:
         sizes = [size for size in (fewest, fewest + 1, 2 * fewest, 16, 24, 48) if size >= fewest]
         tried = itertools.chain(
             stack.first_products(MOST_TRIED, of_prompts=of_prompts),
-            attention.products(stack.head_size, stack.dtype, MOST_TRIED),
+            () if is_loop else attention.products(stack.head_size, stack.dtype, MOST_TRIED),
         )
         if all(_same_bits(product, x, sizes) for product, x in tried):
             return fewest

@@ -95,6 +95,8 @@ class Scheduler:
         """What follows from where the model is and what is free there; again when it has come back from elsewhere."""
         base = self.base
         self._mixes = base.stack is not None and self._can_be_fixed
+        if base.stack is not None:
+            base.stack.tile()
         self.fewest = fewest_rows(base.stack) if base.stack is not None else Fewest(1, 1)
         self._place_bytes = base.stack.room(1, 1).nbytes if base.stack is not None else 0
         if base.is_encoder_decoder:

@@ -136,7 +136,7 @@ def test_scores_far_apart_leave_the_largest_alone_and_what_is_no_number_stays_so
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_every_row_has_its_own_adapters_part_in_any_company(dtype: torch.dtype) -> None:
-    a = drawn(3, 48, 20, dtype=dtype, seed=1)  # of two runs: one layer of 9 outputs, two of 5
+    a = drawn(3, 20, 48, dtype=dtype, seed=1)  # of two runs: one layer of 9 outputs, two of 5
     b, c = drawn(3, 1, 16, 9, dtype=dtype, seed=2), drawn(3, 2, 16, 5, dtype=dtype, seed=3)
     runs = [beside.Run(b, slice(0, 16), slice(0, 9)), beside.Run(c, slice(16, 48), slice(9, 19))]
     lora = beside.Adapted(a, runs, beside.places_of(runs))
@@ -149,7 +149,7 @@ def test_every_row_has_its_own_adapters_part_in_any_company(dtype: torch.dtype) 
     for row, owner in enumerate(owners):
         expected = out[row].double()
         if owner is not None:
-            inner = a[owner].double() @ x[row].double()
+            inner = x[row].double() @ a[owner].double()
             parts = [inner[:16] @ b[owner, 0].double()]
             parts += [inner[16 + 16 * at : 32 + 16 * at] @ c[owner, at].double() for at in range(2)]
             expected = expected + torch.cat(parts)
@@ -163,7 +163,7 @@ def test_every_row_has_its_own_adapters_part_in_any_company(dtype: torch.dtype) 
 
 
 def test_half_precision_is_rounded_to_the_nearest_and_ties_to_even() -> None:
-    a, b = torch.zeros(1, 16, 4), torch.zeros(1, 1, 16, 6)
+    a, b = torch.zeros(1, 4, 16), torch.zeros(1, 1, 16, 6)
     a[0, 0, 0] = 1
     b[0, 0, 0] = torch.tensor([2**-8, 3 * 2**-8, 2**-8 + 2**-15, -(2**-9), 0.5, 0])  # of a step of 2**-7 above 1
     runs = [beside.Run(b.bfloat16(), slice(0, 16), slice(0, 6))]
@@ -190,3 +190,12 @@ def test_there_are_loops_for_a_processors_two_formats_alone(
     monkeypatch.undo()
     quick.compiled.cache_clear()
     assert quick.compiled() is not None
+
+
+def test_what_was_compiled_is_forgotten_when_any_of_the_files_changes_that_are_written_into_one_another() -> None:
+    from backend.decoder import loops, tiles, vectors
+
+    stamp = tuple((one.stat().st_mtime, one.stat().st_size) for one in vectors.SOURCES)
+    assert {one.name for one in vectors.SOURCES} == {"loops.py", "tiles.py", "vectors.py"}
+    for one in (loops.norm_float32, loops._scored, tiles.product_bfloat16):
+        assert one._cache._cache_file._source_stamp == stamp

@@ -1,0 +1,147 @@
+"""A product of few rows as compiled tiles: the weights are read once, and fetched ahead, while every row's sums stay in registers.
+
+Libraries multiply a dozen rows by weights that come from memory at half of what either the memory or the arithmetic allows. A tile
+is up to sixteen rows by sixteen or more outputs; Numba compiles it from instructions on vectors of sixteen float32 numbers, which a
+processor with AVX-512 has 32 registers for. Sums are float32, in the order of the inputs, whatever the tile, so a row's bits do
+not depend on its company. Weights lie in blocks of sixteen outputs, input by input. quick.py speaks to this in tensors.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from backend.decoder.loops import BFLOAT16, FLOAT32, F, _at, _entry, _get, _part, _put, _size, _to_int64
+from backend.decoder.vectors import LANES, tile
+
+GROUP = 8  # blocks whose number is rounded up to a multiple
+
+_sixteen, _fourteen = tile(16, 1), tile(14, 2)
+_eight, _four, _two, _one = tile(8, 2), tile(4, 4), tile(2, 8), tile(1, 8)
+
+
+@_part
+def _turned(x, first, rows, inputs, to, start, side):
+    """Rows of x input by input, ``side`` of them, of which those that are not there are 0."""
+    for i in range(inputs):
+        for row in range(rows):
+            to[start + i * side + row] = _get(x, (first + row) * inputs + i)
+        for row in range(rows, side):
+            to[start + i * side + row] = F(0)
+
+
+@_part
+def _stored(kind, sums, blocks, block, first, rows, memory, outputs, stride):
+    """The sums of a tile's rows, and ``more``, where they belong."""
+    out, more = _at(kind, memory[1]), _at(kind, memory[3])
+    for row in range(rows):
+        for b in range(blocks):
+            start = (block + b) * LANES
+            for i in range(min(LANES, outputs - start)):
+                value = sums[(row * blocks + b) * LANES + i]
+                if memory[3] != 0:
+                    value += _get(more, (first + row) * stride + start + i)
+                _put(out, (first + row) * outputs + start + i, value)
+
+
+@_part
+def _of_side(kind, side, weights, apart, given, inputs, sums):
+    """A tile of so many rows. How many blocks side by side it takes."""
+    if side == 16:
+        _sixteen(kind, weights, apart, LANES * _size(kind), given, inputs, sums)
+        return 1
+    if side == 14:
+        _fourteen(kind, weights, apart, LANES * _size(kind), given, inputs, sums)
+        return 2
+    if side == 8:
+        _eight(kind, weights, apart, LANES * _size(kind), given, inputs, sums)
+        return 2
+    if side == 4:
+        _four(kind, weights, apart, LANES * _size(kind), given, inputs, sums)
+        return 4
+    if side == 2:
+        _two(kind, weights, apart, LANES * _size(kind), given, inputs, sums)
+        return 8
+    _one(kind, weights, apart, LANES * _size(kind), given, inputs, sums)
+    return 8
+
+
+@_part
+def _product(kind, memory, sizes):
+    """``memory``: x, out, the blocks of weights, and ``more``, whose rows are ``stride`` numbers apart; 0 is nowhere.
+
+    Up to sixteen rows are one tile. More are tiles of fourteen, whose blocks stay near while all read them, and a smaller last one.
+    """
+    x = _at(kind, memory[0])
+    rows, inputs, outputs, apart, stride = sizes
+    blocks = -(-outputs // (LANES * GROUP)) * GROUP
+    side = LANES if rows <= LANES else 14
+    tiles = -(-rows // side)
+    rest = rows - (tiles - 1) * side
+    last = side if rest > 8 else 8 if rest > 4 else 4 if rest > 2 else rest
+    given, sums = np.empty(tiles * side * inputs, np.float32), np.empty(LANES * LANES * 2, np.float32)
+    for at in range(tiles):
+        own = rest if at == tiles - 1 else side
+        _turned(x, at * side, own, inputs, given, at * side * inputs, last if at == tiles - 1 else side)
+    for group in range(0, blocks, GROUP):
+        for at in range(tiles):
+            is_last = at == tiles - 1
+            block = group
+            while block < group + GROUP:
+                numbers = given.ctypes.data + 4 * at * side * inputs
+                at_once = _of_side(
+                    kind, last if is_last else side, memory[2] + block * apart, apart, numbers, inputs, sums.ctypes.data
+                )
+                own = rest if is_last else side
+                _stored(kind, sums, at_once, block, at * side, own, memory, outputs, stride)
+                block += at_once
+
+
+@_part
+def _add_to_span(kind, memory, sizes):
+    """What one adapter adds to some rows that follow one another. ``memory``: x, out, the A of all adapters, input by input, and by
+    run of layers what ``loops.add_adapters`` is told. A row's sums are the same wherever in a tile it stands."""
+    x, out, run, size = _at(kind, memory[0]), _at(kind, memory[1]), _to_int64(memory[3]), _size(kind)
+    whose, first, rows, inputs, outputs, inner, rank, runs = sizes
+    given, values = np.empty(LANES * inputs, np.float32), np.empty(LANES * inner, np.float32)
+    sums = np.empty(LANES * LANES, np.float32)
+    for start in range(first, first + rows, LANES):
+        own = min(LANES, first + rows - start)
+        _turned(x, start, own, inputs, given, 0, LANES)
+        for block in range(0, inner, LANES):
+            a = memory[2] + (whose * inputs * inner + block) * size
+            _sixteen(kind, a, 0, inner * size, given.ctypes.data, inputs, sums.ctypes.data)
+            for row in range(LANES):
+                for i in range(LANES):
+                    values[(block + i) * LANES + row] = sums[row * LANES + i]
+        for at in range(0, 5 * runs, 5):
+            layers, many = run[at + 1], run[at + 2]
+            for layer in range(layers):
+                numbers = values.ctypes.data + 4 * (run[at + 3] + layer * rank) * LANES
+                for block in range(0, many, LANES):
+                    b = run[at] + ((whose * layers + layer) * rank * many + block) * size
+                    _sixteen(kind, b, 0, many * size, numbers, rank, sums.ctypes.data)
+                    to = run[at + 4] + layer * many + block
+                    for row in range(own):
+                        for i in range(LANES):
+                            place = (start + row) * outputs + to + i
+                            _put(out, place, _get(out, place) + sums[row * LANES + i])
+
+
+@_entry
+def add_to_span_float32(memory, sizes):
+    _add_to_span(FLOAT32, memory, sizes)
+
+
+@_entry
+def add_to_span_bfloat16(memory, sizes):
+    _add_to_span(BFLOAT16, memory, sizes)
+
+
+@_entry
+def product_float32(memory, sizes):
+    _product(FLOAT32, memory, sizes)
+
+
+@_entry
+def product_bfloat16(memory, sizes):
+    _product(BFLOAT16, memory, sizes)

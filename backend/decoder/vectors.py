@@ -1,0 +1,197 @@
+"""Instructions on sixteen float32 numbers at once, for the compiled loops (loops.py) and tiles (tiles.py).
+
+Numba writes no such instructions itself, and its loops over a row's numbers end in sums across a register for each key. These are put
+together from LLVM's vectors. An address is a whole number; ``kind`` is a number of the format that stands there, float32, or
+bfloat16 as 16 bits. What a row is given does not depend on what else is computed with it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import llvmlite.binding
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+LANES = 16
+AHEAD = 4096  # bytes between what is multiplied and what is fetched, shared by the blocks of a tile; measured
+IS_THERE = bool(
+    llvmlite.binding.get_host_cpu_features().get("avx512f")
+)  # 32 registers of so many; what has fewer is slower so
+
+_FLOAT, _BYTE, _LONG, _INT, _NOTHING = ir.FloatType(), ir.IntType(8), ir.IntType(64), ir.IntType(32), ir.VoidType()
+_VECTOR, _WHOLE, _HALVES = (ir.VectorType(one, LANES) for one in (_FLOAT, _INT, ir.IntType(16)))
+_UNSAID, _ZERO = ir.Constant(_VECTOR, ir.Undefined), ir.Constant(_VECTOR, [0.0] * LANES)
+
+
+SOURCES = [Path(__file__).with_name(f"{name}.py") for name in ("loops", "tiles", "vectors")]
+
+
+def kept(**more):
+    """Compile for float32 sums side by side, and keep what is compiled until one of ``SOURCES`` changes: Numba looks at a function's own
+    file alone, and these are written into one another."""
+    fast = {"reassoc", "contract", "arcp", "nsz"}  # what is not a number stays so
+    stamp = tuple((one.stat().st_mtime, one.stat().st_size) for one in SOURCES)
+
+    def made(function):
+        found = njit(nogil=True, cache=True, error_model="numpy", fastmath=fast, **more)(function)
+        found._cache._cache_file._source_stamp = stamp  # no public name for it
+        return found
+
+    return made
+
+
+class _Writer:
+    """Writes instructions for numbers of one kind."""
+
+    def __init__(self, builder, kind):
+        self.builder, self.is_half = builder, kind != types.float32
+        self.size = 2 if self.is_half else 4  # bytes of a number
+        self._multiply = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(_VECTOR, [_VECTOR] * 3), "llvm.fma.v16f32"
+        )
+        fetches = ir.FunctionType(_NOTHING, [_BYTE.as_pointer(), _INT, _INT, _INT])
+        self._fetch = cgutils.get_or_insert_function(builder.module, fetches, "llvm.prefetch.p0")
+
+    def after(self, address, number, times=1):
+        return self.builder.add(address, self.builder.mul(number, ir.Constant(_LONG, times)))
+
+    def place(self, to, address, offset=0):
+        return self.builder.inttoptr(self.builder.add(address, ir.Constant(_LONG, offset)), to.as_pointer())
+
+    def numbers(self, address, offset=0):
+        """Sixteen of this kind, as float32."""
+        if not self.is_half:
+            return self.floats(address, offset)
+        bits = self.builder.zext(self.builder.load(self.place(_HALVES, address, offset), align=2), _WHOLE)
+        return self.builder.bitcast(self.builder.shl(bits, ir.Constant(_WHOLE, [16] * LANES)), _VECTOR)
+
+    def floats(self, address, offset=0):
+        return self.builder.load(self.place(_VECTOR, address, offset), align=4)
+
+    def everywhere(self, address, offset=0):
+        """A float32 in every lane."""
+        number = self.builder.load(self.place(_FLOAT, address, offset))
+        first = self.builder.insert_element(_UNSAID, number, ir.Constant(_INT, 0))
+        return self.builder.shuffle_vector(first, _UNSAID, ir.Constant(_WHOLE, [0] * LANES))
+
+    def store(self, vector, address, offset=0):
+        self.builder.store(vector, self.place(_VECTOR, address, offset), align=4)
+
+    def sums(self, count):
+        """Places in registers, which begin at zero."""
+        return [cgutils.alloca_once_value(self.builder, _ZERO) for _ in range(count)]
+
+    def add_product(self, to, a, b):
+        self.builder.store(self.builder.call(self._multiply, [a, b, self.builder.load(to)]), to)
+
+    def fetch(self, address, offset):
+        """Have it on its way into all caches."""
+        how = (ir.Constant(_INT, one) for one in (0, 3, 1))  # to be read, to all of them, as data
+        self.builder.call(self._fetch, [self.place(_BYTE, address, offset), *how])
+
+    def across(self, vectors):
+        """The sums of sixteen vectors' lanes, in one vector: neighbours are added, four times over."""
+        even, odd = (ir.Constant(_WHOLE, list(range(first, 2 * LANES, 2))) for first in (0, 1))
+        while len(vectors) > 1:
+            pairs = zip(vectors[::2], vectors[1::2])
+            vectors = [
+                self.builder.fadd(
+                    self.builder.shuffle_vector(one, other, even), self.builder.shuffle_vector(one, other, odd)
+                )
+                for one, other in pairs
+            ]
+        return vectors[0]
+
+
+def tile(rows, blocks):
+    """sums (rows, blocks, 16) of given (inputs, rows) float32 and of weights in blocks of sixteen outputs, which lie ``apart``; within
+    them ``step`` bytes are from input to input."""
+
+    @intrinsic
+    def act(typing, kind, weights, apart, step, given, inputs, sums):
+        def code(context, builder, signature, args):
+            _, weights, apart, step, given, inputs, sums = args
+            to = _Writer(builder, kind)
+            total = [to.sums(blocks) for _ in range(rows)]
+            begins = [to.after(weights, apart, block) for block in range(blocks)]
+            with cgutils.for_range(builder, inputs) as loop:
+                side_by_side = []
+                for begin in begins:
+                    at = builder.add(begin, builder.mul(step, loop.index))
+                    to.fetch(at, max(AHEAD // blocks, 1024))
+                    side_by_side.append(to.numbers(at))
+                own = to.after(given, loop.index, 4 * rows)
+                for row in range(rows):
+                    number = to.everywhere(own, 4 * row)
+                    for block in range(blocks):
+                        to.add_product(total[row][block], number, side_by_side[block])
+            for row in range(rows):
+                for block in range(blocks):
+                    to.store(builder.load(total[row][block]), sums, 4 * LANES * (row * blocks + block))
+            return context.get_dummy_value()
+
+        return types.void(kind, *[types.int64] * 6), code
+
+    return act
+
+
+@intrinsic
+def products_of_sixteen(typing, kind, query, keys, last, width, to):
+    """A float32 query's products with sixteen keys that follow one another, of which those behind the ``last`` are it again.
+    ``width`` is a multiple of sixteen."""
+
+    def code(context, builder, signature, args):
+        _, query, keys, last, width, out = args
+        to = _Writer(builder, kind)
+        total = to.sums(LANES)
+        row = builder.mul(width, ir.Constant(_LONG, to.size))
+        begins = []
+        for at in range(LANES):
+            number = ir.Constant(_LONG, at)
+            begins.append(
+                to.after(keys, builder.mul(row, builder.select(builder.icmp_signed("<", number, last), number, last)))
+            )
+        with cgutils.for_range(builder, builder.sdiv(width, ir.Constant(_LONG, LANES))) as loop:
+            asked = to.floats(to.after(query, loop.index, 4 * LANES))
+            for begin, own in zip(begins, total):
+                to.add_product(own, asked, to.numbers(to.after(begin, loop.index, LANES * to.size)))
+        to.store(to.across([builder.load(own) for own in total]), out)
+        return context.get_dummy_value()
+
+    return types.void(kind, *[types.int64] * 5), code
+
+
+def add_weighted(vectors):
+    """Add to so many vectors of sums ``count`` rows of values by their weights, both float32; the rows lie ``apart``."""
+
+    @intrinsic
+    def act(typing, kind, weights, values, count, apart, sums):
+        def code(context, builder, signature, args):
+            _, weights, values, count, apart, sums = args
+            to = _Writer(builder, kind)
+            even, odd = to.sums(vectors), to.sums(vectors)  # each waits for its last sum, and there are twice as many
+
+            def add(total, number):
+                weight = to.everywhere(to.after(weights, number, 4))
+                row = to.after(values, builder.mul(number, apart))
+                for at, own in enumerate(total):
+                    to.add_product(own, weight, to.numbers(row, at * LANES * to.size))
+
+            two = ir.Constant(_LONG, 2)
+            with cgutils.for_range(builder, builder.sdiv(count, two)) as loop:
+                first = builder.mul(loop.index, two)
+                add(even, first)
+                add(odd, builder.add(first, ir.Constant(_LONG, 1)))
+            with builder.if_then(builder.icmp_signed("==", builder.srem(count, two), ir.Constant(_LONG, 1))):
+                add(even, builder.sub(count, ir.Constant(_LONG, 1)))
+            for at in range(vectors):
+                both = builder.fadd(builder.load(even[at]), builder.load(odd[at]))
+                to.store(builder.fadd(to.floats(sums, 4 * LANES * at), both), sums, 4 * LANES * at)
+            return context.get_dummy_value()
+
+        return types.void(kind, *[types.int64] * 5), code
+
+    return act
