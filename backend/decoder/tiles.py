@@ -25,7 +25,9 @@ def _turned(x, first, rows, inputs, to, start, side):
     for i in range(inputs):
         for row in range(rows):
             to[start + i * side + row] = _get(x, (first + row) * inputs + i)
-        for row in range(rows, side):
+        for row in range(
+            rows, side
+        ):  # nobody looks at their sums, but numbers near zero would take a hundred times as long
             to[start + i * side + row] = F(0)
 
 
