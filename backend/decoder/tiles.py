@@ -25,9 +25,7 @@ def _turned(x, first, rows, inputs, to, start, side):
     for i in range(inputs):
         for row in range(rows):
             to[start + i * side + row] = _get(x, (first + row) * inputs + i)
-        for row in range(
-            rows, side
-        ):  # nobody looks at their sums, but numbers near zero would take a hundred times as long
+        for row in range(rows, side):  # nobody looks at their sums, but numbers near zero are a hundred times as slow
             to[start + i * side + row] = F(0)
 
 
