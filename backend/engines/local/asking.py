@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .resolver import Resolved
 from .sampling import Sampling
@@ -74,6 +74,7 @@ class Ticket:
     emit: Callable[[Event], None]
     arrived: float = field(default_factory=time.monotonic)
     is_cancelled: bool = False
+    echoes: dict[int, Any] = field(default_factory=dict)  # by prompt, how far its own tokens are scored (echo.py)
 
     def cancel(self) -> None:
         self.is_cancelled = True

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from . import errands
+from . import echo, errands
 from .admission import Job, Room, by_turn, taken
 from .asking import (
     Event,
@@ -32,7 +32,6 @@ from .asking import (
     Resting,
     Ticket,
 )
-from .echo import prompt_scores
 from .encoder_decoder import JoinedRows, Known, StartedRows, can_join, place_bytes
 from .errands import Errand
 from .groups import Group, Joining
@@ -269,7 +268,11 @@ class Scheduler:
         keep = self._in_use() | set(by_model)
         for own in by_model.values():
             self._guarded(partial(self._open, own, keep), [job.ticket for job in own])
-        ready = [job for job in jobs if not job.ticket.is_cancelled and job.ticket.request.max_tokens > 0]
+        ready = [
+            job
+            for job in jobs
+            if not job.ticket.is_cancelled and job.ticket.request.max_tokens > 0 and echo.is_scored(job)
+        ]
         mixed = [job for job in ready if self._goes_beside(job.ticket.request.model)]
         if mixed:
             self._guarded(partial(self._prefill_mixed, mixed), [job.ticket for job in mixed])
@@ -283,14 +286,14 @@ class Scheduler:
         model = jobs[0].ticket.request.model
         if model.adapter is not None:
             self.base.ensure_adapter(model.digest, model.adapter, keep=keep)
-        scored = [job for job in jobs if job.ticket.request.wants_prompt_scores]
-        if scored:  # switching takes milliseconds, and rows that share steps need none
+        unscored = [job for job in jobs if not echo.is_scored(job)]
+        if unscored:  # switching takes milliseconds, and rows that share steps need none
             with self.base.scope(model.digest if model.adapter else None):
-                for job, found in prompt_scores(self.base, scored):
-                    job.ticket.emit(found)
-            self._read_tokens += sum(len(job.tokens) for job in scored)
+                read, unfinished = echo.score(self.base, unscored, in_parts=self._can_be_fixed)
+            self._read_tokens += read
+            self._waiting.extendleft(reversed(unfinished))
         for job in jobs:
-            if job.ticket.request.max_tokens == 0:
+            if job.ticket.request.max_tokens == 0 and echo.is_scored(job):
                 self._emit_empty(job)
 
     def _goes_beside(self, model: Resolved) -> bool:

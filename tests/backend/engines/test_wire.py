@@ -206,7 +206,7 @@ def test_a_long_text_is_read_as_tokens_beside_the_others(raw: httpx.Client, engi
 def test_prompts_that_are_scored_let_the_others_write_in_between(raw: httpx.Client, engine: Served, monkeypatch):
     monkeypatch.setattr(scheduling, "READ_BESIDE", 40)
     told: list[str] = []
-    step, scores, may_begin = engine.scheduler._step, scheduling.prompt_scores, threading.Event()
+    step, scores, may_begin = engine.scheduler._step, scheduling.echo.prompt_scores, threading.Event()
 
     def stepped(group: Any) -> None:
         told.append("step")
@@ -218,7 +218,7 @@ def test_prompts_that_are_scored_let_the_others_write_in_between(raw: httpx.Clie
         return scores(base, jobs)
 
     monkeypatch.setattr(engine.scheduler, "_step", stepped)
-    monkeypatch.setattr(scheduling, "prompt_scores", scored)
+    monkeypatch.setattr(scheduling.echo, "prompt_scores", scored)
     writing = {"model": "base", "prompt": "the", "max_tokens": 200, "n": 4, "seed": 1}
     reading = {"model": "base", "prompt": [[7] * 250] * 12, "max_tokens": 0, "echo": True, "logprobs": 0}
     with ThreadPoolExecutor(2) as pool:
