@@ -124,6 +124,8 @@ def made(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(workload.SIZES, "tiny", workload.Shape(layers=2, width=16, inner=24, heads=2))
         workload.save_models(folder, "tiny")
+    lines = [json.dumps({"prompt": [20 + at] * 150}) for at in range(20)]
+    (folder / "rows.jsonl").write_text("\n".join(lines), "utf-8")
     return folder
 
 
@@ -176,7 +178,8 @@ def test_tokens_are_counted_from_the_first_quarter_of_the_arrivals_to_the_last()
 
 
 @pytest.fixture
-def order(made):
+def order(made, monkeypatch):
+    monkeypatch.setattr(generation, "WORN", 2)
     return {
         **generation.order_of(made, "tiny", "float32", 2),
         "checked": [[5, 6, 7, 8], [9, 8, 7, 6]],
@@ -192,6 +195,20 @@ def served(order):
     engine = engine_side.Engine(order)
     yield engine
     engine.scheduler.close()
+
+
+def test_our_memory_is_used_until_one_more_prompt_puts_another_out(monkeypatch, order):
+    monkeypatch.setattr(engine_side, "MEMORY", 4 * 300_000)  # a quarter keeps prompts of 49 kB
+    engine = engine_side.Engine(order)
+    monkeypatch.setattr(
+        engine, "answers", lambda requests, inner=engine.answers: (asked.append(requests), inner(requests))
+    )
+    asked: list[list[object]] = []
+    engine.age([[20 + at] * 150 for at in range(20)], 1)
+    cache = engine.scheduler.prefixes
+    engine.scheduler.close()
+    assert 3 <= len(asked) < 20 and 0.8 * cache.limit_bytes < cache.held_bytes <= cache.limit_bytes
+    assert {len(requests) for requests in asked} == {2}, "each model's"
 
 
 def test_our_side_writes_every_answer_to_its_last_token(order, served):
