@@ -23,9 +23,7 @@ class Weights(NamedTuple):
 
     weight: Tensor  # (O, I)
     bias: Tensor | None  # (O,)
-    packed: Tensor | Rounded | Blocks | None = (
-        None  # the weight in the order in which a processor reads it for a few rows
-    )
+    packed: Tensor | Rounded | Blocks | None = None  # the weight in the order in which a processor reads it
 
 
 def plain(layer: nn.Module) -> nn.Module:

@@ -17,9 +17,7 @@ from numba.extending import intrinsic
 
 LANES = 16
 AHEAD = 4096  # bytes between what is multiplied and what is fetched, shared by the blocks of a tile; measured
-IS_THERE = bool(
-    llvmlite.binding.get_host_cpu_features().get("avx512f")
-)  # 32 registers of so many; what has fewer is slower so
+IS_THERE = bool(llvmlite.binding.get_host_cpu_features().get("avx512f"))  # 32 registers; with fewer it would be slower
 
 _FLOAT, _BYTE, _LONG, _INT, _NOTHING = ir.FloatType(), ir.IntType(8), ir.IntType(64), ir.IntType(32), ir.VoidType()
 _VECTOR, _WHOLE, _HALVES = (ir.VectorType(one, LANES) for one in (_FLOAT, _INT, ir.IntType(16)))
