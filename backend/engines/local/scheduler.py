@@ -75,6 +75,7 @@ class Scheduler:
         self.prefixes = Prefixes(0)
         self.known = Known(0)  # in its stead where an encoder reads the prompts
         self._waiting: deque[Job] = deque()
+        self._starting: list[Job] = []  # taken from the queue, and not yet among the groups
         self._groups: list[Group] = []
         self._begun: list[Joining] = []  # in the middle of a step
         self._between_seconds = 0.0  # that this took of the step
@@ -154,11 +155,15 @@ class Scheduler:
     def wait_until_idle(self, seconds: float) -> bool:
         """Whether everything under way came to its end in this time."""
         until = time.monotonic() + seconds
-        while self._waiting or self._groups or self._errands:
+        while self._is_busy():
             if time.monotonic() > until:
                 return False
             time.sleep(0.02)
         return True
+
+    def _is_busy(self) -> bool:
+        with self._changed:  # what leaves the queue is among those that start by then
+            return bool(self._waiting or self._starting or self._groups or self._errands)
 
     def place(self, ticket: Ticket) -> int:
         """Where a request stands in the queue: 1 is next; 0 has begun, or is over."""
@@ -202,16 +207,17 @@ class Scheduler:
             self._mixed_rows().have_ready()
         while True:
             with self._changed:
-                while not (self._waiting or self._groups or self._errands or self._is_closed):
+                while not (self._waiting or self._starting or self._groups or self._errands or self._is_closed):
                     self._changed.wait()
                 if self._is_closed:
                     break
-                starting = self._take_waiting()
+                starting = self._starting = self._take_waiting()
                 errand = self._errands.popleft() if self._errands else None
             if errand:
                 errands.run(errand, self._in_use())
             if starting:
                 self._guarded(partial(self._start, starting), [job.ticket for job in starting])
+                self._starting = []
                 if self._mixes and self._waiting and self._read_tokens < READ_BESIDE:
                     continue  # a first token that is waited for comes before later ones
             self._read_tokens = 0

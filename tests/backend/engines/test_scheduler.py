@@ -334,6 +334,18 @@ def test_who_hangs_up_while_a_prompt_is_scored_is_forgotten(load: Callable[[], B
     scheduler.close()
 
 
+def test_what_has_its_first_token_and_no_row_yet_is_under_way(scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch):
+    join, may_join = scheduler._join, threading.Event()
+    monkeypatch.setattr(scheduler, "_join", lambda begun: (may_join.wait(20), join(begun))[1])
+    events: queue.Queue[object] = queue.Queue()
+    asked = request(scheduler.base, [5, 6, 7], max_tokens=5, top_logps=0, is_streamed=True)
+    scheduler.submit(asked, events.put)
+    wait_until(lambda: scheduler._starting and not scheduler._waiting)
+    assert not scheduler.wait_until_idle(0.1)
+    may_join.set()
+    assert scheduler.wait_until_idle(20)
+
+
 def test_an_adapter_that_cannot_be_loaded_fails_its_own_request_only(
     scheduler: Scheduler, adapters: dict[str, Resolved], tmp_path
 ):
