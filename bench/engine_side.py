@@ -24,9 +24,7 @@ from backend.engines.local.scheduler import Scheduler
 from bench import bandwidth, clients
 
 SHORT = 4  # tokens of the warm-up where nothing is compared
-MEMORY = (
-    1 << 30
-)  # bytes for keys and values: a quarter of it is the prefix cache, which is full before anything is timed
+MEMORY = 1 << 30  # bytes for keys and values; a quarter is the prefix cache, which is full before anything is timed
 STEPS = 5  # how often a decode step is timed in one process
 GREEDY = Sampling(temperature=0.0)
 

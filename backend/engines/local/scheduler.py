@@ -297,7 +297,8 @@ class Scheduler:
             with self.base.scope(model.digest if model.adapter else None):
                 read, unfinished = echo.score(self.base, unscored, in_parts=self._can_be_fixed)
             self._read_tokens += read
-            self._waiting.extendleft(reversed(unfinished))
+            with self._changed:  # others may be counting who waits
+                self._waiting.extendleft(reversed(unfinished))
         for job in jobs:
             if job.ticket.request.max_tokens == 0 and echo.is_scored(job):
                 self._emit_empty(job)
@@ -379,7 +380,8 @@ class Scheduler:
             if unread <= left or (left == READ_BESIDE and not held.read_part(_prompt_of(job), READ_BESIDE)):
                 ready.append(job)
             else:
-                self._waiting.appendleft(job)
+                with self._changed:
+                    self._waiting.appendleft(job)
                 self._read_tokens = READ_BESIDE  # now those who write go on
             left = max(0, left - unread)
         return ready
