@@ -70,6 +70,7 @@ def asked(scheduler: Scheduler, requests: Sequence[Request], due: Sequence[float
     found: list[Asked] = []
     failures: list[str] = []
     left, is_over, begun = sum(len(one.prompts) * one.n for one in requests), threading.Event(), time.monotonic()
+    counted = threading.Lock()  # first tokens may come from a thread of their own
 
     def emit_of(pieces: list[tuple[float, Piece]]) -> Callable[[Event], None]:
         def emit(event: Event) -> None:
@@ -79,9 +80,10 @@ def asked(scheduler: Scheduler, requests: Sequence[Request], due: Sequence[float
                 is_over.set()
             elif isinstance(event, Piece):
                 pieces.append((time.monotonic() - begun, event))
-                left -= event.finish_reason is not None
-                if left == 0:
-                    is_over.set()
+                with counted:
+                    left -= event.finish_reason is not None
+                    if left == 0:
+                        is_over.set()
 
         return emit
 

@@ -36,7 +36,7 @@ class Engine:
         base = load_base(order["base"], Setting("cpu", order["dtype"], quantisation=order["quantisation"]))
         base.end_tokens = frozenset()  # every answer has as many tokens as were asked for
         self.base = base
-        self.scheduler = Scheduler(base, threads=order["threads"], memory_limit=MEMORY)
+        self.scheduler = Scheduler(base, threads=order["threads"], memory_limit=MEMORY, has_second=order["has_second"])
         memory.settle()  # as the engine's process does
         self.models = [
             Resolved(f"adapter{at}", Path(folder), digest)

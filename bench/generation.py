@@ -179,6 +179,7 @@ def many_clients(
     checked, prompts = split([read[0][:shared] + prompt[shared:] for prompt in read], 1)
     order = order_of(folder, size, dtype, ADAPTERS, threads)
     order |= {"checked": checked, "passes": [prompts], "alone": ALONE, "requests": requests, "rate": RATE}
+    order["has_second"] = None  # as the engine is started: both times it is the same engine
     found = [run(OURS, {**order, "seed": seed}, "clients") for seed in range(1 if quick else REPEATS)]
     alone, together = ([one[f"{name}_tokens_per_second"] for one in found] for name in ("alone", "together"))
     idle, busy = ([one[f"{name}_first_token_seconds"] for one in found] for name in ("alone", "together"))
@@ -207,6 +208,7 @@ def order_of(folder: Path, size: str, dtype: str, adapters: int, threads: int = 
         "dtype": "float32" if dtype == INT8 else dtype,
         "quantisation": INT8 if dtype == INT8 else "none",
         "threads": threads,
+        "has_second": False,  # peers have no other thread to begin answers with
         "adapters": [one.folder for one in made],
         "digests": [one.digest for one in made],
         "new": NEW,

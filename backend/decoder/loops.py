@@ -18,6 +18,7 @@ F = np.float32
 LEAST = F(-3e38)
 AT_ONCE = 4  # keys or values that are read side by side, so that a query's numbers are fetched once for all
 ADDED = 4  # vectors of sums that stay in registers while values are added
+PART = 32  # places; what stands elsewhere of a prompt is a multiple of them
 
 _entry, _part = kept(), kept(forceinline=True)
 
@@ -215,6 +216,14 @@ def _summed(kind, sums, values, count, width, weights, at):
 
 
 @_part
+def _summed_in_parts(kind, sums, values, count, width, weights, at):
+    """The same, a few at a time: how many stand in one piece of memory and how many in the next is not to show in the last bits."""
+    for start in range(0, count, PART):
+        own = min(PART, count - start)
+        _summed(kind, sums, values + start * width * _size(kind), own, width, weights, at + start)
+
+
+@_part
 def _summed_by_number(sums, values, count, width, weights, at):
     place = 0
     while place + AT_ONCE <= count:
@@ -239,8 +248,9 @@ def _summed_by_number(sums, values, count, width, weights, at):
 def _attend(kind, memory, sizes):
     """A token of each slot sees itself and what is before it; its key and value are kept.
 
-    ``memory``: the token's query, key and value, where the sums go, the layer's keys and values, by slot the address of a prompt that
-    is held once, and by slot how many tokens it has read, how many its prompt has, and for how many there are places.
+    ``memory``: the token's query, key and value, where the sums go, the layer's keys and values, by slot where its prompt is and where
+    the prompt's beginning, and by slot how many tokens it has read, how many its prompt has, for how many there are places, how
+    many its beginning has, of which the prompt's own room is not looked at, and for how many that has places.
     """
     query, key, value = _at(kind, memory[0]), _at(kind, memory[1]), _at(kind, memory[2])
     out, keys, values = _at(kind, memory[3]), _at(kind, memory[4]), _at(kind, memory[5])
@@ -248,7 +258,7 @@ def _attend(kind, memory, sizes):
     stride, places, layer, slots, heads, sharing, width = sizes
     longest = 0
     for slot in range(slots):
-        own, length = shape[3 * slot], shape[3 * slot + 1]
+        own, length = shape[5 * slot], shape[5 * slot + 1]
         longest = max(longest, own + 1 + length)
         for head in range(heads):
             to = ((slot * heads + head) * places + own) * width
@@ -261,23 +271,28 @@ def _attend(kind, memory, sizes):
     scale = F(1) / np.sqrt(F(width))
     for head in range(heads):  # one head of all rows: what they share stays near
         for slot in range(slots):
-            own, length, room = shape[3 * slot] + 1, shape[3 * slot + 1], shape[3 * slot + 2]
+            own, length, room = shape[5 * slot] + 1, shape[5 * slot + 1], shape[5 * slot + 2]
+            begun, wide = shape[5 * slot + 3], shape[5 * slot + 4]
+            rest = length - begun
             mine = (slot * heads + head) * places * width * size
-            shared = prompts[slot] + (2 * layer * heads + head) * room * width * size
-            weighed = shared + heads * room * width * size
+            first = prompts[2 * slot + 1] + (2 * layer * heads + head) * wide * width * size
+            shared = prompts[2 * slot] + ((2 * layer * heads + head) * room + begun) * width * size
+            first_weighed, weighed = first + heads * wide * width * size, shared + heads * room * width * size
             for each in range(sharing):
                 at = head * sharing + each
                 for i in range(width):
                     asked[i] = _get(query, slot * stride + at * width + i) * scale
                     sums[i] = F(0)
-                most = _scored(kind, asked, shared, length, width, scores, 0, LEAST)
+                most = _scored(kind, asked, first, begun, width, scores, 0, LEAST)
+                most = _scored(kind, asked, shared, rest, width, scores, begun, most)
                 most = _scored(kind, asked, memory[4] + mine, own, width, scores, length, most)
                 total = F(0)
                 for place in range(length + own):
                     weight = _exp(scores[place] - most)
                     total += weight
                     scores[place] = weight
-                _summed(kind, sums, weighed, length, width, scores, 0)
+                _summed_in_parts(kind, sums, first_weighed, begun, width, scores, 0)
+                _summed_in_parts(kind, sums, weighed, rest, width, scores, begun)
                 _summed(kind, sums, memory[5] + mine, own, width, scores, length)
                 for i in range(width):
                     _put(out, (slot * heads * sharing + at) * width + i, sums[i] / total)

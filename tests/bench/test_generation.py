@@ -82,6 +82,7 @@ def test_a_step_is_its_bytes_per_second_of_the_bandwidth(monkeypatch, tmp_path):
     assert (row.ratio, row.reach, row.ok) == (0.5, ">= 0.5", True)
     assert "12 GB/s" in row.against and facts["bytes"] == [3e9]
     assert asked[0][1]["several"] == 4 and asked[0][1]["threads"] == 1
+    assert not any(order["has_second"] for _, order in asked), "peers have one thread"
 
 
 def test_several_threads_are_told_by_the_clock(monkeypatch, tmp_path):
@@ -104,6 +105,7 @@ def test_clients_are_told_by_throughput_and_by_the_wait_for_the_first_token(monk
     order = asked[0][1]
     prompts = order["checked"] + order["passes"][0]
     assert len(prompts) == 1 + order["alone"] + order["requests"] and order["seed"] == 0
+    assert order["has_second"] is None, "the engine as it is started"
     assert len({tuple(prompt[:shared]) for prompt in prompts}) == 1, "what is common is known before anything is timed"
     assert len({tuple(prompt[shared:]) for prompt in prompts}) == len(prompts)
 

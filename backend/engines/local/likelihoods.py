@@ -25,6 +25,7 @@ from .prepared import Prepared
 from .prompts import Fewest, Prompt, Reader
 from .reading import parts
 from .resolver import Resolved
+from .rooms import Rooms
 
 READ_AT_ONCE = (
     1024  # own tokens of texts in one turn, so that rows that are written wait for no long reading; our choice
@@ -81,7 +82,7 @@ def log_probabilities(
             return [[_read_whole(base, text.context, answer) for answer in text.answers] for text in texts]
     made = Prepared()
     begun = Prompt(tuple(texts[0].context[: shared + 1]), adapter, model.digest)
-    kept = Reader(base.stack, prefixes, made, fewest).read([begun])[0][:, :, :, :shared]
+    kept = Reader(base.stack, Rooms(base.stack), prefixes, made, fewest).read([begun])[0][:, :, :, :shared]
     adapters = made.of(base.stack, [] if adapter is None else [adapter])
     return _read_trees(base.stack, adapters, [_grown(text, shared) for text in texts], kept, base.vocabulary)
 

@@ -20,11 +20,22 @@ from . import attention
 from .attention import Places
 
 
+class Beginning(NamedTuple):
+    """Where the first tokens of prompts stand that begin alike. Rows that look at one copy read it from memory once."""
+
+    room: Tensor  # (layers, 2, H, T or more, D)
+    tokens: int
+
+
 class Held(NamedTuple):
     """A prompt where it was read: its samples look at it, and so do later requests with the same beginning."""
 
     room: Tensor  # (layers, 2, H, T or more, D)
     length: int  # T
+    beginning: Beginning  # which is in the room too
+
+
+NOBODY = Held(NOTHING := torch.zeros(0, 0, 0, 0, 0), 0, Beginning(NOTHING, 0))
 
 
 @dataclass(eq=False)
@@ -40,8 +51,8 @@ class Prompts(NamedTuple):
     """For loops, by slot."""
 
     held: Sequence[Held | None]  # nobody may put them away before the last step
-    places: Tensor  # (S,) where each is in memory
-    shape: Tensor  # (S, 3): tokens in the slot, tokens of the prompt, and for how many it has places
+    places: Tensor  # (S, 2) where each is in memory, and where its beginning
+    shape: Tensor  # (S, 5): tokens in the slot, tokens of the prompt, for how many it has places, and both of its beginning
 
 
 class Part(NamedTuple):
@@ -54,9 +65,13 @@ class Part(NamedTuple):
 
 def prompts_of(held: Sequence[Held | None]) -> Prompts:
     """By slot, what ``by_loops`` is given."""
-    there = [(0, 0, 0) if one is None else (one.room.data_ptr(), one.length, one.room.shape[3]) for one in held]
-    table = torch.tensor(there, dtype=torch.long).view(-1, 3)
-    return Prompts(list(held), table[:, 0].contiguous(), table.clone())
+    places, shapes = [], []
+    for one in held:
+        room, length, (beginning, tokens) = one or NOBODY
+        places.append((room.data_ptr(), beginning.data_ptr()))
+        shapes.append((0, length, room.shape[3], tokens, beginning.shape[3]))
+    of_all = torch.tensor(places, dtype=torch.long).view(-1, 2)
+    return Prompts(list(held), of_all, torch.tensor(shapes, dtype=torch.long).view(-1, 5))
 
 
 def parts_of(kept: Tensor, benches: Sequence[Bench], slots: int) -> list[Part]:

@@ -31,6 +31,7 @@ from .looking import Bench, Held, Part, Prompts
 from .prefixes import Prefixes
 from .prepared import Prepared, indices
 from .prompts import Fewest, Prompt, Reader
+from .rooms import Rooms
 
 SHARED_FROM = 8  # samples of a prompt that is held once; fewer read their own copies as quickly. Measured, our choice
 RESERVED = 64  # slots that are laid out at once on a CPU; our choice
@@ -61,7 +62,8 @@ class Begun(NamedTuple):
 
     prompts: Sequence[Prompt]
     sources: Sequence[int]
-    rooms: list[Tensor]  # keys and values of each prompt, (layers, 2, H, T or more, D)
+    held: list[Held]  # of each prompt
+    tokens: int  # of them that were not known
 
 
 class MixedRows:
@@ -72,7 +74,8 @@ class MixedRows:
         self._most_bytes = most_bytes
         self._stack, self._context, self._prefixes, self._fewest = stack, context, prefixes, fewest.written
         self._made = Prepared()
-        self._reader = Reader(stack, prefixes, self._made, fewest)
+        rooms = Rooms(stack, most_bytes // KEPT_SHARE)
+        self._reader = Reader(stack, rooms, prefixes, self._made, fewest)
         self._columns = attention.columns(stack.head_size)
         self._slots: list[int] = []  # where each row lives, in the order of the rows
         self._adapter: list[str | None] = []  # of each row
@@ -104,35 +107,34 @@ class MixedRows:
 
     def begin(self, prompts: Sequence[Prompt], sources: Sequence[int]) -> tuple[Begun, Tensor]:
         """The first half of ``add``, which touches no row and may come in the middle of a step: prompts are read."""
-        rooms, states, place = self._reader.begin(prompts)
+        held, states, place, tokens = self._reader.begin(prompts)
         rows = torch.tensor([place[source] for source in sources], device=states.device)
         logits = self._stack.logits(states).index_select(0, rows).float()
-        return Begun(prompts, sources, rooms), logits
+        return Begun(prompts, sources, held, tokens), logits
 
     def join(self, begun: Begun) -> None:
         """The other half: their rows join the others."""
-        prompts, sources, rooms = begun
+        prompts, sources, held, _ = begun
         if self._stack.loops is not None:
             slots = self._take_slots(len(sources), 1)
             for slot, source in zip(slots, sources, strict=True):
-                self._held[slot] = Held(rooms[source], len(prompts[source].tokens))
+                self._held[slot] = held[source]
         else:
-            slots = self._copied(prompts, sources, rooms)
+            slots = self._copied(sources, held)
         self._slots += slots
         self._adapter += [prompts[source].adapter for source in sources]
         self._ready = None
 
-    def _copied(self, prompts: Sequence[Prompt], sources: Sequence[int], rooms: Sequence[Tensor]) -> list[int]:
+    def _copied(self, sources: Sequence[int], held: Sequence[Held]) -> list[int]:
         """Slots for the rows, with their prompts in them, but for prompts of many samples, which are held once."""
-        samples = [sources.count(at) for at in range(len(prompts))]
+        samples = [sources.count(at) for at in range(len(held))]
         is_held_once = [count >= SHARED_FROM for count in samples]
         own = [source for source in sources if not is_held_once[source]]
-        longest = max((len(prompts[source].tokens) + 1 for source in own), default=1)
+        longest = max((held[source].length + 1 for source in own), default=1)
         alone = self._take_slots(len(own), longest)
         free = iter(alone)
         slots_of: dict[int, list[int]] = {}
-        for at, (prompt, room) in enumerate(zip(prompts, rooms, strict=True)):
-            length = len(prompt.tokens)
+        for at, (room, length, _) in enumerate(held):
             if is_held_once[at]:
                 slots_of[at] = self._take_bench(samples[at], room, length, alone)
                 continue

@@ -226,6 +226,10 @@ class Base:
                 return
             self._drop_adapter(other)
 
+    def is_settled_with(self, name: str) -> bool:
+        """Whether it is in memory, and ``ensure_adapter`` would put out no other."""
+        return name in self._adapters and len(self._adapters) <= self._adapter_limit
+
     def stands_beside(self, name: str) -> bool:
         """Whether this adapter, which is in memory, is plain LoRA on the layers that a stack reads."""
         holding = [layer for layer in self._layers if name in layer.lora_A or name in layer.lora_embedding_A]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection, Sequence
 
 from backend.decoder.stack import Adapters, Stack
@@ -10,9 +11,10 @@ KEPT = 8  # adapters that are kept ready, besides more that are in use at one ti
 
 
 class Prepared:
-    """Used by the model's thread alone. A name stands for the same weights for as long as they are in memory."""
+    """Safe to share between threads. A name stands for the same weights for as long as they are in memory."""
 
     def __init__(self) -> None:
+        self._lock = threading.RLock()
         self.clear()
 
     def clear(self) -> None:
@@ -22,13 +24,14 @@ class Prepared:
 
     def of(self, stack: Stack, wanted: Collection[str]) -> Adapters:
         """These adapters and perhaps others that were wanted before."""
-        if self._stack is not stack:
-            self.clear()
-        if not set(wanted) <= set(self._names):
-            before = [name for name in self._names if name not in wanted and stack.holds(name)]
-            self._names = [*before[: max(0, KEPT - len(wanted))], *wanted]
-            self._adapters, self._stack = stack.adapters(self._names), stack
-        return self._adapters
+        with self._lock:
+            if self._stack is not stack:
+                self.clear()
+            if not set(wanted) <= set(self._names):
+                before = [name for name in self._names if name not in wanted and stack.holds(name)]
+                self._names = [*before[: max(0, KEPT - len(wanted))], *wanted]
+                self._adapters, self._stack = stack.adapters(self._names), stack
+            return self._adapters
 
 
 def indices(owner: Sequence[str | None], names: Sequence[str]) -> list[int | None]:

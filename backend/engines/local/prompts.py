@@ -17,9 +17,10 @@ from backend.decoder import beside
 from backend.decoder.stack import Stack
 
 from . import attention
-from .attention import ROOM
+from .looking import Beginning, Held
 from .prefixes import Prefixes
 from .prepared import Prepared, indices
+from .rooms import Rooms
 
 
 class Prompt(NamedTuple):
@@ -40,9 +41,10 @@ class Fewest(NamedTuple):
 class Read(NamedTuple):
     """Prompts that were read to their ends."""
 
-    rooms: list[Tensor]  # keys and values of each, (layers, 2, H, T or more, D)
+    held: list[Held]
     states: Tensor  # after the last token of each, in rows of which no product has too few: (prompts or more, D)
     rows: list[int]  # where each prompt's state stands
+    tokens: int  # that were read, of all
 
 
 class _Text(NamedTuple):
@@ -52,17 +54,19 @@ class _Text(NamedTuple):
     end: int
     room: Tensor
     start: int
+    beginning: Beginning
 
 
 class Reader:
-    """Used by the model's thread alone."""
+    """Safe to share between threads."""
 
-    def __init__(self, stack: Stack, prefixes: Prefixes, prepared: Prepared, fewest: Fewest) -> None:
-        self._stack, self._prefixes, self._prepared, self._fewest = stack, prefixes, prepared, fewest
+    def __init__(self, stack: Stack, rooms: Rooms, prefixes: Prefixes, prepared: Prepared, fewest: Fewest) -> None:
+        self._stack, self._rooms, self._prefixes = stack, rooms, prefixes
+        self._prepared, self._fewest = prepared, fewest
 
     def read(self, prompts: Sequence[Prompt]) -> list[Tensor]:
         """Keys and values of all but the last token of each, (layers, 2, H, T - 1 or more, D)."""
-        texts = [_Text(prompt, len(prompt.tokens) - 1, *self._known(prompt)) for prompt in prompts]
+        texts = [self._text(prompt, len(prompt.tokens) - 1) for prompt in prompts]
         unread = [text for text in texts if text.start < text.end]
         if unread:
             self._read_rest(_by_adapter(unread), is_begun=False)
@@ -71,24 +75,26 @@ class Reader:
 
     def begin(self, prompts: Sequence[Prompt]) -> Read:
         """All tokens of each are read."""
-        texts = [_Text(prompt, len(prompt.tokens), *self._known(prompt)) for prompt in prompts]
+        texts = [self._text(prompt, len(prompt.tokens)) for prompt in prompts]
         ordered = _by_adapter(texts)
         states = self._read_rest(ordered, is_begun=True)
         self._keep(texts)
         place = {id(text): at for at, text in enumerate(ordered)}
-        return Read([text.room for text in texts], states, [place[id(text)] for text in texts])
+        tokens = sum(text.end - text.start for text in texts)
+        held = [Held(text.room, text.end, text.beginning) for text in texts]
+        return Read(held, states, [place[id(text)] for text in texts], tokens)
 
-    def _known(self, prompt: Prompt) -> tuple[Tensor, int]:
-        """A room for the prompt's keys and values with what is known of them, and of how many tokens it is."""
-        known, count = self._prefixes.find(prompt.model, prompt.tokens[:-1])
-        room = self._stack.room(1, _rounded(len(prompt.tokens), ROOM))[:, :, 0]
-        if known is not None:
-            room[:, :, :, :count] = known[:, :, :, :count]
-        return room, count
+    def _text(self, prompt: Prompt, end: int) -> _Text:
+        """With a room for so many tokens, and in it what is known of them."""
+        room, found = self._rooms.room(end), self._prefixes.find(prompt.model, prompt.tokens[:-1])
+        if found is None:
+            return _Text(prompt, end, room, 0, Beginning(room, 0))
+        room[:, :, :, : found.tokens] = found.room[:, :, :, : found.tokens]
+        return _Text(prompt, end, room, found.tokens, found.beginning)
 
     def _keep(self, texts: Sequence[_Text]) -> None:
         for text in texts:
-            self._prefixes.put(text.prompt.model, text.prompt.tokens[:-1], text.room)
+            self._prefixes.put(text.prompt.model, text.prompt.tokens[:-1], text.room, text.beginning)
 
     def _read_rest(self, texts: Sequence[_Text], *, is_begun: bool) -> Tensor:
         """Fill in keys and values from the places on that were not known. An adapter's prompts stand side by side.
@@ -100,7 +106,7 @@ class Reader:
         positions: list[int] = []
         owner: list[str | None] = []
         spans: list[slice] = []
-        for at, (prompt, end, _, start) in enumerate(texts):
+        for at, (prompt, end, _, start, _) in enumerate(texts):
             spans.append(slice(len(tokens), len(tokens) + end - start))
             tokens += prompt.tokens[start:end]
             positions += range(start, end)
@@ -113,7 +119,7 @@ class Reader:
 
         def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
             seen = query.new_zeros(query.shape)
-            for at, ((_, end, room, start), own) in enumerate(zip(texts, spans, strict=True)):
+            for at, ((_, end, room, start, _), own) in enumerate(zip(texts, spans, strict=True)):
                 keys, values = room[layer]
                 keys[:, start:end] = key[own].transpose(0, 1)
                 values[:, start:end] = value[own].transpose(0, 1)
@@ -140,7 +146,3 @@ def _by_adapter(texts: Sequence[_Text]) -> list[_Text]:
     """An adapter's side by side, in the order in which they come first."""
     first = {text.prompt.adapter: at for at, text in reversed(list(enumerate(texts)))}
     return sorted(texts, key=lambda text: first[text.prompt.adapter])
-
-
-def _rounded(number: int, step: int) -> int:
-    return -(-number // step) * step

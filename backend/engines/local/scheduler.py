@@ -14,24 +14,18 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
 import torch
 
-from . import echo, errands
+from . import beginning, echo, errands
 from .admission import Job, Room, by_turn, taken
-from .asking import (
-    Event,
-    Failed,
-    Piece,
-    QueueFull,
-    Request,
-    Resting,
-    Ticket,
-)
+from .asking import Event, Failed, Piece, QueueFull, Request, Resting, Ticket
+from .beginning import Beginner, goes_beside, is_only_to_be_read
 from .encoder_decoder import JoinedRows, Known, StartedRows, can_join, place_bytes
 from .errands import Errand
 from .groups import Group, Joining
@@ -39,10 +33,11 @@ from .mixed import MixedRows, fewest_rows
 from .model import Base, ModelProblem
 from .pace import Pace
 from .prefixes import Prefixes
-from .prompts import Fewest, Prompt
+from .prompts import Fewest
 from .resolver import Resolved
 from .rows import FixedRows, PaddedRows, can_be_fixed
-from .writing import Writer, rows_of
+from .second import Second, has_a_core
+from .writing import Row, Writer, rows_of
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +45,6 @@ ROW_LIMIT = 64  # rows in the batch at one time
 WAITING_LIMIT = 256  # prompts that may wait
 FAIR_ROWS = 16  # answers of a length that nobody said fit side by side; our choice
 OPEN_TOKENS = 1_024  # such an answer may have so many all the same; our choice
-READ_BESIDE = 1_024  # prompt tokens read between two steps while rows are being written; our choice
 
 
 class Scheduler:
@@ -64,9 +58,11 @@ class Scheduler:
         waiting_limit: int = WAITING_LIMIT,
         memory_limit: int | None = None,
         threads: int = 0,
+        has_second: bool | None = None,
     ) -> None:
         """``threads`` of a processor; 0 as torch is set. Whoever gives a number is to have computed nothing on several threads:
-        OpenMP counts the threads of all, and lets them look around less before they sleep when they are more than processors."""
+        OpenMP counts the threads of all, and lets them look around less before they sleep when they are more than processors.
+        ``has_second``: whether a second thread begins answers while others are written (second.py); None: where it has a core."""
         self.base = base
         self.row_limit = row_limit
         self.waiting_limit = waiting_limit
@@ -77,12 +73,15 @@ class Scheduler:
         self._waiting: deque[Job] = deque()
         self._starting: list[Job] = []  # taken from the queue, and not yet among the groups
         self._groups: list[Group] = []
-        self._begun: list[Joining] = []  # in the middle of a step
+        self._begun: list[Joining] = []  # in the middle of a step, or by the second thread
         self._between_seconds = 0.0  # that this took of the step
         self._read_tokens = 0  # of prompts since the last step began
         self._writer = Writer(base)
+        self._beginner, self._beside = (Beginner(base, self._mixed_rows) for _ in range(2))  # a thread each
         self._errands: deque[Errand] = deque()
         self._changed = threading.Condition()
+        self._wants_second = has_second
+        self._second: Second | None = None
         self._is_closed = False
         self._refusal: str | None = None
         self._pace = Pace()
@@ -104,6 +103,9 @@ class Scheduler:
         self.memory_limit = self._given_limit or base.free_memory() // 2  # bytes of keys and values
         self.prefixes.limit_bytes = self.known.limit_bytes = self.memory_limit // 4
         self._mixed: MixedRows | None = None  # stays while there are no rows
+        wants = has_a_core(base.device) if self._wants_second is None else self._wants_second
+        if self._mixes and wants and self._second is None:
+            self._second = Second(self._changed, self._take_beside, self._begin_beside)
 
     # from any thread
 
@@ -117,7 +119,7 @@ class Scheduler:
             if self._waiting and len(self._waiting) + len(request.prompts) > self.waiting_limit:
                 raise QueueFull(len(self._waiting), self._pace.seconds_until_free())
             self._waiting.extend(Job(ticket, at) for at in range(len(request.prompts)))
-            self._changed.notify()
+            self._changed.notify_all()
         return ticket
 
     def fair_length(self, prompt_tokens: int, samples: int) -> int:
@@ -144,7 +146,7 @@ class Scheduler:
             if self._is_closed or len(self._errands) >= self.waiting_limit:
                 raise QueueFull(len(self._errands), self._pace.seconds_until_free())
             self._errands.append(Errand(act, future))
-            self._changed.notify()
+            self._changed.notify_all()
         return future
 
     def refuse(self, reason: str | None) -> None:
@@ -163,7 +165,8 @@ class Scheduler:
 
     def _is_busy(self) -> bool:
         with self._changed:  # what leaves the queue is among those that start by then
-            return bool(self._waiting or self._starting or self._groups or self._errands)
+            begun = self._begun or (self._second and self._second.jobs)
+            return bool(self._waiting or self._starting or begun or self._groups or self._errands)
 
     def place(self, ticket: Ticket) -> int:
         """Where a request stands in the queue: 1 is next; 0 has begun, or is over."""
@@ -188,7 +191,7 @@ class Scheduler:
     def close(self) -> None:
         with self._changed:
             self._is_closed = True
-            self._changed.notify()
+            self._changed.notify_all()
         self._thread.join(timeout=10)
 
     # on the model's thread
@@ -207,30 +210,46 @@ class Scheduler:
             self._mixed_rows().have_ready()
         while True:
             with self._changed:
-                while not (self._waiting or self._starting or self._groups or self._errands or self._is_closed):
+                while not (self._is_closed or self._takes_up()):
                     self._changed.wait()
                 if self._is_closed:
                     break
-                starting = self._starting = self._take_waiting()
+                starting = self._starting
                 errand = self._errands.popleft() if self._errands else None
             if errand:
-                errands.run(errand, self._in_use())
+                with self._alone():
+                    errands.run(errand, self._in_use())
             if starting:
                 self._guarded(partial(self._start, starting), [job.ticket for job in starting])
                 self._starting = []
-                if self._mixes and self._waiting and self._read_tokens < READ_BESIDE:
+                if self._mixes and self._waiting and self._read_tokens < beginning.READ_BESIDE:
                     continue  # a first token that is waited for comes before later ones
             self._read_tokens = 0
             self._step_all()
+        if self._second is not None:
+            self._second.close()
         self.end_all("The engine is stopping.")
+
+    def _takes_up(self) -> bool:
+        """Whether there is anything to do, of what waits that which begins now. For whoever holds the lock."""
+        self._starting = self._take_waiting()
+        return bool(self._starting or self._begun or self._groups or self._errands)
+
+    @contextmanager
+    def _alone(self, is_needed: bool = True) -> Iterator[None]:
+        """Within: the second thread does nothing."""
+        with self._second.kept_out() if self._second is not None and is_needed else nullcontext():
+            yield
 
     def _step_all(self) -> None:
         """Not in the loop above, whose last group would hold on to its weights while an errand lets them go."""
         for group in list(self._groups):
             self._guarded(partial(self._step, group), [row.ticket for row in group.rows])
-        begun, self._begun = self._begun, []
+        begun = list(self._begun)
         for one in begun:
             self._guarded(partial(self._join, one), [row.ticket for row in one.rows])
+        with self._changed:
+            del self._begun[: len(begun)]
         self._groups = [group for group in self._groups if any(not row.ticket.is_cancelled for row in group.rows)]
 
     def _guarded(self, act: Callable[[], None], tickets: list[Ticket]) -> None:
@@ -250,36 +269,67 @@ class Scheduler:
 
     def end_all(self, message: str) -> None:
         """Fail everything that waits or runs. Only on the model's thread."""
-        tickets = [job.ticket for job in self._waiting] + [row.ticket for group in self._groups for row in group.rows]
+        tickets = [job.ticket for job in self._waiting] + [row.ticket for row in self._rows()]
         self._fail(tickets, Failed(message, is_fault_of_model=False))
         errands.end(self._errands, message)
 
     def _take_waiting(self) -> list[Job]:
-        """What begins now; the rest waits on. For whoever holds the lock."""
-        rows = [one.rows for one in self._groups] + [one.rows for one in self._begun]
-        running = [row.ticket.request for row in itertools.chain(*rows)]
-        room = Room(self.row_limit, self.memory_limit, self._place_bytes, self._mixes)
-        found, self._waiting = taken(self._waiting, running, room)
-        return found
+        """What begins now on the model's thread; the rest waits on. For whoever holds the lock.
+
+        Beside rows that are written it leaves to the second thread, if that does nothing, what that can do.
+        """
+        found, rest = self._that_fit()
+        mine = found
+        if self._second is not None and self._mixes and self._groups and not self._second.jobs:
+            mine = [job for job in found if not is_only_to_be_read(self.base, job)]
+            if len(mine) < len(found):
+                self._changed.notify_all()
+        self._waiting = deque([*(job for job in found if job not in mine), *rest])
+        return mine
+
+    def _take_beside(self) -> list[Job]:
+        """What begins now on the second thread: the first that need nothing else, while the model's thread has something to do."""
+        if not (self._mixes and (self._groups or self._starting)):
+            return []
+        found, rest = self._that_fit()
+        ready = list(itertools.takewhile(partial(is_only_to_be_read, self.base), found))
+        self._waiting = deque([*found[len(ready) :], *rest])
+        return ready
+
+    def _that_fit(self) -> tuple[list[Job], deque[Job]]:
+        begun = [*self._starting, *(self._second.jobs if self._second is not None else [])]
+        running = [row.ticket.request for row in self._rows()]
+        running += [job.ticket.request for job in begun for _ in range(job.ticket.request.n)]
+        return taken(self._waiting, running, Room(self.row_limit, self.memory_limit, self._place_bytes, self._mixes))
+
+    def _rows(self) -> list[Row]:
+        """All that have begun."""
+        return [row for rows in [one.rows for one in self._groups] + [one.rows for one in self._begun] for row in rows]
+
+    def _put_back(self, jobs: Sequence[Job]) -> None:
+        """They are the next ones again."""
+        with self._changed:  # others may be counting who waits
+            self._waiting.extendleft(reversed(jobs))
 
     def _in_use(self) -> set[str]:
         """Digests of the models of all rows."""
-        return {row.ticket.request.model.digest for group in self._groups for row in group.rows}
+        begun = [] if self._second is None else self._second.jobs
+        tickets = [row.ticket for row in self._rows()] + [job.ticket for job in begun]
+        return {ticket.request.model.digest for ticket in tickets}
 
     def _start(self, jobs: list[Job]) -> None:
         """A model that cannot be had fails its own requests and no others."""
         by_model: dict[str, list[Job]] = {}
         for job in jobs:
             by_model.setdefault(job.ticket.request.model.digest, []).append(job)
-        keep = self._in_use() | set(by_model)
         for own in by_model.values():
-            self._guarded(partial(self._open, own, keep), [job.ticket for job in own])
+            self._guarded(partial(self._open, own, by_model.keys()), [job.ticket for job in own])
         ready = [
             job
             for job in jobs
             if not job.ticket.is_cancelled and job.ticket.request.max_tokens > 0 and echo.is_scored(job)
         ]
-        mixed = [job for job in ready if self._goes_beside(job.ticket.request.model)]
+        mixed = [job for job in ready if self._mixes and goes_beside(self.base, job.ticket.request.model)]
         if mixed:
             self._guarded(partial(self._prefill_mixed, mixed), [job.ticket for job in mixed])
         for own in by_model.values():
@@ -291,42 +341,38 @@ class Scheduler:
         """Have the model in memory, score the prompts that want it, and answer what asks for no token."""
         model = jobs[0].ticket.request.model
         if model.adapter is not None:
-            self.base.ensure_adapter(model.digest, model.adapter, keep=keep)
+            with self._alone(not self.base.is_settled_with(model.digest)):
+                self.base.ensure_adapter(model.digest, model.adapter, keep={*keep, *self._in_use()})
         unscored = [job for job in jobs if not echo.is_scored(job)]
         if unscored:  # switching takes milliseconds, and rows that share steps need none
             with self.base.scope(model.digest if model.adapter else None):
                 read, unfinished = echo.score(self.base, unscored, in_parts=self._can_be_fixed)
             self._read_tokens += read
-            with self._changed:  # others may be counting who waits
-                self._waiting.extendleft(reversed(unfinished))
+            self._put_back(unfinished)
         for job in jobs:
             if job.ticket.request.max_tokens == 0 and echo.is_scored(job):
                 self._emit_empty(job)
-
-    def _goes_beside(self, model: Resolved) -> bool:
-        return self._mixes and (model.adapter is None or self.base.stands_beside(model.digest))
 
     def _emit_empty(self, job: Job) -> None:
         seconds = time.monotonic() - job.ticket.arrived
         for sample in range(job.ticket.request.n):
             job.ticket.emit(Piece(job.prompt * job.ticket.request.n + sample, "", [], "length", 0, seconds, seconds))
 
-    @torch.inference_mode()  # calls take a seventh less than where no gradient is wanted
     def _prefill_mixed(self, jobs: list[Job]) -> None:
-        """Read each prompt once under its own adapter; its rows join all others."""
+        """Read each prompt once under its own adapter; its rows join all others. Beside rows that are written a long prompt is
+        read a part at a time, and waits on."""
         if any(isinstance(group.held, MixedRows) for group in self._groups):
-            jobs = self._read_ahead(self._mixed_rows(), jobs)
+            jobs, later = self._beginner.read_ahead(jobs)
+            if later:
+                self._put_back(later)
+                self._read_tokens = beginning.READ_BESIDE  # now those who write go on
         if jobs:
             self._join(self._begin(jobs))
 
     def _begin(self, jobs: list[Job]) -> Joining:
-        """Read their prompts, and hand their first tokens on."""
-        prompts = list(dict.fromkeys(_prompt_of(job) for job in jobs))
-        sources = [prompts.index(_prompt_of(job)) for job in jobs for _ in range(job.ticket.request.n)]
-        rows, known = rows_of(self.base, jobs), self.prefixes.found_tokens
-        read, logits = self._mixed_rows().begin(prompts, sources)
-        self._read_tokens += sum(len(prompt.tokens) for prompt in prompts) - (self.prefixes.found_tokens - known)
-        return Joining(rows, read, self._writer.chosen(rows, logits))
+        begun = self._beginner.begin(jobs)
+        self._read_tokens += begun.read.tokens
+        return begun
 
     @torch.inference_mode()  # what it writes to may have been laid out in such a mode, and can be written to in no other
     def _join(self, begun: Joining) -> None:
@@ -340,51 +386,42 @@ class Scheduler:
         group.rows, group.last = group.rows + begun.rows, torch.cat([group.last, begun.last])
         group.keep([at for at, row in enumerate(group.rows) if not row.has_ended])
 
+    def _begin_beside(self, jobs: Sequence[Job]) -> None:
+        """On the second thread."""
+
+        def begin() -> None:
+            ready, later = self._beside.read_ahead(jobs)
+            self._put_back(later)
+            if ready:
+                begun = self._beside.begin(ready)
+                with self._changed:
+                    self._begun.append(begun)
+
+        self._guarded(begin, [job.ticket for job in jobs])
+
     def _read_between(self) -> None:
         """In the middle of a step: a first token that is waited for comes before the others' next ones are all there."""
-        left = READ_BESIDE - self._read_tokens
+        left = beginning.READ_BESIDE - self._read_tokens
         if not self._waiting or left <= 0:
             return
         with self._changed:
             jobs = self._take_waiting()
-            unread = itertools.accumulate(self._unread(job, left) for job in jobs)
-            ready = [job for job, tokens in zip(jobs, unread, strict=True) if tokens <= left]
-            self._waiting.extendleft(reversed(jobs[len(ready) :]))
+            ready = self._beginner.first_within(jobs, left)
+            self._put_back(jobs[len(ready) :])
         if ready:
             started = time.monotonic()
             self._guarded(lambda: self._begun.append(self._begin(ready)), [job.ticket for job in ready])
             self._between_seconds += time.monotonic() - started
 
-    def _unread(self, job: Job, most: int) -> int:
-        """Tokens of its prompt that are not known yet; more than ``most`` where more than these has to be had or done."""
-        request = job.ticket.request
-        is_here = request.model.adapter is None or request.model.digest in self.base.adapters
-        asks_more = request.wants_prompt_scores or request.max_tokens == 0
-        if not is_here or asks_more or not self._goes_beside(request.model):
-            return most + 1
-        return self._mixed_rows().unread(_prompt_of(job))
-
     def _mixed_rows(self) -> MixedRows:
         """Made once; it keeps its memory while there are no rows."""
-        if self._mixed is None:
-            assert self.base.stack is not None
-            self._mixed = MixedRows(self.base.stack, self.base.context, self.prefixes, self.fewest, self.memory_limit)
-        return self._mixed
-
-    def _read_ahead(self, held: MixedRows, jobs: list[Job]) -> list[Job]:
-        """Beside rows that are written a long prompt is read a part at a time, and waits on; the jobs that can begin."""
-        ready: list[Job] = []
-        left = READ_BESIDE
-        for job in jobs:
-            unread = held.unread(_prompt_of(job))
-            if unread <= left or (left == READ_BESIDE and not held.read_part(_prompt_of(job), READ_BESIDE)):
-                ready.append(job)
-            else:
-                with self._changed:
-                    self._waiting.appendleft(job)
-                self._read_tokens = READ_BESIDE  # now those who write go on
-            left = max(0, left - unread)
-        return ready
+        with self._changed:
+            if self._mixed is None:
+                assert self.base.stack is not None
+                self._mixed = MixedRows(
+                    self.base.stack, self.base.context, self.prefixes, self.fewest, self.memory_limit
+                )
+            return self._mixed
 
     def _prefill_alone(self, jobs: list[Job]) -> None:
         """Read each prompt once; its rows join those of the same model, and the group's next step writes their first token."""
@@ -438,8 +475,3 @@ class Scheduler:
         self.prefixes.clear()
         self.known.clear()
         self._mixed = None
-
-
-def _prompt_of(job: Job) -> Prompt:
-    model = job.ticket.request.model
-    return Prompt(tuple(job.tokens), model.digest if model.adapter else None, model.digest)

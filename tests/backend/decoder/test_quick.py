@@ -65,14 +65,28 @@ def test_gates_far_from_zero_are_open_or_shut_and_what_is_no_number_stays_so() -
 class Rows:
     """Slots of which each has read some tokens and looks at some tokens of a prompt besides."""
 
-    def __init__(self, dtype: torch.dtype, width: int, read: list[int], prompts: list[int], sharing: int = 2) -> None:
+    def __init__(
+        self,
+        dtype: torch.dtype,
+        width: int,
+        read: list[int],
+        prompts: list[int],
+        sharing: int = 2,
+        first: tuple[int, ...] = (0, 0, 0, 0),
+    ) -> None:
+        """``first``: how many of the prompt's tokens are elsewhere, and not where the others are."""
         self.read, self.heads, places = torch.tensor(read), 3, 40
         self.kept = drawn(2, 2, len(read), self.heads, places, width, dtype=dtype)  # of two layers
         self.prompts = [
             drawn(2, 2, self.heads, max(1, length) + 5, width, dtype=dtype, seed=9 + at)
             for at, length in enumerate(prompts)
         ]
-        self.lengths, self.sharing = prompts, sharing
+        self.whole = [prompt.clone() for prompt in self.prompts]
+        self.beginnings = [drawn(2, 2, self.heads, 70, width, dtype=dtype) for _ in prompts]
+        for beginning, prompt, count in zip(self.beginnings, self.prompts, first, strict=False):
+            beginning[:, :, :, :count] = prompt[:, :, :, :count]
+            prompt[:, :, :, :count] = torch.nan
+        self.lengths, self.sharing, self.first = prompts, sharing, first
         self.tokens = drawn(len(read), self.heads * (sharing + 2), width, dtype=dtype, seed=5)
 
     def query_key_value(self) -> tuple[Tensor, ...]:
@@ -83,9 +97,13 @@ class Rows:
         kept, count = self.kept[layer], len(self.read) if slots is None else slots
         out = query.new_empty(count, query.shape[1] * query.shape[2])
         shape = torch.tensor(
-            [[int(n), t, p.shape[3]] for n, t, p in zip(self.read, self.lengths, self.prompts, strict=True)]
+            [
+                [int(n), t, p.shape[3], first, 70]
+                for n, t, p, first in zip(self.read, self.lengths, self.prompts, self.first, strict=False)
+            ]
         )
-        addresses = torch.tensor([prompt.data_ptr() for prompt in self.prompts])
+        both = zip(self.prompts, self.beginnings, strict=True)
+        addresses = torch.tensor([[prompt.data_ptr(), beginning.data_ptr()] for prompt, beginning in both])
         given = (query, key, value, out, kept[0], kept[1], addresses, shape)
         sizes = query.stride(0), kept.shape[3], layer, count, self.heads, self.sharing, query.shape[2]
         loops.attend(tuple(one.data_ptr() for one in given), sizes)
@@ -95,7 +113,7 @@ class Rows:
         """softmax(q K^T / sqrt(D)) V in double precision, of the prompt, what was read, and the token itself."""
         query, key, value = (part[slot].double() for part in self.query_key_value())
         n, t = int(self.read[slot]), self.lengths[slot]
-        prompt, own = self.prompts[slot][layer][:, :, :t].double(), self.kept[layer, :, slot, :, :n].double()
+        prompt, own = self.whole[slot][layer][:, :, :t].double(), self.kept[layer, :, slot, :, :n].double()
         keys = torch.cat([prompt[0], own[0], key[:, None]], 1).repeat_interleave(self.sharing, 0)
         values = torch.cat([prompt[1], own[1], value[:, None]], 1).repeat_interleave(self.sharing, 0)
         weights = (keys @ query[..., None])[..., 0].div(query.shape[1] ** 0.5).softmax(-1)
@@ -114,6 +132,18 @@ def test_a_token_sees_its_prompt_what_was_read_and_itself(dtype: torch.dtype, wi
         for slot, at in enumerate(rows.read.tolist()):
             before[layer, :, slot, :, at] = torch.stack(rows.query_key_value()[1:], 0)[:, slot]
         assert torch.equal(rows.kept, before), "its key and value are kept in their place, and nothing else is touched"
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_rows_bits_do_not_depend_on_where_its_prompts_beginning_stands(dtype: torch.dtype, width: int) -> None:
+    for layer in (0, 1):
+        lengths = [70, 64, 33, 5]
+        found, other = (
+            Rows(dtype, width, [0, 7, 31, 4], lengths, 2, first).attend(loops_of(dtype), layer)
+            for first in ((0, 0, 0, 0), (64, 64, 32, 0))
+        )
+        assert torch.equal(found, other) and not bool(found.isnan().any())
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -17,6 +17,7 @@ from backend.engines.local.model import Base
 from backend.engines.local.resolver import Resolved
 from backend.engines.local.scheduler import Scheduler
 from tests.backend.engines.test_scheduler import GREEDY, Asked, request
+from tests.backend.engines.tiny import wait_until
 
 
 def test_a_long_prompt_is_scored_in_little_memory(
@@ -64,11 +65,12 @@ def test_a_long_prompt_is_scored_in_parts_between_which_the_others_go_on(
     whole = Asked(scheduler, wanted)
     whole.pieces()
     monkeypatch.setattr(echo, "AT_ONCE", 32)
-    monkeypatch.setattr("backend.engines.local.scheduler.READ_BESIDE", 32)
+    monkeypatch.setattr("backend.engines.local.beginning.READ_BESIDE", 32)
     behind, step, steps = echo.logits_behind, MixedRows.step, []
     monkeypatch.setattr(echo, "logits_behind", lambda *of: (read.append(len(steps)), behind(*of))[1])
     monkeypatch.setattr(MixedRows, "step", lambda *of: (steps.append(1), step(*of))[1])
     stream = Asked(scheduler, request(base, [7, 8], max_tokens=100, is_streamed=True, sampling=GREEDY))
+    wait_until(lambda: steps)
     parts = Asked(scheduler, wanted)
     told = parts.pieces()
     stream.pieces()

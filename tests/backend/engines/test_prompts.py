@@ -10,6 +10,7 @@ from backend.decoder.stack import Stack
 from backend.engines.local.prefixes import Prefixes
 from backend.engines.local.prepared import Prepared
 from backend.engines.local.prompts import Fewest, Prompt, Reader
+from backend.engines.local.rooms import Rooms
 from tests.backend.training import wired
 
 FEWEST = Fewest(written=5, read=4)
@@ -19,7 +20,7 @@ FEWEST = Fewest(written=5, read=4)
 def test_no_adapters_rows_and_no_last_tokens_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
     base = wired.bases()[0]
     stack = Stack(base.backbone, base.causal.get_output_embeddings())
-    reader = Reader(stack, Prefixes(10**6), Prepared(), FEWEST)
+    reader = Reader(stack, Rooms(stack), Prefixes(10**6), Prepared(), FEWEST)
     spans: list[beside.Spans] = []
     spans_of = beside.spans_of
     monkeypatch.setattr(beside, "spans_of", lambda owners: (spans.append(found := spans_of(owners)), found)[1])

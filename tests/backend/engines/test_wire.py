@@ -204,7 +204,7 @@ def test_a_long_text_is_read_as_tokens_beside_the_others(raw: httpx.Client, engi
 
 
 def test_prompts_that_are_scored_let_the_others_write_in_between(raw: httpx.Client, engine: Served, monkeypatch):
-    monkeypatch.setattr(scheduling, "READ_BESIDE", 40)
+    monkeypatch.setattr(scheduling.beginning, "READ_BESIDE", 40)
     told: list[str] = []
     step, scores, may_begin = engine.scheduler._step, scheduling.echo.prompt_scores, threading.Event()
 
