@@ -18,6 +18,7 @@ F = np.float32
 LEAST = F(-3e38)
 AT_ONCE = 4  # keys or values that are read side by side, so that a query's numbers are fetched once for all
 ADDED = 4  # vectors of sums that stay in registers while values are added
+DRAWN = 256  # weights that are passed over together when a token is looked up
 PART = 32  # places; what stands elsewhere of a prompt is a multiple of them
 
 _entry, _part = kept(), kept(forceinline=True)
@@ -35,7 +36,7 @@ def _pointer(to):
 
 
 _to_float32, _to_int64 = _pointer(types.float32), _pointer(types.int64)
-_to_bytes, _to_bits = _pointer(types.uint8), _pointer(types.uint16)
+_to_bytes, _to_bits, _to_float64 = _pointer(types.uint8), _pointer(types.uint16), _pointer(types.float64)
 FLOAT32, BFLOAT16 = np.float32(0), np.uint16(0)  # kinds of numbers, told apart by their types while loops are compiled
 
 
@@ -354,6 +355,46 @@ def scaled(out, step, more, stride, rows, width):
         else:
             for i in range(width):
                 found[first + i] = found[first + i] * own + added[row * stride + i]
+
+
+@_entry
+def drawn(logits, temperature, uniform, out, rows, width):
+    """Each row's token, by its random number, from the softmax of its logits over its temperature; of 0 the likeliest, and of equals the
+    first. The number is looked up in the cumulated weights in the order of the tokens; what is e^-87 times as likely as the likeliest is never drawn.
+    """
+    given, temperatures = _to_float32(logits), _to_float32(temperature)
+    numbers, tokens, weights = _to_float64(uniform), _to_int64(out), np.empty(width, np.float32)
+    for row in range(rows):
+        first, most, warmth = row * width, LEAST, temperatures[row]
+        for i in range(width):
+            most = max(most, given[first + i])
+        tokens[row] = width - 1
+        if warmth == 0:
+            for i in range(width):
+                if given[first + i] == most:
+                    tokens[row] = i
+                    break
+            continue
+        total = 0.0
+        for i in range(width):
+            x = (given[first + i] - most) / warmth
+            weight = F(0) if x < F(-87) else _exp(x)
+            weights[i] = weight
+            total += np.float64(weight)
+        target, before = numbers[row] * total, 0.0
+        for start in range(0, width, DRAWN):
+            end, own = min(width, start + DRAWN), 0.0
+            for i in range(start, end):
+                own += np.float64(weights[i])
+            if before + own > target or end == width:
+                for i in range(start, end):
+                    if weights[i] > 0:
+                        tokens[row] = i
+                    before += np.float64(weights[i])
+                    if before > target:
+                        break
+                break
+            before += own
 
 
 @_entry

@@ -34,6 +34,7 @@ class Loops(NamedTuple):
         self.turn(*nowhere[:4], 0, 0, 0, 0)
         self.add_adapters(nowhere[:5], (*nothing, 0))
         self.attend(nowhere, (*nothing, 1, 1))
+        compiled().drawn(*nowhere[:4], 0, 0)
         if self.add_adapter is not None:
             self.add_adapter(nowhere[:4], (0,) * 8)
 
@@ -130,6 +131,15 @@ def whole_numbers(x: Tensor, most: int) -> tuple[Tensor, Tensor]:
     whole, step = x.new_empty(x.shape, dtype=torch.uint8), x.new_empty(len(x))
     compiled().whole_numbers(x.data_ptr(), whole.data_ptr(), step.data_ptr(), *x.shape, most)
     return whole, step
+
+
+def drawn(logits: Tensor, temperature: Tensor, uniform: Tensor) -> Tensor:
+    """A token for each row of logits (R, V) in float32 by its number of ``uniform`` (R,) in float64; at a temperature (R,) of 0 the
+    likeliest. (R,)"""
+    logits, out = logits.contiguous(), torch.empty(len(logits), dtype=torch.long)
+    pointers = (one.data_ptr() for one in (logits, temperature, uniform, out))
+    compiled().drawn(*pointers, *logits.shape)
+    return out
 
 
 def scaled(out: Tensor, step: Tensor, more: Tensor | None) -> Tensor:

@@ -16,6 +16,8 @@ from typing import NamedTuple
 
 import torch
 
+from backend.decoder import quick
+
 UNIFORMS_PER_DRAW = 64
 COLDEST = 1e-5  # below it an answer is greedy: logits divided by less are soon more than float32 holds; our choice
 
@@ -53,6 +55,9 @@ class Settings(NamedTuple):
     any_top_p: bool
     any_min_p: bool
     largest_top_k: int
+    warmth: torch.Tensor  # (B,) the temperature, 0 where a row is greedy
+    is_plain: torch.Tensor  # (B,) rows that draw from all of their softmax, and greedy ones
+    all_plain: bool
 
 
 def settings_of(rows: Sequence[Sampling], vocabulary: int, device: torch.device) -> Settings:
@@ -62,6 +67,7 @@ def settings_of(rows: Sequence[Sampling], vocabulary: int, device: torch.device)
     greedy = [row.is_greedy for row in rows]
     drawn = [Sampling() if row.is_greedy else row for row in rows]
     top_k = [min(row.top_k, vocabulary) for row in drawn]
+    plain = [row.top_p >= 1 and row.min_p == 0 and k in (0, vocabulary) for row, k in zip(drawn, top_k, strict=True)]
     return Settings(
         temperature=column([row.temperature for row in drawn]),
         top_p=column([row.top_p for row in drawn]),
@@ -73,6 +79,9 @@ def settings_of(rows: Sequence[Sampling], vocabulary: int, device: torch.device)
         any_top_p=any(row.top_p < 1 for row in drawn),
         any_min_p=any(row.min_p > 0 for row in drawn),
         largest_top_k=max(top_k, default=0),
+        warmth=torch.tensor([0.0 if row.is_greedy else row.temperature for row in rows], device=device),
+        is_plain=torch.tensor(plain, device=device),
+        all_plain=all(plain),
     )
 
 
@@ -117,14 +126,23 @@ def choose(logits: torch.Tensor, settings: Settings, uniform: Sequence[float]) -
     """One token id per row of logits (B, V) in float32; `uniform` has one random number per row.
 
     The number is looked up in the cumulated probabilities in the order of token ids, never in sorted order: where two
-    tokens are nearly equal, rounding that differs with the company in the batch cannot swap them.
+    tokens are nearly equal, rounding that differs with the company in the batch cannot swap them. On a processor rows that leave
+    nothing out have a loop of their own, whatever the others ask for.
     """
+    number = torch.tensor(uniform, dtype=torch.float64, device=logits.device)
+    if logits.device.type != "cpu" or quick.compiled() is None:
+        return _chosen(logits, settings, number)
+    found = quick.drawn(logits, settings.warmth, number)
+    return found if settings.all_plain else torch.where(settings.is_plain, found, _chosen(logits, settings, number))
+
+
+def _chosen(logits: torch.Tensor, settings: Settings, number: torch.Tensor) -> torch.Tensor:
     best = logits.argmax(-1) if settings.any_greedy else None
     if settings.all_greedy and best is not None:
         return best
     probabilities = distribution(logits, settings)
     cumulated = probabilities.double().cumsum(-1)
-    target = torch.tensor(uniform, dtype=torch.float64, device=logits.device).unsqueeze(1) * cumulated[:, -1:]
+    target = number.unsqueeze(1) * cumulated[:, -1:]
     drawn = torch.searchsorted(cumulated, target, right=True).squeeze(1).clamp(max=logits.shape[1] - 1)
     return drawn if best is None else torch.where(settings.is_greedy, best, drawn)
 

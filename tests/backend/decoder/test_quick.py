@@ -229,3 +229,28 @@ def test_what_was_compiled_is_forgotten_when_any_of_the_files_changes_that_are_w
     assert {one.name for one in vectors.SOURCES} == {"loops.py", "tiles.py", "vectors.py"}
     for one in (loops.norm_float32, loops._scored, tiles.product_bfloat16):
         assert one._cache._cache_file._source_stamp == stamp
+
+
+def test_a_token_is_drawn_as_the_softmax_in_double_precision_says() -> None:
+    logits, draws = drawn(300, 1000) * 3, torch.Generator().manual_seed(1)
+    temperature = torch.linspace(0.3, 2, 300)
+    number = torch.rand(300, dtype=torch.float64, generator=draws)
+    cumulated = (logits.double() / temperature.double()[:, None]).softmax(-1).cumsum(-1)
+    found = quick.drawn(logits, temperature, number)
+    rows = torch.arange(300)
+    upper, lower = cumulated[rows, found], torch.where(found > 0, cumulated[rows, (found - 1).clamp(min=0)], 0)
+    assert bool(((number < upper + 1e-6) & (number > lower - 1e-6)).all())
+    assert len(set(found.tolist())) > 100
+
+
+def test_what_cannot_be_is_never_drawn_and_the_likeliest_of_equals_is_the_first() -> None:
+    low = -torch.inf
+    logits = torch.full((6, 700), low)
+    logits[:, 300:400] = 0.0
+    logits[5] = torch.nan
+    number = torch.tensor([0.0, 1 - 2**-53, 0.5, 0.0, 0.7, 0.5], dtype=torch.float64)
+    warmth = torch.tensor([1.0, 1.0, 1.0, 0.0, 0.0, 1.0])
+    logits[4, 500] = logits[4, 600] = 3.0
+    found = quick.drawn(logits, warmth, number).tolist()
+    assert found[:5] == [300, 399, 350, 300, 500]
+    assert 0 <= found[5] < 700

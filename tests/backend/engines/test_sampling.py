@@ -32,6 +32,8 @@ def counts(sampling: Sampling, logits: torch.Tensor, draws: int = 20_000) -> tor
 
 LOGITS = torch.tensor([2.0, -1.0, 0.5, 0.0, 1.5])
 
+LOGITS_OF_OTHER = torch.zeros(1, 500)
+
 
 def test_samples_follow_the_softmax_at_the_asked_temperature():
     for temperature in (0.5, 1.0, 2.0):
@@ -107,6 +109,20 @@ def test_greedy_rows_feel_the_repetition_penalty_too():
     seen = [seen_of(Sampling(repetition_penalty=5.0), [0], 5, CPU), None]
     rows = settings_of([Sampling(temperature=0)] * 2, 5, CPU)
     assert choose(penalised(LOGITS.expand(2, -1), seen), rows, [0.5] * 2).tolist() == [4, 0]
+
+
+def test_a_row_that_leaves_nothing_out_does_not_feel_that_others_do():
+    """Not even where its number falls between two tokens: it is looked up in the same sums."""
+    logits = torch.randn(64, 500, generator=torch.Generator().manual_seed(0)) * 2
+    sums = torch.softmax(logits, -1).double().cumsum(-1)
+    edges = [float(sums[row, 7 * row] / sums[row, -1]) for row in range(64)]
+    plain = [Sampling()] * 64
+    alone = choose(logits, settings_of(plain, 500, logits.device), edges)
+    for other in (Sampling(top_k=3), Sampling(top_p=0.5), Sampling(min_p=0.2)):
+        beside = choose(
+            torch.cat([logits, LOGITS_OF_OTHER]), settings_of([*plain, other], 500, logits.device), [*edges, 0.1]
+        )
+        assert torch.equal(beside[:64], alone)
 
 
 @pytest.mark.parametrize("temperature", [1e-46, 1e-38, 1e-7])
