@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from operator import itemgetter
@@ -9,6 +10,8 @@ from typing import NamedTuple
 
 from .asking import Request, Ticket, longest_of
 
+FAIR_ROWS = 16  # answers of a length that nobody said fit side by side; our choice
+OPEN_TOKENS = 1_024  # such an answer may have so many all the same; our choice
 PREFILL_TOKENS = 16_384  # padded prompt tokens read in one turn
 READ_TOGETHER = 512  # beside rows: a prompt's first token is there when it is read, not when all are; our choice
 
@@ -29,6 +32,18 @@ class Room(NamedTuple):
     memory_bytes: int  # of keys and values
     place_bytes: int  # of one token; 0 where it is not known
     mixes: bool  # rows of several models share steps
+
+    def fair_length(self, prompt_tokens: int, samples: int) -> int:
+        """How many tokens an answer has at most for which nobody said a number: so many that sixteen of them fit into the memory
+        side by side, since memory is kept free for all that was admitted. No fewer than ``OPEN_TOKENS``."""
+        rows = max(FAIR_ROWS, samples)
+        share = self.memory_bytes // (rows * self.place_bytes) if self.place_bytes else sys.maxsize
+        return max(OPEN_TOKENS, share - prompt_tokens)
+
+    def never_fits(self, prompt_tokens: int, samples: int, max_tokens: int) -> bool:
+        """Whether these answers would need more than all memory that was free at the start, of which the limit is half, though
+        their prompt is held once."""
+        return (prompt_tokens + samples * max_tokens) * self.place_bytes > 2 * self.memory_bytes
 
 
 def by_turn(waiting: Iterable[Job]) -> list[Job]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import sys
 import threading
 import time
 from collections import deque
@@ -22,11 +21,11 @@ from typing import Any
 
 import torch
 
-from . import beginning, echo, errands
+from . import alone, beginning, echo, errands
 from .admission import Job, Room, by_turn, taken
 from .asking import Event, Failed, Piece, QueueFull, Request, Resting, Ticket
 from .beginning import Beginner, goes_beside, is_only_to_be_read
-from .encoder_decoder import JoinedRows, Known, StartedRows, can_join, place_bytes
+from .encoder_decoder import Known, can_join, place_bytes
 from .errands import Errand
 from .groups import Group, Joining
 from .mixed import MixedRows, fewest_rows
@@ -34,17 +33,14 @@ from .model import Base, ModelProblem
 from .pace import Pace
 from .prefixes import Prefixes
 from .prompts import Fewest
-from .resolver import Resolved
-from .rows import FixedRows, PaddedRows, can_be_fixed
+from .rows import can_be_fixed
 from .second import Second, has_a_core
-from .writing import Row, Writer, rows_of
+from .writing import Row, Writer
 
 log = logging.getLogger(__name__)
 
 ROW_LIMIT = 64  # rows in the batch at one time
 WAITING_LIMIT = 256  # prompts that may wait
-FAIR_ROWS = 16  # answers of a length that nobody said fit side by side; our choice
-OPEN_TOKENS = 1_024  # such an answer may have so many all the same; our choice
 
 
 class Scheduler:
@@ -122,17 +118,9 @@ class Scheduler:
             self._changed.notify_all()
         return ticket
 
-    def fair_length(self, prompt_tokens: int, samples: int) -> int:
-        """How many tokens an answer has at most for which nobody said a number: so many that sixteen of them fit into the memory
-        side by side, since memory is kept free for all that was admitted. No fewer than ``OPEN_TOKENS``."""
-        rows = max(FAIR_ROWS, samples)
-        share = self.memory_limit // (rows * self._place_bytes) if self._place_bytes else sys.maxsize
-        return max(OPEN_TOKENS, share - prompt_tokens)
-
-    def never_fits(self, prompt_tokens: int, samples: int, max_tokens: int) -> bool:
-        """Whether these answers would need more than all memory that was free at the start, of which the limit is half, though
-        their prompt is held once."""
-        return (prompt_tokens + samples * max_tokens) * self._place_bytes > 2 * self.memory_limit
+    @property
+    def room(self) -> Room:
+        return Room(self.row_limit, self.memory_limit, self._place_bytes, self._mixes)
 
     def do(self, act: Callable[[Collection[str]], Any], *, is_own: bool = False) -> Future[Any]:
         """Have the model's thread do something short between two steps. `act` is given the adapters that are in use.
@@ -280,7 +268,7 @@ class Scheduler:
         """
         found, rest = self._that_fit()
         mine = found
-        if self._second is not None and self._mixes and self._groups and not self._second.jobs:
+        if self._second is not None and self._mixes and self._groups and self._second.is_free:
             mine = [job for job in found if not is_only_to_be_read(self.base, job)]
             if len(mine) < len(found):
                 self._changed.notify_all()
@@ -300,7 +288,7 @@ class Scheduler:
         begun = [*self._starting, *(self._second.jobs if self._second is not None else [])]
         running = [row.ticket.request for row in self._rows()]
         running += [job.ticket.request for job in begun for _ in range(job.ticket.request.n)]
-        return taken(self._waiting, running, Room(self.row_limit, self.memory_limit, self._place_bytes, self._mixes))
+        return taken(self._waiting, running, self.room)
 
     def _rows(self) -> list[Row]:
         """All that have begun."""
@@ -313,9 +301,7 @@ class Scheduler:
 
     def _in_use(self) -> set[str]:
         """Digests of the models of all rows."""
-        begun = [] if self._second is None else self._second.jobs
-        tickets = [row.ticket for row in self._rows()] + [job.ticket for job in begun]
-        return {ticket.request.model.digest for ticket in tickets}
+        return {row.ticket.request.model.digest for row in self._rows()}
 
     def _start(self, jobs: list[Job]) -> None:
         """A model that cannot be had fails its own requests and no others."""
@@ -333,9 +319,10 @@ class Scheduler:
         if mixed:
             self._guarded(partial(self._prefill_mixed, mixed), [job.ticket for job in mixed])
         for own in by_model.values():
-            alone = [job for job in own if job in ready and job not in mixed]
-            if alone:
-                self._guarded(partial(self._prefill_alone, alone), [job.ticket for job in alone])
+            rest = [job for job in own if job in ready and job not in mixed]
+            if rest:
+                act = partial(alone.begin, self.base, self.known, self._groups, rest, self._can_be_fixed)
+                self._guarded(act, [job.ticket for job in rest])
 
     def _open(self, jobs: list[Job], keep: Collection[str]) -> None:
         """Have the model in memory, score the prompts that want it, and answer what asks for no token."""
@@ -422,32 +409,6 @@ class Scheduler:
                     self.base.stack, self.base.context, self.prefixes, self.fewest, self.memory_limit
                 )
             return self._mixed
-
-    def _prefill_alone(self, jobs: list[Job]) -> None:
-        """Read each prompt once; its rows join those of the same model, and the group's next step writes their first token."""
-        model = jobs[0].ticket.request.model
-        prompts = list(dict.fromkeys(tuple(job.tokens) for job in jobs))
-        rows = rows_of(self.base, jobs)
-        sources = [prompts.index(tuple(job.tokens)) for job in jobs for _ in range(job.ticket.request.n)]
-        with self.base.scope(model.digest if model.adapter else None):
-            if not self._can_be_fixed:
-                started = self._started(model, prompts, sources)
-                self._groups.append(Group(model, rows, started, started.last))
-                return
-            for group in self._groups:
-                is_same = group.model is not None and group.model.digest == model.digest
-                if is_same and isinstance(group.held, FixedRows | JoinedRows):
-                    group.last = torch.cat([group.last, group.held.add(prompts, sources)])
-                    group.rows = group.rows + rows
-                    return
-            is_encoded = self.base.is_encoder_decoder
-            held = JoinedRows(self.base, self.known, model.digest) if is_encoded else FixedRows(self.base)
-            self._groups.append(Group(model, rows, held, held.add(prompts, sources)))
-
-    def _started(self, model: Resolved, prompts: list[tuple[int, ...]], sources: list[int]) -> PaddedRows | StartedRows:
-        if self.base.is_encoder_decoder:
-            return StartedRows(self.base, self.known, model.digest, prompts, sources)
-        return PaddedRows(self.base, prompts, sources)
 
     @torch.inference_mode()
     def _step(self, group: Group) -> None:

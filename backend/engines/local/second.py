@@ -34,6 +34,11 @@ class Second:
         self._thread = threading.Thread(target=self._run, name="engine-second", daemon=True)
         self._thread.start()
 
+    @property
+    def is_free(self) -> bool:
+        """Whether it would begin something. For whoever holds the lock."""
+        return not self.jobs and self._thread.is_alive()
+
     @contextmanager
     def kept_out(self) -> Iterator[None]:
         """Within: it begins nothing, and has begun what it had; for what changes adapters, weights or the batch itself."""

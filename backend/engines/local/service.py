@@ -210,7 +210,7 @@ class Service:
         longest = max(len(tokens) for tokens in prompts)
         left = self._base.left_beside(longest)
         samples = body.n or 1
-        max_tokens = min(left, self._scheduler.fair_length(longest, samples)) if asked is None else asked
+        max_tokens = min(left, self._scheduler.room.fair_length(longest, samples)) if asked is None else asked
         if max_tokens > left or (asked is None and max_tokens < 1):
             wish = f"{longest} prompt tokens" + (f" and {asked} new ones" if asked else " and at least 1 new one")
             message = f"{_room_of(self._base)}; the request needs {wish}. Shorten the prompt or lower max_tokens."
@@ -219,7 +219,7 @@ class Service:
         if samples > self._scheduler.row_limit:
             message = f"n: this engine answers with at most {self._scheduler.row_limit} samples at once."
             raise ApiProblem(400, message, "invalid_value", param="n")
-        if self._scheduler.never_fits(longest, samples, max_tokens):
+        if self._scheduler.room.never_fits(longest, samples, max_tokens):
             message = (
                 f"n, max_tokens: {samples} answers of {max_tokens} tokens need more memory than this engine has for keys and "
                 "values. Lower one of them."

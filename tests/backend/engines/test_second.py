@@ -245,6 +245,20 @@ def test_the_engine_stops_while_it_begins_something(scheduler: Scheduler, step: 
         assert isinstance(events[-1], Failed)
 
 
+def test_where_it_has_died_the_models_thread_does_its_part(
+    scheduler: Scheduler, step: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = held_up(scheduler, step)
+    taken = threading.excepthook
+    monkeypatch.setattr(threading, "excepthook", lambda given: None if given.exc_type is OSError else taken(given))
+    assert scheduler._second is not None
+    monkeypatch.setattr(scheduler._second, "_take", lambda: (_ for _ in ()).throw(OSError("gone")))
+    late = Asked(scheduler, request(scheduler.base, [8, 9], **SHOWN))
+    step.is_open.set()
+    late.pieces()
+    assert stream.pieces()[-1].tokens_so_far == LONG["max_tokens"]
+
+
 @pytest.mark.parametrize(("cores", "threads", "expected"), [(2, 1, True), (1, 1, False), (4, 2, False)])
 def test_it_is_there_where_it_has_a_core_and_products_have_one_thread(
     monkeypatch: pytest.MonkeyPatch, cores: int, threads: int, expected: bool

@@ -240,7 +240,7 @@ def test_a_chat_that_names_no_length_leaves_room_for_fifteen_others(api: openai.
     asked: dict[str, Any] = {"model": "base", "messages": HELLO, "temperature": 0}
     whole = api.chat.completions.create(**asked).usage
     assert whole.completion_tokens > 40, "by itself it is longer"
-    monkeypatch.setattr(scheduling, "OPEN_TOKENS", 7)
+    monkeypatch.setattr("backend.engines.local.admission.OPEN_TOKENS", 7)
     for rows, wanted in ((16 * (whole.prompt_tokens + 20), 20), (16 * 5, 7), (10**6, whole.completion_tokens)):
         monkeypatch.setattr(engine.scheduler, "memory_limit", rows * place)
         assert api.chat.completions.create(**asked).usage.completion_tokens == wanted
