@@ -254,3 +254,11 @@ def test_what_cannot_be_is_never_drawn_and_the_likeliest_of_equals_is_the_first(
     found = quick.drawn(logits, warmth, number).tolist()
     assert found[:5] == [300, 399, 350, 300, 500]
     assert 0 <= found[5] < 700
+
+
+def test_the_largest_number_draws_the_last_token_that_can_be() -> None:
+    """However the sums are rounded."""
+    logits = drawn(400, 900)
+    logits[:, 700:] = -torch.inf
+    number = torch.full((400,), 1 - 2**-53, dtype=torch.float64)
+    assert set(quick.drawn(logits, torch.ones(400), number).tolist()) <= {698, 699}

@@ -168,6 +168,8 @@ def test_no_adapter_is_put_out_while_it_begins_what_needs_it(
     begin.wait()
     step.is_open.set()
     other = Asked(scheduler, request(scheduler.base, [8, 9], adapters["model-2"]))
+    wait_until(lambda: bool(scheduler._starting))
+    assert not threading.Event().wait(0.2) and scheduler.base.adapters == [adapters["model-1"].digest]
     errand = scheduler.do(lambda in_use: (set(in_use), set(scheduler.base.adapters)))
     assert not threading.Event().wait(0.2) and not errand.done()
     begin.is_open.set()
@@ -175,6 +177,20 @@ def test_no_adapter_is_put_out_while_it_begins_what_needs_it(
     assert adapters["model-1"].digest in in_use & there
     assert late.texts() == expected
     other.texts()
+    stream.ticket.cancel()
+
+
+def test_it_begins_nothing_while_it_is_kept_out(scheduler: Scheduler, step: Gate) -> None:
+    stream, may_end, has_begun = held_up(scheduler, step), threading.Event(), threading.Event()
+    errand = scheduler.do(lambda _: (has_begun.set(), may_end.wait(60)))
+    step.is_open.set()
+    assert has_begun.wait(60)
+    late = Asked(scheduler, request(scheduler.base, [8, 9], **SHOWN))
+    assert scheduler._second is not None and not threading.Event().wait(0.2)
+    assert scheduler._groups and not scheduler._second.jobs and not scheduler._begun
+    may_end.set()
+    errand.result(60)
+    late.pieces()
     stream.ticket.cancel()
 
 
@@ -256,7 +272,9 @@ def test_where_it_has_died_the_models_thread_does_its_part(
     late = Asked(scheduler, request(scheduler.base, [8, 9], **SHOWN))
     step.is_open.set()
     late.pieces()
-    assert stream.pieces()[-1].tokens_so_far == LONG["max_tokens"]
+    rows = [row for group in scheduler._groups for row in group.rows]
+    assert any(row.ticket is stream.ticket for row in rows), "it did not wait for the stream's end"
+    stream.ticket.cancel()
 
 
 @pytest.mark.parametrize(("cores", "threads", "expected"), [(2, 1, True), (1, 1, False), (4, 2, False)])
