@@ -35,7 +35,8 @@ class Held(NamedTuple):
     beginning: Beginning  # which is in the room too
 
 
-NOBODY = Held(NOTHING := torch.zeros(0, 0, 0, 0, 0), 0, Beginning(NOTHING, 0))
+NOTHING = torch.zeros(0, 0, 0, 0, 0)
+NOBODY = Held(NOTHING, 0, Beginning(NOTHING, 0))  # of a slot without a prompt
 
 
 @dataclass(eq=False)

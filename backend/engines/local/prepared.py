@@ -14,7 +14,7 @@ class Prepared:
     """Safe to share between threads. A name stands for the same weights for as long as they are in memory."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
         self.clear()
 
     def clear(self) -> None:

@@ -2,6 +2,7 @@
 
 import torch
 
+from backend.decoder import loops
 from backend.engines.local.looking import Beginning
 from backend.engines.local.prefixes import BLOCK, Prefixes
 
@@ -111,3 +112,7 @@ def test_a_beginning_counts_once_and_for_as_long_as_somebody_looks_at_it() -> No
     assert found is not None and found.beginning.room is first
     prefixes.clear()
     assert prefixes.held_bytes == 0
+
+
+def test_a_beginning_ends_where_a_steps_sums_do() -> None:
+    assert BLOCK % loops.PART == 0, "else a row's last bits would tell which copy it looks at"
