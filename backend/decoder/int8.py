@@ -23,6 +23,8 @@ MIDDLE = torch.tensor(
 
 
 class Rounded(NamedTuple):
+    """For any number of rows."""
+
     blocks: Tensor  # the whole numbers (O, I), in the order in which oneDNN reads them
     scale: Tensor  # (O,) what an output's numbers count
     zero: Tensor  # (O,) none is shifted
@@ -31,10 +33,16 @@ class Rounded(NamedTuple):
 @torch.no_grad()
 def rounded(weight: Tensor, rows: int) -> Rounded:
     """The weight (O, I) in whole numbers, for products of about so many rows."""
-    step = weight.float().abs().amax(1) / MOST  # 0 of weights that are all zero; what they become is multiplied by it
-    whole = (weight.float() / step[:, None]).round_().to(torch.int8)
+    whole, step = whole_weights(weight)
     blocks = torch.ops.onednn.qlinear_prepack.default(whole, [rows, whole.shape[1]])
     return Rounded(blocks, step, torch.zeros(len(whole), dtype=torch.long))
+
+
+@torch.no_grad()
+def whole_weights(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Whole numbers from -127 to 127 (O, I), and what one of an output's counts (O,)."""
+    step = weight.float().abs().amax(1) / MOST  # 0 of weights that are all zero; what they become is multiplied by it
+    return (weight.float() / step[:, None]).round_().to(torch.int8), step
 
 
 def product(x: Tensor, weights: Rounded, more: Tensor | None = None) -> Tensor:

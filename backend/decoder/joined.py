@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from backend.decoder import int8, quick
 from backend.decoder.int8 import Rounded
-from backend.decoder.quick import Blocks
+from backend.decoder.quick import Blocks, ByteBlocks
 
 
 class Weights(NamedTuple):
@@ -23,7 +23,7 @@ class Weights(NamedTuple):
 
     weight: Tensor  # (O, I)
     bias: Tensor | None  # (O,)
-    packed: Tensor | Rounded | Blocks | None = None  # the weight in the order in which a processor reads it
+    packed: Tensor | Rounded | Blocks | ByteBlocks | None = None  # the weight in the order in which it is read
 
 
 def plain(layer: nn.Module) -> nn.Module:
@@ -102,13 +102,21 @@ def tiled(weights: Weights) -> Weights:
     return weights._replace(packed=quick.blocked(weights.weight))
 
 
+@torch.no_grad()
+def byte_tiled(weights: Weights) -> Weights:
+    """The same in whole numbers of 8 bits."""
+    return weights._replace(packed=quick.byte_blocked(*int8.whole_weights(weights.weight)))
+
+
 def product(x: Tensor, weights: Weights, more: Tensor | None = None) -> Tensor:
     """Outputs of all the layers side by side, of the base alone, and ``more`` (R, O). x (R, I) -> (R, O)"""
     weight, bias, blocks = weights
-    if isinstance(blocks, Rounded | Blocks):
+    if isinstance(blocks, Rounded | Blocks | ByteBlocks):
         both = more if bias is None or more is None else more + bias
         both = bias if both is None else both
-        return int8.product(x, blocks, both) if isinstance(blocks, Rounded) else quick.product(x, blocks, both)
+        if isinstance(blocks, Rounded):
+            return int8.product(x, blocks, both)
+        return quick.product(x, blocks, both) if isinstance(blocks, Blocks) else quick.byte_product(x, blocks, both)
     if blocks is None:
         out = torch.mm(x, weight.t()) if bias is None else torch.addmm(bias, x, weight.t())
         return out if more is None else out.add_(more)

@@ -12,13 +12,22 @@ import numpy as np
 from numba import types
 from numba.extending import intrinsic, overload
 
-from backend.decoder.vectors import IS_THERE, LANES, add_weighted, kept, products_of_sixteen
+from backend.decoder.vectors import (
+    IS_THERE,
+    LANES,
+    add_weighted,
+    fetch,
+    kept,
+    products_of_sixteen,
+    products_with_sixteen,
+)
 
 F = np.float32
 LEAST = F(-3e38)
 AT_ONCE = 4  # keys or values that are read side by side, so that a query's numbers are fetched once for all
 ADDED = 4  # vectors of sums that stay in registers while values are added
 DRAWN = 256  # weights that are passed over together when a token is looked up
+LINE = 64  # bytes that come from memory together
 PART = 32  # places; what stands elsewhere of a prompt is a multiple of them
 
 _entry, _part = kept(), kept(forceinline=True)
@@ -37,6 +46,15 @@ def _pointer(to):
 
 _to_float32, _to_int64 = _pointer(types.float32), _pointer(types.int64)
 _to_bytes, _to_bits, _to_float64 = _pointer(types.uint8), _pointer(types.uint16), _pointer(types.float64)
+_to_signed, _to_int32 = _pointer(types.int8), _pointer(types.int32)
+
+
+@intrinsic
+def _until_here(typing, room):
+    """Memory whose address alone was spoken of is there up to this place."""
+    return types.void(room), lambda context, builder, signature, given: context.get_dummy_value()
+
+
 FLOAT32, BFLOAT16 = np.float32(0), np.uint16(0)  # kinds of numbers, told apart by their types while loops are compiled
 
 
@@ -150,6 +168,7 @@ def _turn(heads, cos, sin, position, rows, stride, turned, width):
 
 
 _add_to_one, _add_to_some = add_weighted(1), add_weighted(ADDED)
+_products_64, _products_128 = products_with_sixteen(64), products_with_sixteen(128)  # sizes of heads
 
 
 def _size(kind):
@@ -157,92 +176,107 @@ def _size(kind):
 
 
 @overload(_size, inline="always")
-def _size_by_type(kind):
-    return (lambda kind: 4) if kind == types.float32 else (lambda kind: 2)
+def _size_by_type(kind):  # of int8 four stand together
+    return (lambda kind: 2) if kind == types.uint16 else (lambda kind: 4)
 
 
 @_part
-def _scored(kind, query, keys, count, width, scores, at, most):
-    """The query's products with so many keys, and the largest number there is by now. Up to fifteen places more are written."""
-    if IS_THERE and width % LANES == 0:
-        for place in range(0, count, LANES):
-            own, last, to = keys + place * width * _size(kind), count - 1 - place, scores.ctypes.data + 4 * (at + place)
-            products_of_sixteen(kind, query.ctypes.data, own, last, width, to)
-        for place in range(count):
-            most = max(most, scores[at + place])
-        return most
-    return _scored_by_number(query, _at(kind, keys), count, width, scores, at, most)
+def _scored(kind, query, keys, count, width, scores, largest):
+    """A query's products with so many keys. Each of sixteen lanes of ``largest`` becomes the largest number that fell to it. Up to
+    fifteen places more are written."""
+    if not IS_THERE or width % LANES != 0:
+        _scored_by_number(kind, query, keys, count, width, scores, largest)
+        return
+    place, sixteen = 0, LANES * width * _size(kind)
+    while place + LANES <= count and width in (64, 128):
+        if width == 64:
+            _products_64(kind, query, keys, scores, largest)
+        else:
+            _products_128(kind, query, keys, scores, largest)
+        place, keys, scores = place + LANES, keys + sixteen, scores + 4 * LANES
+    while place < count:
+        products_of_sixteen(kind, query, keys, count - 1 - place, width, scores, largest)
+        place, keys, scores = place + LANES, keys + sixteen, scores + 4 * LANES
 
 
 @_part
-def _scored_by_number(query, keys, count, width, scores, at, most):
+def _scored_by_number(kind, query, keys, count, width, scores, largest):
+    asked, key, found, most = _to_float32(query), _at(kind, keys), _to_float32(scores), _to_float32(largest)
     place = 0
     while place + AT_ONCE <= count:
         k = place * width
         a, b, c, d = F(0), F(0), F(0), F(0)
         for i in range(width):
-            q = query[i]
-            a += q * _get(keys, k + i)
-            b += q * _get(keys, k + width + i)
-            c += q * _get(keys, k + 2 * width + i)
-            d += q * _get(keys, k + 3 * width + i)
-        scores[at + place], scores[at + place + 1], scores[at + place + 2], scores[at + place + 3] = a, b, c, d
-        most = max(most, a, b, c, d)
+            q = asked[i]
+            a += q * _get(key, k + i)
+            b += q * _get(key, k + width + i)
+            c += q * _get(key, k + 2 * width + i)
+            d += q * _get(key, k + 3 * width + i)
+        found[place], found[place + 1], found[place + 2], found[place + 3] = a, b, c, d
+        most[0] = max(most[0], a, b, c, d)
         place += AT_ONCE
     while place < count:
         a = F(0)
         for i in range(width):
-            a += query[i] * _get(keys, place * width + i)
-        scores[at + place] = a
-        most = max(most, a)
+            a += asked[i] * _get(key, place * width + i)
+        found[place] = a
+        most[0] = max(most[0], a)
         place += 1
-    return most
 
 
 @_part
-def _summed(kind, sums, values, count, width, weights, at):
+def _summed(kind, sums, values, count, width, weights):
     """Add so many values by their weights."""
-    if IS_THERE and width % LANES == 0:
-        i, size = 0, _size(kind)
-        while i < width:
-            place, to = values + i * size, sums.ctypes.data + 4 * i
-            if i + ADDED * LANES <= width:
-                _add_to_some(kind, weights.ctypes.data + 4 * at, place, count, width * size, to)
-                i += ADDED * LANES
-            else:
-                _add_to_one(kind, weights.ctypes.data + 4 * at, place, count, width * size, to)
-                i += LANES
+    if not IS_THERE or width % LANES != 0:
+        _summed_by_number(kind, sums, values, count, width, weights)
         return
-    _summed_by_number(sums, _at(kind, values), count, width, weights, at)
+    i, size = 0, _size(kind)
+    while i < width:
+        if i + ADDED * LANES <= width:
+            _add_to_some(kind, weights, values + i * size, count, width * size, sums + 4 * i)
+            i += ADDED * LANES
+        else:
+            _add_to_one(kind, weights, values + i * size, count, width * size, sums + 4 * i)
+            i += LANES
 
 
 @_part
-def _summed_in_parts(kind, sums, values, count, width, weights, at):
-    """The same, a few at a time: how many stand in one piece of memory and how many in the next is not to show in the last bits."""
-    for start in range(0, count, PART):
-        own = min(PART, count - start)
-        _summed(kind, sums, values + start * width * _size(kind), own, width, weights, at + start)
-
-
-@_part
-def _summed_by_number(sums, values, count, width, weights, at):
+def _summed_by_number(kind, sums, values, count, width, weights):
+    found, value, weight = _to_float32(sums), _at(kind, values), _to_float32(weights)
     place = 0
     while place + AT_ONCE <= count:
         v = place * width
-        a, b = weights[at + place], weights[at + place + 1]
-        c, d = weights[at + place + 2], weights[at + place + 3]
+        a, b, c, d = weight[place], weight[place + 1], weight[place + 2], weight[place + 3]
         for i in range(width):
-            sums[i] += (
-                a * _get(values, v + i)
-                + b * _get(values, v + width + i)
-                + c * _get(values, v + 2 * width + i)
-                + d * _get(values, v + 3 * width + i)
+            found[i] += (
+                a * _get(value, v + i)
+                + b * _get(value, v + width + i)
+                + c * _get(value, v + 2 * width + i)
+                + d * _get(value, v + 3 * width + i)
             )
         place += AT_ONCE
     while place < count:
         for i in range(width):
-            sums[i] += weights[at + place] * _get(values, place * width + i)
+            found[i] += weight[place] * _get(value, place * width + i)
         place += 1
+
+
+@_part
+def _stands(prompts, shape, slot, place, room, size):
+    """Where a place of a slot's prompt is in memory: in the room of its beginning or in its own. ``room``: how many of a head's keys or
+    values come before; ``size``: bytes of a place."""
+    if place < shape[5 * slot + 3]:
+        return prompts[2 * slot + 1] + (room * shape[5 * slot + 4] + place) * size
+    return prompts[2 * slot] + (room * shape[5 * slot + 2] + place) * size
+
+
+@_part
+def _have_own_fetched(first, size, own, length, start):
+    """Have a share of a slot's own places on its way while a part of its prompt, which others have near already, is looked at."""
+    if IS_THERE:
+        at, parts = start // PART, -(-length // PART)
+        for line in range(own * size * at // parts, own * size * (at + 1) // parts, LINE):
+            fetch(first + line)
 
 
 @_part
@@ -257,46 +291,76 @@ def _attend(kind, memory, sizes):
     out, keys, values = _at(kind, memory[3]), _at(kind, memory[4]), _at(kind, memory[5])
     prompts, shape = _to_int64(memory[6]), _to_int64(memory[7])
     stride, places, layer, slots, heads, sharing, width = sizes
-    longest = 0
+    longest, prompted = 0, 0
     for slot in range(slots):
         own, length = shape[5 * slot], shape[5 * slot + 1]
-        longest = max(longest, own + 1 + length)
+        longest, prompted = max(longest, own + 1 + length), max(prompted, length)
         for head in range(heads):
             to = ((slot * heads + head) * places + own) * width
             for i in range(width):
                 keys[to + i] = key[slot * stride + head * width + i]
                 values[to + i] = value[slot * stride + head * width + i]
-    scores = np.empty(longest + 2 * LANES, np.float32)
-    asked, sums = np.empty(width, np.float32), np.empty(width, np.float32)
-    size = _size(kind)
-    scale = F(1) / np.sqrt(F(width))
-    for head in range(heads):  # one head of all rows: what they share stays near
-        for slot in range(slots):
-            own, length, room = shape[5 * slot] + 1, shape[5 * slot + 1], shape[5 * slot + 2]
-            begun, wide = shape[5 * slot + 3], shape[5 * slot + 4]
-            rest = length - begun
-            mine = (slot * heads + head) * places * width * size
-            first = prompts[2 * slot + 1] + (2 * layer * heads + head) * wide * width * size
-            shared = prompts[2 * slot] + ((2 * layer * heads + head) * room + begun) * width * size
-            first_weighed, weighed = first + heads * wide * width * size, shared + heads * room * width * size
-            for each in range(sharing):
-                at = head * sharing + each
-                for i in range(width):
-                    asked[i] = _get(query, slot * stride + at * width + i) * scale
-                    sums[i] = F(0)
-                most = _scored(kind, asked, first, begun, width, scores, 0, LEAST)
-                most = _scored(kind, asked, shared, rest, width, scores, begun, most)
-                most = _scored(kind, asked, memory[4] + mine, own, width, scores, length, most)
-                total = F(0)
-                for place in range(length + own):
-                    weight = _exp(scores[place] - most)
-                    total += weight
-                    scores[place] = weight
-                _summed_in_parts(kind, sums, first_weighed, begun, width, scores, 0)
-                _summed_in_parts(kind, sums, weighed, rest, width, scores, begun)
-                _summed(kind, sums, memory[5] + mine, own, width, scores, length)
-                for i in range(width):
-                    _put(out, (slot * heads * sharing + at) * width + i, sums[i] / total)
+    rows = slots * sharing  # that look at one head
+    many = longest + 2 * LANES  # places for the products of a row
+    room = np.empty(rows * (2 * width + LANES + many + 1), np.float32)
+    asked = room.ctypes.data
+    sums, largest = asked + 4 * rows * width, asked + 8 * rows * width
+    scores = largest + 4 * rows * LANES
+    total = _to_float32(scores + 4 * rows * many)
+    size, scale = width * _size(kind), F(1) / np.sqrt(F(width))
+    for head in range(heads):  # one head of all rows, and a part of their prompts at a time: what they share stays near
+        for row in range(rows):
+            first = row // sharing * stride + (head * sharing + row % sharing) * width
+            own, nothing = _to_float32(asked + 4 * row * width), _to_float32(sums + 4 * row * width)
+            for i in range(width):
+                own[i] = _get(query, first + i) * scale
+                nothing[i] = F(0)
+            least = _to_float32(largest + 4 * row * LANES)
+            for i in range(LANES):
+                least[i] = LEAST
+        for start in range(0, prompted, PART):
+            for slot in range(slots):
+                count = min(PART, shape[5 * slot + 1] - start)
+                if count > 0:
+                    these = _stands(prompts, shape, slot, start, 2 * layer * heads + head, size)
+                    mine = memory[4] + (slot * heads + head) * places * size
+                    _have_own_fetched(mine, size, shape[5 * slot], shape[5 * slot + 1], start)
+                    for row in range(slot * sharing, (slot + 1) * sharing):
+                        to, most = scores + 4 * (row * many + start), largest + 4 * row * LANES
+                        _scored(kind, asked + 4 * row * width, these, count, width, to, most)
+        for row in range(rows):
+            slot = row // sharing
+            count, length, first = shape[5 * slot] + 1, shape[5 * slot + 1], scores + 4 * row * many
+            these, lanes = memory[4] + (slot * heads + head) * places * size, largest + 4 * row * LANES
+            _scored(kind, asked + 4 * row * width, these, count, width, first + 4 * length, lanes)
+            most, whole, weights = LEAST, F(0), _to_float32(first)
+            for i in range(LANES):
+                most = max(most, _to_float32(lanes)[i])
+            for place in range(length + count):
+                weight = _exp(weights[place] - most)
+                whole += weight
+                weights[place] = weight
+            total[row] = whole
+        # a part's values have sums of their own: how many stand in one room and how many in the next does not show in the last bits
+        for start in range(0, prompted, PART):
+            for slot in range(slots):
+                count = min(PART, shape[5 * slot + 1] - start)
+                if count > 0:
+                    these = _stands(prompts, shape, slot, start, (2 * layer + 1) * heads + head, size)
+                    mine = memory[5] + (slot * heads + head) * places * size
+                    _have_own_fetched(mine, size, shape[5 * slot], shape[5 * slot + 1], start)
+                    for row in range(slot * sharing, (slot + 1) * sharing):
+                        weights = scores + 4 * (row * many + start)
+                        _summed(kind, sums + 4 * row * width, these, count, width, weights)
+        for row in range(rows):
+            slot = row // sharing
+            count, length = shape[5 * slot] + 1, shape[5 * slot + 1]
+            these, found = memory[5] + (slot * heads + head) * places * size, _to_float32(sums + 4 * row * width)
+            _summed(kind, sums + 4 * row * width, these, count, width, scores + 4 * (row * many + length))
+            to = ((slot * heads + head) * sharing + row % sharing) * width
+            for i in range(width):
+                _put(out, to + i, found[i] / total[row])
+    _until_here(room)
 
 
 @_part
@@ -306,7 +370,10 @@ def _add_adapters(kind, memory, sizes):
     x, out, size = _at(kind, memory[0]), _at(kind, memory[1]), _size(kind)
     owner, run = _to_int64(memory[3]), _to_int64(memory[4])
     rows, inputs, outputs, inner, rank, runs = sizes
-    given, values, sums = np.empty(inputs, np.float32), np.empty(inner, np.float32), np.empty(outputs, np.float32)
+    room = np.empty(inputs + inner + outputs, np.float32)
+    asked = room.ctypes.data
+    found, summed = asked + 4 * inputs, asked + 4 * (inputs + inner)
+    given, values, sums = _to_float32(asked), _to_float32(found), _to_float32(summed)
     for row in range(rows):
         whose = owner[row]
         if whose < 0:
@@ -315,17 +382,27 @@ def _add_adapters(kind, memory, sizes):
             given[i] = _get(x, row * inputs + i)
         for i in range(inner):
             values[i] = F(0)
-        _summed(kind, values, memory[2] + whose * inner * inputs * size, inputs, inner, given, 0)
+        _summed(kind, found, memory[2] + whose * inner * inputs * size, inputs, inner, asked)
         for at in range(0, 5 * runs, 5):
             layers, many = run[at + 1], run[at + 2]
             for layer in range(layers):
                 for i in range(many):
                     sums[i] = F(0)
                 b = run[at] + (whose * layers + layer) * rank * many * size
-                _summed(kind, sums, b, rank, many, values, run[at + 3] + layer * rank)
+                _summed(kind, summed, b, rank, many, found + 4 * (run[at + 3] + layer * rank))
                 to = row * outputs + run[at + 4] + layer * many
                 for i in range(many):
                     _put(out, to + i, _get(out, to + i) + sums[i])
+    _until_here(room)
+
+
+@_part
+def _farthest(x, first, count):
+    """The largest distance from zero; no number where there is one that is none. Bits are compared, which goes side by side."""
+    most = np.uint32(0)
+    for i in range(count):
+        most = max(most, np.float32(_get(x, first + i)).view(np.uint32) & np.uint32(0x7FFFFFFF))
+    return np.uint32(most).view(np.float32)
 
 
 @_entry
@@ -333,14 +410,11 @@ def whole_numbers(x, out, step, rows, width, most):
     """Each row's numbers as whole ones without a sign, up and down from 128, and what one of them counts: the largest is ``most``."""
     given, whole, steps = _to_float32(x), _to_bytes(out), _to_float32(step)
     for row in range(rows):
-        first, largest, nothing = row * width, F(0), F(0)
-        for i in range(width):
-            largest = max(largest, abs(given[first + i]))
-            nothing += given[first + i] * F(0)  # but for what is not a number, which is to stay so
+        first, largest = row * width, _farthest(given, row * width, width)
         times = F(most) / largest if largest > 0 else F(0)
         for i in range(width):
             whole[first + i] = np.uint8(np.int32(np.rint(given[first + i] * times)) + np.int32(128))
-        steps[row] = largest / F(most) + nothing
+        steps[row] = largest / F(most)
 
 
 @_entry

@@ -91,7 +91,11 @@ class Blocks(NamedTuple):
 
 
 def blocked(weight: Tensor) -> Blocks:
-    """A copy of the weight (O, I), whose inputs are contiguous."""
+    """A copy of the weight (O, I), whose inputs are contiguous. In half the bytes where they hold every number as it is, as those of
+    a base that was published in bfloat16: products are the same to the bit."""
+    half = weight.to(torch.bfloat16)
+    if torch.equal(half.to(weight.dtype), weight):
+        weight = half
     outputs, inputs = weight.shape
     side = tiled().LANES
     count = -(-outputs // (side * tiled().GROUP)) * tiled().GROUP
@@ -110,9 +114,54 @@ def product(x: Tensor, weights: Blocks, more: Tensor | None = None) -> Tensor:
     out = x.new_empty(len(x), outputs)
     stride = 0 if more is None or more.dim() == 1 else outputs
     memory = x.data_ptr(), out.data_ptr(), numbers.data_ptr(), 0 if more is None else more.data_ptr()
-    act = tiled().product_float32 if x.dtype == torch.float32 else tiled().product_bfloat16
+    if x.dtype == torch.bfloat16:
+        act = tiled().product_bfloat16
+    else:
+        act = tiled().product_float32 if numbers.dtype == torch.float32 else tiled().product_float32_by_bfloat16
     act(memory, (*x.shape, outputs, numbers.stride(0) * numbers.element_size(), stride))
     return out
+
+
+class ByteBlocks(NamedTuple):
+    """The same in whole numbers of 8 bits."""
+
+    numbers: Tensor  # (blocks, I / 4, 16, 4), 128 up, so that none has a sign; what is not there is 128
+    scale: Tensor  # (O,) what one of an output's counts
+    inputs: int
+
+
+def byte_blocked(whole: Tensor, scale: Tensor) -> ByteBlocks:
+    """A copy of whole numbers (O, I) from -127 to 127."""
+    outputs, inputs = whole.shape
+    side, four = tiled().LANES, byte_tiled().FOUR
+    count, fours = -(-outputs // (side * tiled().GROUP)) * tiled().GROUP, -(-inputs // four)
+    numbers = torch.full((count * side, fours * four), 128, dtype=torch.uint8)
+    numbers[:outputs, :inputs] = (whole.short() + 128).to(torch.uint8)
+    turned = numbers.view(count, side, fours, four).transpose(1, 2).contiguous()
+    return ByteBlocks(turned, scale.float().contiguous(), inputs)
+
+
+def byte_product(x: Tensor, weights: ByteBlocks, more: Tensor | None = None) -> Tensor:
+    """As ``product``; each row of x is rounded by its own largest number."""
+    numbers, scale, _ = weights
+    x, more, outputs = x.contiguous(), None if more is None else more.contiguous(), len(scale)
+    out = x.new_empty(len(x), outputs)
+    stride = 0 if more is None or more.dim() == 1 else outputs
+    added = 0 if more is None else more.data_ptr()
+    memory = x.data_ptr(), out.data_ptr(), numbers.data_ptr(), added, scale.data_ptr()
+    act = byte_tiled().product_float32 if x.dtype == torch.float32 else byte_tiled().product_bfloat16
+    act(memory, (*x.shape, outputs, numbers.stride(0), stride))
+    return out
+
+
+@lru_cache(maxsize=1)
+def byte_tiled() -> Any:
+    """The module of tiles of whole numbers; None where the processor has no instruction for them."""
+    if tiled() is None:
+        return None
+    from backend.decoder import vectors, whole_tiles
+
+    return whole_tiles if vectors.MULTIPLIES_BYTES else None
 
 
 @lru_cache(maxsize=1)
@@ -181,4 +230,8 @@ if __name__ == "__main__":  # `make setup` has them compiled, so that nobody wai
         if ready is not None:
             ready.have_ready()
             if tiled() is not None:
-                product(torch.zeros(1, 1, dtype=dtype), blocked(torch.zeros(1, 1, dtype=dtype)))
+                for number in (0.0, 0.1):  # one that bfloat16 holds, one that it does not
+                    product(torch.zeros(1, 1, dtype=dtype), blocked(torch.full((1, 1), number, dtype=dtype)))
+            if byte_tiled() is not None:
+                nothing = byte_blocked(torch.zeros(1, 1, dtype=torch.int8), torch.zeros(1))
+                byte_product(torch.zeros(1, 1, dtype=dtype), nothing)

@@ -158,14 +158,16 @@ class Stack:
 
     def tile(self) -> None:
         """Hold another copy for products of few rows, where this processor has tiles for them and there is memory to spare. On the
-        thread that computes. Weights of 8 bits are read as they are, but for the head's."""
+        thread that computes."""
         self._tiled = self._tiled_head = None
         size = sum(weights.weight.nbytes for every in [*self._weights, [self._head]] for weights in every)
         if not joined.can_tile(self.dtype, self.device.type) or SPARE * size > psutil.virtual_memory().available:
             return
         self._tiled_head = joined.tiled(self._head)
-        if self._packed is None or not isinstance(self._packed[0][0].packed, Rounded):
-            self._tiled = [[joined.tiled(weights) for weights in every] for every in self._weights]
+        is_rounded = self._packed is not None and isinstance(self._packed[0][0].packed, Rounded)
+        if not is_rounded or quick.byte_tiled() is not None:
+            copied = joined.byte_tiled if is_rounded else joined.tiled
+            self._tiled = [[copied(weights) for weights in every] for every in self._weights]
 
     @property
     def _for_many(self) -> list[list[Weights]]:

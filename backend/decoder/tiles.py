@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from backend.decoder.loops import BFLOAT16, FLOAT32, F, _at, _entry, _get, _part, _put, _size, _to_int64
+from backend.decoder.loops import BFLOAT16, FLOAT32, F, _at, _entry, _get, _part, _put, _size, _to_int64, _until_here
 from backend.decoder.vectors import LANES, tile
 
 GROUP = 8  # blocks whose number is rounded up to a multiple
@@ -66,8 +66,8 @@ def _of_side(kind, side, weights, apart, given, inputs, sums):
 
 
 @_part
-def _product(kind, memory, sizes):
-    """``memory``: x, out, the blocks of weights, and ``more``, whose rows are ``stride`` numbers apart; 0 is nowhere.
+def _product(kind, stored, memory, sizes):
+    """Of weights of the kind ``stored``. ``memory``: x, out, the blocks of weights, and ``more``, whose rows are ``stride`` numbers apart; 0 is nowhere.
 
     Up to sixteen rows are one tile. More are tiles of fourteen, whose blocks stay near while all read them, and a smaller last one.
     """
@@ -79,6 +79,7 @@ def _product(kind, memory, sizes):
     rest = rows - (tiles - 1) * side
     last = side if rest > 8 else 8 if rest > 4 else 4 if rest > 2 else rest
     given, sums = np.empty(tiles * side * inputs, np.float32), np.empty(LANES * LANES * 2, np.float32)
+    every, found = given.ctypes.data, sums.ctypes.data
     for at in range(tiles):
         own = rest if at == tiles - 1 else side
         _turned(x, at * side, own, inputs, given, at * side * inputs, last if at == tiles - 1 else side)
@@ -87,13 +88,12 @@ def _product(kind, memory, sizes):
             is_last = at == tiles - 1
             block = group
             while block < group + GROUP:
-                numbers = given.ctypes.data + 4 * at * side * inputs
-                at_once = _of_side(
-                    kind, last if is_last else side, memory[2] + block * apart, apart, numbers, inputs, sums.ctypes.data
-                )
+                weights, its = memory[2] + block * apart, every + 4 * at * side * inputs
+                at_once = _of_side(stored, last if is_last else side, weights, apart, its, inputs, found)
                 own = rest if is_last else side
                 _stored(kind, sums, at_once, block, at * side, own, memory, outputs, stride)
                 block += at_once
+    _until_here(given)
 
 
 @_part
@@ -139,9 +139,14 @@ def add_to_span_bfloat16(memory, sizes):
 
 @_entry
 def product_float32(memory, sizes):
-    _product(FLOAT32, memory, sizes)
+    _product(FLOAT32, FLOAT32, memory, sizes)
+
+
+@_entry
+def product_float32_by_bfloat16(memory, sizes):
+    _product(FLOAT32, BFLOAT16, memory, sizes)
 
 
 @_entry
 def product_bfloat16(memory, sizes):
-    _product(BFLOAT16, memory, sizes)
+    _product(BFLOAT16, BFLOAT16, memory, sizes)

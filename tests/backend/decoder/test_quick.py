@@ -15,7 +15,7 @@ from backend.decoder import beside, plain, quick
 from backend.decoder.quick import Loops, loops_for
 
 DTYPES = [torch.float32, torch.bfloat16]
-WIDTHS = [6, 48, 64]
+WIDTHS = [6, 48, 64, 128]
 
 
 def near(dtype: torch.dtype) -> dict[str, float]:
@@ -124,7 +124,7 @@ class Rows:
 @pytest.mark.parametrize("width", WIDTHS)
 def test_a_token_sees_its_prompt_what_was_read_and_itself(dtype: torch.dtype, width: int) -> None:
     for layer, sharing in ((0, 2), (1, 1)):
-        rows = Rows(dtype, width, [0, 7, 31, 4], [0, 0, 13, 6], sharing)
+        rows = Rows(dtype, width, [0, 7, 31, 4], [0, 0, 13, 70], sharing)
         before = rows.kept.clone()
         expected = torch.stack([rows.expected(layer, slot) for slot in range(4)])
         found = rows.attend(loops_of(dtype), layer)
@@ -223,11 +223,11 @@ def test_there_are_loops_for_a_processors_two_formats_alone(
 
 
 def test_what_was_compiled_is_forgotten_when_any_of_the_files_changes_that_are_written_into_one_another() -> None:
-    from backend.decoder import loops, tiles, vectors
+    from backend.decoder import loops, tiles, vectors, whole_tiles
 
     stamp = tuple((one.stat().st_mtime, one.stat().st_size) for one in vectors.SOURCES)
-    assert {one.name for one in vectors.SOURCES} == {"loops.py", "tiles.py", "vectors.py"}
-    for one in (loops.norm_float32, loops._scored, tiles.product_bfloat16):
+    assert {one.name for one in vectors.SOURCES} == {"loops.py", "tiles.py", "vectors.py", "whole_tiles.py"}
+    for one in (loops.norm_float32, loops._scored, tiles.product_bfloat16, whole_tiles.product_float32):
         assert one._cache._cache_file._source_stamp == stamp
 
 

@@ -158,10 +158,31 @@ def test_tiles_are_held_for_one_thread_and_where_there_is_memory(monkeypatch: py
     assert own._tiled is None
 
 
-def test_weights_of_8_bits_stay_what_they_are_but_for_the_heads() -> None:
+def test_weights_of_8_bits_have_tiles_of_their_own_where_the_processor_multiplies_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     base = wired.bases()[0]
     own = Stack(base.backbone, base.causal.get_output_embeddings())
     own.pack(16, is_rounded=True)
     own.tile()
-    assert own._tiled is None and own._tiled_head is not None
     assert own._packed is not None and isinstance(own._packed[0][0].packed, Rounded)
+    assert own._tiled_head is not None and isinstance(own._tiled_head.packed, quick.Blocks), (
+        "the head's are not rounded"
+    )
+    if quick.byte_tiled() is not None:
+        assert own._tiled is not None and isinstance(own._tiled[1][2].packed, quick.ByteBlocks)
+    monkeypatch.setattr(quick, "byte_tiled", lambda: None)
+    own.tile()
+    assert own._tiled is None and own._tiled_head is not None
+
+
+def test_weights_that_half_precision_holds_take_half_the_bytes_and_give_the_same_bits() -> None:
+    weight, x, more = drawn(300, 20).bfloat16().float(), drawn(ROWS[-1], 20, seed=1), drawn(ROWS[-1], 300, seed=2)
+    found = joined.tiled(Weights(weight, None))
+    assert isinstance(found.packed, quick.Blocks) and found.packed.numbers.dtype == torch.bfloat16
+    whole = found._replace(packed=found.packed._replace(numbers=found.packed.numbers.float()))
+    for rows in ROWS:
+        assert torch.equal(joined.product(x[:rows], found, more[:rows]), joined.product(x[:rows], whole, more[:rows]))
+    weight[299, 19] += 2**-20
+    other = joined.tiled(Weights(weight, None))
+    assert isinstance(other.packed, quick.Blocks) and other.packed.numbers.dtype == torch.float32
