@@ -86,9 +86,9 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument(
         "--dtype",
-        choices=("float32", "bfloat16", "int8"),
+        choices=("float32", "bfloat16", "int8", "bfloat16-in-float32"),
         default="float32",
-        help="generation: of both sides; int8: of our weights alone",
+        help="generation: of both sides; int8: of our weights alone; bfloat16-in-float32: of the base's files, computed in float32",
     )
     parser.add_argument("--threads", type=int, default=1, help="generation: of either side")
     parser.add_argument(

@@ -30,6 +30,8 @@ REPEATS = 5
 PATIENCE_SECONDS = 1800
 DTYPES = ("float32", "bfloat16")
 INT8 = "int8"  # our weights in whole numbers, all else and the peers in float32
+PUBLISHED = "bfloat16-in-float32"  # a base that was published in bfloat16, computed in float32 on both sides
+EXACT = ("float32", PUBLISHED)  # in which greedy answers are the same
 OURS, THEIRS = ["-m", "bench.engine_side"], ["bench/peers/generate_side.py"]
 
 STEP_ROWS = (4, 16)
@@ -87,7 +89,7 @@ def measure(
     quick: bool, only: str | None = None, dtype: str = "float32", pairs: Path | None = None, threads: int = 1
 ) -> report.Found:
     """``only``: the one size of models to measure; ``dtype``: of the weights on both sides, where tokens a second are told, or
-    "int8" of ours alone; ``threads``: of either side."""
+    "int8" of ours alone, "bfloat16-in-float32" of the base's files; ``threads``: of either side."""
     given = pairs or (PAIRS if PAIRS.exists() else None)
     sizes = [only] if only else ["6M"] if quick else ["6M", "90M"]
     folder = workload.prepare(CACHE, given, sizes)
@@ -123,7 +125,7 @@ def beside_peers(
         ours.append(run(OURS, order, "writing"))
         for peer in work.peers:
             theirs[peer.way].append(run(THEIRS, order, peer.way))
-            if at == 0 and dtype == "float32" and ours[0]["greedy"] != theirs[peer.way][0]["greedy"]:
+            if at == 0 and dtype in EXACT and ours[0]["greedy"] != theirs[peer.way][0]["greedy"]:
                 raise PeerFailed(f"{work.label}, {size}: greedy answers differ from those of {peer.label}.")
     rows = []
     for peer in work.peers:
@@ -200,12 +202,13 @@ def many_clients(
 
 def order_of(folder: Path, size: str, dtype: str, adapters: int, threads: int = 1) -> dict[str, Any]:
     """What both sides are told of the models."""
-    made = workload.adapters(folder, size, adapters) if adapters else []
+    name = workload.published(folder, size) if dtype == PUBLISHED else size
+    made = workload.adapters(folder, name, adapters) if adapters else []
     worn = workload.prompts(folder, WORN, PROMPT)
     return {
         "worn": [prompt[::-1] for prompt in worn],  # like no other prompt
-        "base": str(folder / f"base-{size}"),
-        "dtype": "float32" if dtype == INT8 else dtype,
+        "base": str(folder / f"base-{name}"),
+        "dtype": "float32" if dtype in (INT8, PUBLISHED) else dtype,
         "quantisation": INT8 if dtype == INT8 else "none",
         "threads": threads,
         "has_second": False,  # peers have no other thread to begin answers with

@@ -147,6 +147,16 @@ def save_models(folder: Path, size: str) -> None:
     tokenizer.save_pretrained(folder / f"reward-{size}")
 
 
+def published(folder: Path, size: str) -> str:
+    """The same base, saved in bfloat16 as most are: the name that stands for its size."""
+    name = f"{size}-bfloat16"
+    if not (folder / f"base-{name}" / "config.json").exists():
+        base: Any = LlamaForCausalLM.from_pretrained(folder / f"base-{size}", dtype=torch.bfloat16)
+        base.save_pretrained(folder / f"base-{name}")
+        PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer").save_pretrained(folder / f"base-{name}")
+    return name
+
+
 def rows(folder: Path, count: int) -> list[dict[str, Any]]:
     """The first rows, the same for both sides."""
     with (folder / "rows.jsonl").open(encoding="utf-8") as stream:

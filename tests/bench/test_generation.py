@@ -65,10 +65,11 @@ def test_whole_numbers_are_ours_alone_beside_peers_in_float32(monkeypatch, tmp_p
     assert generation.order_of(tmp_path, "6M", "bfloat16", 0)["quantisation"] == "none"
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", generation.PUBLISHED, "bfloat16"])
 def test_greedy_answers_that_differ_end_the_measurement_in_float32(monkeypatch, tmp_path, dtype):
     fake(monkeypatch, tmp_path, continuous_batch={"greedy": [[1, 3]]})
-    if dtype == "float32":
+    monkeypatch.setattr(workload, "published", lambda folder, size: f"{size}-bfloat16")
+    if dtype != "bfloat16":
         with pytest.raises(PeerFailed, match="generate_batch"):
             generation.beside_peers(generation.WORK[1], "6M", dtype, tmp_path, 1)
     else:
@@ -126,7 +127,7 @@ def made(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(workload.SIZES, "tiny", workload.Shape(layers=2, width=16, inner=24, heads=2))
         workload.save_models(folder, "tiny")
-    lines = [json.dumps({"prompt": [20 + at] * 150}) for at in range(20)]
+    lines = [json.dumps({"prompt": [20 + at] * 150}) for at in range(generation.WORN)]
     (folder / "rows.jsonl").write_text("\n".join(lines), "utf-8")
     return folder
 
@@ -136,6 +137,19 @@ def test_adapters_are_whole_by_the_registrys_rules_unlike_and_made_once(made):
     assert found == workload.adapters(made, "tiny", 2) and found[0].digest != found[1].digest
     for one in found:
         verify_adapter(Path(one.folder), one.digest, artifacts.fingerprint(made / "base-tiny"))
+
+
+def test_a_base_that_was_published_in_bfloat16_is_computed_in_float32_with_adapters_of_its_own(made):
+    order = generation.order_of(made, "tiny", generation.PUBLISHED, 1)
+    assert (order["dtype"], order["quantisation"]) == ("float32", "none")
+    half, whole = (
+        LlamaForCausalLM.from_pretrained(place, dtype=torch.float32).state_dict()
+        for place in (order["base"], made / "base-tiny")
+    )
+    assert all(torch.equal(half[name], whole[name].bfloat16().float()) for name in whole)
+    assert any(not torch.equal(half[name], whole[name]) for name in whole)
+    verify_adapter(Path(order["adapters"][0]), order["digests"][0], artifacts.fingerprint(Path(order["base"])))
+    assert generation.order_of(made, "tiny", generation.PUBLISHED, 1) == order, "made once"
 
 
 def test_a_step_reads_every_weight_but_the_input_embedding_and_each_rows_cache():
