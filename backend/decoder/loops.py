@@ -34,6 +34,9 @@ _entry, _part = kept(), kept(forceinline=True)
 
 
 def _pointer(to):
+    """Makes pointers. What is stored by one that was made in the same turn of a loop and is not used again, Numba takes for dead and
+    leaves out: they are made before the loop that stores."""
+
     @intrinsic
     def made(typing, address):
         def code(context, builder, signature, given):

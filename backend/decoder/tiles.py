@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from backend.decoder.loops import BFLOAT16, FLOAT32, F, _at, _entry, _get, _part, _put, _size, _to_int64, _until_here
+from backend.decoder.loops import BFLOAT16, FLOAT32, F, _at, _entry, _get, _part, _put, _size, _to_float32, _to_int64, _until_here
 from backend.decoder.vectors import LANES, tile
 
 GROUP = 8  # blocks whose number is rounded up to a multiple
@@ -20,27 +20,36 @@ _eight, _four, _two, _one = tile(8, 2), tile(4, 4), tile(2, 8), tile(1, 8)
 
 
 @_part
-def _turned(x, first, rows, inputs, to, start, side):
+def _turned(x, first, rows, inputs, to, side):
     """Rows of x input by input, ``side`` of them, of which those that are not there are 0."""
-    for i in range(inputs):
-        for row in range(rows):
-            to[start + i * side + row] = _get(x, (first + row) * inputs + i)
-        for row in range(rows, side):  # nobody looks at their sums, but numbers near zero are a hundred times as slow
-            to[start + i * side + row] = F(0)
+    numbers = _to_float32(to)
+    for row in range(rows):
+        start = (first + row) * inputs
+        for i in range(inputs):
+            numbers[i * side + row] = _get(x, start + i)
+    for row in range(rows, side):  # nobody looks at their sums, but numbers near zero are a hundred times as slow
+        for i in range(inputs):
+            numbers[i * side + row] = F(0)
 
 
 @_part
 def _stored(kind, sums, blocks, block, first, rows, memory, outputs, stride):
     """The sums of a tile's rows, and ``more``, where they belong."""
-    out, more = _at(kind, memory[1]), _at(kind, memory[3])
+    out, more, found = _at(kind, memory[1]), _at(kind, memory[3]), _to_float32(sums)
     for row in range(rows):
         for b in range(blocks):
             start = (block + b) * LANES
-            for i in range(min(LANES, outputs - start)):
-                value = sums[(row * blocks + b) * LANES + i]
-                if memory[3] != 0:
-                    value += _get(more, (first + row) * stride + start + i)
-                _put(out, (first + row) * outputs + start + i, value)
+            at, to, beside = (row * blocks + b) * LANES, (first + row) * outputs + start, (first + row) * stride + start
+            if start + LANES <= outputs and memory[3] == 0:
+                for i in range(LANES):
+                    _put(out, to + i, found[at + i])
+            elif start + LANES <= outputs:
+                for i in range(LANES):
+                    _put(out, to + i, found[at + i] + _get(more, beside + i))
+            else:
+                for i in range(outputs - start):
+                    value = found[at + i] if memory[3] == 0 else found[at + i] + _get(more, beside + i)
+                    _put(out, to + i, value)
 
 
 @_part
@@ -82,7 +91,7 @@ def _product(kind, stored, memory, sizes):
     every, found = given.ctypes.data, sums.ctypes.data
     for at in range(tiles):
         own = rest if at == tiles - 1 else side
-        _turned(x, at * side, own, inputs, given, at * side * inputs, last if at == tiles - 1 else side)
+        _turned(x, at * side, own, inputs, every + 4 * at * side * inputs, last if at == tiles - 1 else side)
     for group in range(0, blocks, GROUP):
         for at in range(tiles):
             is_last = at == tiles - 1
@@ -91,9 +100,10 @@ def _product(kind, stored, memory, sizes):
                 weights, its = memory[2] + block * apart, every + 4 * at * side * inputs
                 at_once = _of_side(stored, last if is_last else side, weights, apart, its, inputs, found)
                 own = rest if is_last else side
-                _stored(kind, sums, at_once, block, at * side, own, memory, outputs, stride)
+                _stored(kind, found, at_once, block, at * side, own, memory, outputs, stride)
                 block += at_once
     _until_here(given)
+    _until_here(sums)
 
 
 @_part
@@ -102,29 +112,32 @@ def _add_to_span(kind, memory, sizes):
     run of layers what ``loops.add_adapters`` is told. A row's sums are the same wherever in a tile it stands."""
     x, out, run, size = _at(kind, memory[0]), _at(kind, memory[1]), _to_int64(memory[3]), _size(kind)
     whose, first, rows, inputs, outputs, inner, rank, runs = sizes
-    given, values = np.empty(LANES * inputs, np.float32), np.empty(LANES * inner, np.float32)
-    sums = np.empty(LANES * LANES, np.float32)
+    room = np.empty(LANES * (inputs + inner + LANES), np.float32)
+    given = room.ctypes.data
+    values, sums = given + 4 * LANES * inputs, given + 4 * LANES * (inputs + inner)
+    turned, found = _to_float32(values), _to_float32(sums)
     for start in range(first, first + rows, LANES):
         own = min(LANES, first + rows - start)
-        _turned(x, start, own, inputs, given, 0, LANES)
+        _turned(x, start, own, inputs, given, LANES)
         for block in range(0, inner, LANES):
             a = memory[2] + (whose * inputs * inner + block) * size
-            _sixteen(kind, a, 0, inner * size, given.ctypes.data, inputs, sums.ctypes.data)
+            _sixteen(kind, a, 0, inner * size, given, inputs, sums)
             for row in range(LANES):
                 for i in range(LANES):
-                    values[(block + i) * LANES + row] = sums[row * LANES + i]
+                    turned[(block + i) * LANES + row] = found[row * LANES + i]
         for at in range(0, 5 * runs, 5):
             layers, many = run[at + 1], run[at + 2]
             for layer in range(layers):
-                numbers = values.ctypes.data + 4 * (run[at + 3] + layer * rank) * LANES
+                numbers = values + 4 * (run[at + 3] + layer * rank) * LANES
                 for block in range(0, many, LANES):
                     b = run[at] + ((whose * layers + layer) * rank * many + block) * size
-                    _sixteen(kind, b, 0, many * size, numbers, rank, sums.ctypes.data)
-                    to = run[at + 4] + layer * many + block
+                    _sixteen(kind, b, 0, many * size, numbers, rank, sums)
+                    to = start * outputs + run[at + 4] + layer * many + block
                     for row in range(own):
                         for i in range(LANES):
-                            place = (start + row) * outputs + to + i
-                            _put(out, place, _get(out, place) + sums[row * LANES + i])
+                            place = to + row * outputs + i
+                            _put(out, place, _get(out, place) + found[row * LANES + i])
+    _until_here(room)
 
 
 @_entry

@@ -53,14 +53,21 @@ def _stored(kind, sums, blocks, block, first, rows, memory, outputs, stride, ste
     found, scale = _to_int32(sums), _to_float32(memory[4])
     out, more = _at(kind, memory[1]), _at(kind, memory[3])
     for row in range(rows):
-        step, above = steps[first + row], MIDDLE * totals[first + row]
+        step, above = _to_float32(steps)[first + row], MIDDLE * _to_int32(totals)[first + row]
         for b in range(blocks):
             start = (block + b) * LANES
-            for i in range(min(LANES, outputs - start)):
-                value = F(found[(row * blocks + b) * LANES + i] - above) * scale[start + i] * step
-                if memory[3] != 0:
-                    value += _get(more, (first + row) * stride + start + i)
-                _put(out, (first + row) * outputs + start + i, value)
+            at, to, beside = (row * blocks + b) * LANES, (first + row) * outputs + start, (first + row) * stride + start
+            if start + LANES <= outputs and memory[3] == 0:
+                for i in range(LANES):
+                    _put(out, to + i, F(found[at + i] - above) * scale[start + i] * step)
+            elif start + LANES <= outputs:
+                for i in range(LANES):
+                    value = F(found[at + i] - above) * scale[start + i] * step
+                    _put(out, to + i, value + _get(more, beside + i))
+            else:
+                for i in range(outputs - start):
+                    value = F(found[at + i] - above) * scale[start + i] * step
+                    _put(out, to + i, value if memory[3] == 0 else value + _get(more, beside + i))
 
 
 @_part
@@ -74,12 +81,14 @@ def _product(kind, memory, sizes):
     rest = rows - (tiles - 1) * side
     last = side if rest > 8 else 8 if rest > 4 else 4 if rest > 2 else rest
     given, sums = np.zeros(tiles * side * fours, np.int32), np.empty(LANES * LANES * 2, np.int32)
-    whole, steps, totals = np.zeros(fours, np.int32), np.empty(rows, np.float32), np.empty(rows, np.int32)
+    whole, rows_own = np.zeros(fours, np.int32), np.empty(2 * rows, np.int32)  # by row what a number counts, and their sum
     numbers, found, row_of = given.ctypes.data, sums.ctypes.data, whole.ctypes.data
+    steps, totals = rows_own.ctypes.data, rows_own.ctypes.data + 4 * rows
+    step, total = _to_float32(steps), _to_int32(totals)
     for row in range(rows):
         at = row // side
         to = numbers + 4 * (at * side * fours + row % side)
-        steps[row], totals[row] = _rounded(x, row * inputs, inputs, row_of, to, last if at == tiles - 1 else side)
+        step[row], total[row] = _rounded(x, row * inputs, inputs, row_of, to, last if at == tiles - 1 else side)
     for group in range(0, blocks, GROUP):
         for at in range(tiles):
             is_last = at == tiles - 1
@@ -92,6 +101,7 @@ def _product(kind, memory, sizes):
     _until_here(given)
     _until_here(sums)
     _until_here(whole)
+    _until_here(rows_own)
 
 
 @_entry
