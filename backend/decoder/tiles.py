@@ -10,8 +10,21 @@ from __future__ import annotations
 
 import numpy as np
 
-from backend.decoder.loops import BFLOAT16, FLOAT32, F, _at, _entry, _get, _part, _put, _size, _to_float32, _to_int64, _until_here
-from backend.decoder.vectors import LANES, tile
+from backend.decoder.loops import (
+    BFLOAT16,
+    FLOAT32,
+    F,
+    _at,
+    _entry,
+    _get,
+    _part,
+    _put,
+    _size,
+    _to_float32,
+    _to_int64,
+    _until_here,
+)
+from backend.decoder.vectors import LANES, store_sixteen, store_sum, tile
 
 GROUP = 8  # blocks whose number is rounded up to a multiple
 
@@ -35,21 +48,18 @@ def _turned(x, first, rows, inputs, to, side):
 @_part
 def _stored(kind, sums, blocks, block, first, rows, memory, outputs, stride):
     """The sums of a tile's rows, and ``more``, where they belong."""
-    out, more, found = _at(kind, memory[1]), _at(kind, memory[3]), _to_float32(sums)
+    out, more, found, size = _at(kind, memory[1]), _at(kind, memory[3]), _to_float32(sums), _size(kind)
     for row in range(rows):
         for b in range(blocks):
-            start = (block + b) * LANES
-            at, to, beside = (row * blocks + b) * LANES, (first + row) * outputs + start, (first + row) * stride + start
-            if start + LANES <= outputs and memory[3] == 0:
-                for i in range(LANES):
-                    _put(out, to + i, found[at + i])
-            elif start + LANES <= outputs:
-                for i in range(LANES):
-                    _put(out, to + i, found[at + i] + _get(more, beside + i))
-            else:
+            start, at = (block + b) * LANES, (row * blocks + b) * LANES
+            to, beside = (first + row) * outputs + start, (first + row) * stride + start
+            if start + LANES > outputs:
                 for i in range(outputs - start):
-                    value = found[at + i] if memory[3] == 0 else found[at + i] + _get(more, beside + i)
-                    _put(out, to + i, value)
+                    _put(out, to + i, found[at + i] if memory[3] == 0 else found[at + i] + _get(more, beside + i))
+            elif memory[3] == 0:
+                store_sixteen(kind, sums + 4 * at, memory[1] + to * size)
+            else:
+                store_sum(kind, sums + 4 * at, memory[3] + beside * size, memory[1] + to * size)
 
 
 @_part
@@ -110,7 +120,7 @@ def _product(kind, stored, memory, sizes):
 def _add_to_span(kind, memory, sizes):
     """What one adapter adds to some rows that follow one another. ``memory``: x, out, the A of all adapters, input by input, and by
     run of layers what ``loops.add_adapters`` is told. A row's sums are the same wherever in a tile it stands."""
-    x, out, run, size = _at(kind, memory[0]), _at(kind, memory[1]), _to_int64(memory[3]), _size(kind)
+    x, run, size = _at(kind, memory[0]), _to_int64(memory[3]), _size(kind)
     whose, first, rows, inputs, outputs, inner, rank, runs = sizes
     room = np.empty(LANES * (inputs + inner + LANES), np.float32)
     given = room.ctypes.data
@@ -132,11 +142,9 @@ def _add_to_span(kind, memory, sizes):
                 for block in range(0, many, LANES):
                     b = run[at] + ((whose * layers + layer) * rank * many + block) * size
                     _sixteen(kind, b, 0, many * size, numbers, rank, sums)
-                    to = start * outputs + run[at + 4] + layer * many + block
+                    to = memory[1] + (start * outputs + run[at + 4] + layer * many + block) * size
                     for row in range(own):
-                        for i in range(LANES):
-                            place = to + row * outputs + i
-                            _put(out, place, _get(out, place) + found[row * LANES + i])
+                        store_sum(kind, sums + 4 * row * LANES, to + row * outputs * size, to + row * outputs * size)
     _until_here(room)
 
 

@@ -75,13 +75,27 @@ class _Writer:
 
     def everywhere(self, address, offset=0):
         """A number in every lane; of bytes, four."""
-        number = self.builder.load(self.place(self.number, address, offset), align=4)
-        unsaid = ir.Constant(self.vector, ir.Undefined)
+        return self.spread(self.builder.load(self.place(self.number, address, offset), align=4), self.vector)
+
+    def spread(self, number, vector):
+        """The number in every lane."""
+        unsaid = ir.Constant(vector, ir.Undefined)
         first = self.builder.insert_element(unsaid, number, ir.Constant(_INT, 0))
         return self.builder.shuffle_vector(first, unsaid, ir.Constant(_WHOLE, [0] * LANES))
 
     def store(self, vector, address, offset=0):
         self.builder.store(vector, self.place(self.vector, address, offset), align=4)
+
+    def put(self, vector, address):
+        """Sixteen float32 as this kind, rounded to the nearest, ties to even."""
+        if not self.is_half:
+            self.builder.store(vector, self.place(_VECTOR, address), align=4)
+            return
+        all_of = [ir.Constant(_WHOLE, [number] * LANES) for number in (16, 1, 0x7FFF)]
+        bits = self.builder.bitcast(vector, _WHOLE)
+        is_odd = self.builder.and_(self.builder.lshr(bits, all_of[0]), all_of[1])
+        rounded = self.builder.lshr(self.builder.add(self.builder.add(bits, all_of[2]), is_odd), all_of[0])
+        self.builder.store(self.builder.trunc(rounded, _HALVES), self.place(_HALVES, address), align=2)
 
     def sums(self, count):
         """Places in registers, which begin at zero."""
@@ -165,6 +179,45 @@ def tile(rows, blocks):
         return types.void(kind, *[types.int64] * 6), code
 
     return act
+
+
+@intrinsic
+def store_sixteen(typing, kind, numbers, to):
+    """Sixteen float32 where they belong. Loops over so few that might overlap are taken number by number."""
+
+    def code(context, builder, signature, args):
+        own = _Writer(builder, kind)
+        own.put(own.floats(args[1]), args[2])
+        return context.get_dummy_value()
+
+    return types.void(kind, types.int64, types.int64), code
+
+
+@intrinsic
+def store_sum(typing, kind, numbers, more, to):
+    """Sixteen float32, and sixteen of this kind, where they belong."""
+
+    def code(context, builder, signature, args):
+        own = _Writer(builder, kind)
+        own.put(builder.fadd(own.floats(args[1]), own.numbers(args[2])), args[3])
+        return context.get_dummy_value()
+
+    return types.void(kind, *[types.int64] * 3), code
+
+
+@intrinsic
+def count_sixteen(typing, sums, above, scale, step):
+    """Sixteen int32 less a number become, in place, the float32 that they count: times their scales and one step."""
+
+    def code(context, builder, signature, args):
+        sums, above, scale, step = args
+        to = _Writer(builder, types.float32)
+        whole = builder.load(to.place(_WHOLE, sums), align=4)
+        number = builder.sitofp(builder.sub(whole, to.spread(above, _WHOLE)), _VECTOR)
+        to.store(builder.fmul(builder.fmul(number, to.floats(scale)), to.spread(step, _VECTOR)), sums)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int32, types.int64, types.float32), code
 
 
 @intrinsic

@@ -17,14 +17,13 @@ from backend.decoder.loops import (
     _farthest,
     _get,
     _part,
-    _put,
     _to_float32,
     _to_int32,
     _to_signed,
     _until_here,
 )
-from backend.decoder.tiles import GROUP, _of_side
-from backend.decoder.vectors import FOUR, LANES
+from backend.decoder.tiles import GROUP, _of_side, _stored
+from backend.decoder.vectors import FOUR, LANES, count_sixteen
 
 BYTE = np.int8(0)  # a kind of numbers, told apart by its type
 MIDDLE = np.int32(128)
@@ -48,26 +47,19 @@ def _rounded(x, first, inputs, whole, to, side):
 
 
 @_part
-def _stored(kind, sums, blocks, block, first, rows, memory, outputs, stride, steps, totals):
-    """What the sums of a tile's rows count, and ``more``, where they belong."""
-    found, scale = _to_int32(sums), _to_float32(memory[4])
-    out, more = _at(kind, memory[1]), _at(kind, memory[3])
+def _counted(sums, blocks, block, first, rows, outputs, scale, steps, totals):
+    """The sums of a tile's rows become what they count, in place."""
+    found, scales, step, total = _to_int32(sums), _to_float32(scale), _to_float32(steps), _to_int32(totals)
+    counted = _to_float32(sums)
     for row in range(rows):
-        step, above = _to_float32(steps)[first + row], MIDDLE * _to_int32(totals)[first + row]
+        above = np.int32(MIDDLE * total[first + row])
         for b in range(blocks):
-            start = (block + b) * LANES
-            at, to, beside = (row * blocks + b) * LANES, (first + row) * outputs + start, (first + row) * stride + start
-            if start + LANES <= outputs and memory[3] == 0:
-                for i in range(LANES):
-                    _put(out, to + i, F(found[at + i] - above) * scale[start + i] * step)
-            elif start + LANES <= outputs:
-                for i in range(LANES):
-                    value = F(found[at + i] - above) * scale[start + i] * step
-                    _put(out, to + i, value + _get(more, beside + i))
+            start, at = (block + b) * LANES, (row * blocks + b) * LANES
+            if start + LANES <= outputs:
+                count_sixteen(sums + 4 * at, above, scale + 4 * start, step[first + row])
             else:
                 for i in range(outputs - start):
-                    value = F(found[at + i] - above) * scale[start + i] * step
-                    _put(out, to + i, value if memory[3] == 0 else value + _get(more, beside + i))
+                    counted[at + i] = F(found[at + i] - above) * scales[start + i] * step[first + row]
 
 
 @_part
@@ -81,7 +73,10 @@ def _product(kind, memory, sizes):
     rest = rows - (tiles - 1) * side
     last = side if rest > 8 else 8 if rest > 4 else 4 if rest > 2 else rest
     given, sums = np.zeros(tiles * side * fours, np.int32), np.empty(LANES * LANES * 2, np.int32)
-    whole, rows_own = np.zeros(fours, np.int32), np.empty(2 * rows, np.int32)  # by row what a number counts, and their sum
+    whole, rows_own = (
+        np.zeros(fours, np.int32),
+        np.empty(2 * rows, np.int32),
+    )  # by row what a number counts, and their sum
     numbers, found, row_of = given.ctypes.data, sums.ctypes.data, whole.ctypes.data
     steps, totals = rows_own.ctypes.data, rows_own.ctypes.data + 4 * rows
     step, total = _to_float32(steps), _to_int32(totals)
@@ -96,7 +91,8 @@ def _product(kind, memory, sizes):
             while block < group + GROUP:
                 weights, its = memory[2] + block * apart, numbers + 4 * at * side * fours
                 at_once = _of_side(BYTE, last if is_last else side, weights, apart, its, fours, found)
-                _stored(kind, found, at_once, block, at * side, own, memory, outputs, stride, steps, totals)
+                _counted(found, at_once, block, at * side, own, outputs, memory[4], steps, totals)
+                _stored(kind, found, at_once, block, at * side, own, memory, outputs, stride)
                 block += at_once
     _until_here(given)
     _until_here(sums)
