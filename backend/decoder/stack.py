@@ -157,8 +157,8 @@ class Stack:
             self._packed_head = joined.packed(self._head, rows)
 
     def tile(self) -> None:
-        """Hold another copy for products of few rows, where this processor has tiles for them and there is memory to spare. On the
-        thread that computes."""
+        """Hold another copy for products by tiles, where this processor has them and there is memory to spare. On the thread that
+        computes. Those of many rows are by tiles too, but in bfloat16, where libraries have an instruction of their own."""
         self._tiled = self._tiled_head = None
         size = sum(weights.weight.nbytes for every in [*self._weights, [self._head]] for weights in every)
         if not joined.can_tile(self.dtype, self.device.type) or SPARE * size > psutil.virtual_memory().available:
@@ -168,10 +168,13 @@ class Stack:
         if not is_rounded or quick.byte_tiled() is not None:
             copied = joined.byte_tiled if is_rounded else joined.tiled
             self._tiled = [[copied(weights) for weights in every] for every in self._weights]
+        if self.dtype == torch.float32 and not is_rounded:  # nobody asks for it any more
+            self._packed = self._packed_head = None
 
     @property
     def _for_many(self) -> list[list[Weights]]:
-        return self._packed or self._weights
+        by_tiles = self._tiled if self.dtype == torch.float32 else None
+        return by_tiles or self._packed or self._weights
 
     @property
     def _for_few(self) -> list[list[Weights]]:
