@@ -24,6 +24,7 @@ class Loops(NamedTuple):
     turn: Callable[..., None]
     add_adapters: Callable[[tuple[int, ...], tuple[int, ...]], None]
     attend: Callable[[tuple[int, ...], tuple[int, ...]], None]
+    look_back: Callable[[tuple[int, ...], tuple[int, ...]], None]
     add_adapter: Callable[[tuple[int, ...], tuple[int, ...]], None] | None  # to many rows; where there are tiles
 
     def have_ready(self) -> None:
@@ -34,6 +35,7 @@ class Loops(NamedTuple):
         self.turn(*nowhere[:4], 0, 0, 0, 0)
         self.add_adapters(nowhere[:5], (*nothing, 0))
         self.attend(nowhere, (*nothing, 1, 1))
+        self.look_back(nowhere[:6], (*nothing, 0, 0, 1, 1))
         compiled().drawn(*nowhere[:4], 0, 0)
         if self.add_adapter is not None:
             self.add_adapter(nowhere[:4], (0,) * 8)
@@ -57,6 +59,20 @@ class Loops(NamedTuple):
         rows, turned, _ = heads.shape
         pointers = heads.data_ptr(), cos.data_ptr(), sin.data_ptr(), positions.data_ptr()
         self.turn(*pointers, rows, heads.stride(0), turned, heads.shape[2])
+
+    def reads_prompts(self) -> bool:
+        """Whether a prompt's tokens are better looked at in a loop: with fewer registers, or shared by threads, products are quicker."""
+        return self.add_adapter is not None and torch.get_num_threads() == 1
+
+    def see(self, query: Tensor, key: Tensor, value: Tensor, kept: Tensor, start: int, out: Tensor) -> None:
+        """Tokens of one text from the place ``start`` on: their keys and values (T, H, D), whose tokens may stand apart, are put
+        among those ``kept`` (2, H, places, D), and the last ones, whose queries are given (Q, heads, D), see what comes before them and
+        themselves. ``out`` (Q, heads * D)"""
+        (given, queries, width), (tokens, heads, _) = query.shape, key.shape
+        memory = tuple(one.data_ptr() for one in (query, key, value, out, kept[0], kept[1]))
+        apart, places = key.stride(0), kept.shape[2]
+        sizes = query.stride(0), apart, places, start, tokens, given, heads, queries // heads, width
+        self.look_back(memory, sizes)
 
     def add(self, out: Tensor, x: Tensor, a: Tensor, owner: Tensor, runs: Tensor, rank: int) -> None:
         """Add to each row's outputs (R, O) what its own adapter makes of x (R, I): as ``beside.add`` of rows with seats.
@@ -218,10 +234,13 @@ def loops_for(dtype: torch.dtype, device: str) -> Loops | None:
     loops = compiled() if device == "cpu" and name is not None else None
     if loops is None:
         return None
-    kinds = ("norm", "gated", "turn", "add_adapters", "attend")
-    norm, gate, turn, add_adapters, attend = (getattr(loops, f"{kind}_{name}") for kind in kinds)
+    from backend.decoder import attending
+
+    kinds = ("norm", "gated", "turn", "add_adapters")
+    norm, gate, turn, add_adapters = (getattr(loops, f"{kind}_{name}") for kind in kinds)
+    attend, look_back = (getattr(attending, f"{kind}_{name}") for kind in ("attend", "look_back"))
     to_many = None if tiled() is None else getattr(tiled(), f"add_to_span_{name}")
-    return Loops(norm, gate, turn, add_adapters, attend, to_many)
+    return Loops(norm, gate, turn, add_adapters, attend, look_back, to_many)
 
 
 if __name__ == "__main__":  # `make setup` has them compiled, so that nobody waits for it later

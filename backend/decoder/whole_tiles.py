@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from backend.decoder.loops import (
+from backend.decoder.kinds import (
     BFLOAT16,
     FLOAT32,
     F,

@@ -323,7 +323,7 @@ def fewest_rows(stack: Stack) -> Fewest:
 def _tried(stack: Stack, *, of_prompts: bool) -> int:
     """Tried on the first layer's products, an adapter's beside them, and on those of attention where it is not a loop; the most
     tried where none does."""
-    is_loop = stack.loops is not None and not of_prompts
+    is_loop = stack.loops is not None and (not of_prompts or stack.loops.reads_prompts())
     for fewest in TRIED_ROWS:
         sizes = [size for size in (fewest, fewest + 1, 2 * fewest, 16, 24, 48) if size >= fewest]
         tried = itertools.chain(

@@ -117,8 +117,17 @@ class Reader:
         wanted = [span.stop - 1 for span in spans] if is_begun else []
         wanted += wanted[-1:] * max(0, self._fewest.written - len(wanted))
 
+        loops = self._stack.loops
+        if loops is not None and not loops.reads_prompts():
+            loops = None
+
         def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
             seen = query.new_zeros(query.shape)
+            if loops is not None:
+                for at, ((_, _, room, start, _), own) in enumerate(zip(texts, spans, strict=True)):
+                    asked = own if layer + 1 < len(room) else slice(at, at + is_begun)
+                    loops.see(query[asked], key[own], value[own], room[layer], start, seen[asked])
+                return seen.flatten(1)
             for at, ((_, end, room, start, _), own) in enumerate(zip(texts, spans, strict=True)):
                 keys, values = room[layer]
                 keys[:, start:end] = key[own].transpose(0, 1)

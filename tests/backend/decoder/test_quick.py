@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -164,6 +165,51 @@ def test_scores_far_apart_leave_the_largest_alone_and_what_is_no_number_stays_so
     assert bool(found[1].isnan().all()) and not bool(found[0].isnan().any())
 
 
+def looked_back(
+    dtype: torch.dtype, width: int, start: int, end: int, parts: list[int], given: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """What the tokens of a text of ``end`` see, from ``start`` on, which are read in so many parts; and what is kept."""
+    heads, sharing = 3, 2
+    tokens = drawn(end, heads * (sharing + 2), width, dtype=dtype, seed=5)
+    query, key, value = tokens.split([heads * sharing, heads, heads], 1)
+    kept = torch.full((2, heads, end + 5, width), torch.nan, dtype=dtype)
+    kept[0, :, :start], kept[1, :, :start] = key[:start].transpose(0, 1), value[:start].transpose(0, 1)
+    seen = []
+    for count in parts:
+        own, asked = slice(start, start + count), count if given is None else given
+        out = query.new_empty(asked, heads * sharing * width)
+        loops_of(dtype).see(query[own][count - asked :], key[own], value[own], kept, start, out)
+        seen.append(out)
+        start += count
+    return torch.cat(seen), kept
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_prompts_tokens_see_what_comes_before_them_and_themselves(dtype: torch.dtype, width: int) -> None:
+    for start, end in ((0, 1), (0, 75), (40, 110)):
+        found, kept = looked_back(dtype, width, start, end, [end - start])
+        tokens = drawn(end, 12, width, dtype=dtype, seed=5).double()
+        query, key, value = tokens.split([6, 3, 3], 1)
+        keys, values = (one.transpose(0, 1).repeat_interleave(2, 0) for one in (key, value))  # (6, T, D)
+        scores = query.transpose(0, 1) @ keys.transpose(1, 2) / width**0.5
+        is_later = torch.ones(end, end, dtype=torch.bool).triu(1)
+        expected = (scores.masked_fill(is_later, -torch.inf).softmax(-1) @ values).transpose(0, 1).flatten(1)
+        torch.testing.assert_close(found.double(), expected[start:], **near(dtype))
+        assert torch.equal(kept[:, :, :end], torch.stack([key, value]).transpose(1, 2).to(dtype))
+        assert bool(kept[:, :, end:].isnan().all()), "nothing else is touched"
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_prompts_tokens_have_the_same_bits_however_it_is_read(dtype: torch.dtype, width: int) -> None:
+    whole, _ = looked_back(dtype, width, 0, 110, [110])
+    for start, parts in ((0, [1, 40, 69]), (33, [77]), (64, [33, 13]), (109, [1])):
+        assert torch.equal(looked_back(dtype, width, start, 110, parts)[0], whole[start:])
+    assert torch.equal(looked_back(dtype, width, 50, 110, [60], given=1)[0], whole[-1:]), "the last one's query alone"
+    assert looked_back(dtype, width, 50, 110, [60], given=0)[0].shape == (0, 6 * width)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_every_row_has_its_own_adapters_part_in_any_company(dtype: torch.dtype) -> None:
     a = drawn(3, 20, 48, dtype=dtype, seed=1)  # of two runs: one layer of 9 outputs, two of 5
@@ -223,11 +269,12 @@ def test_there_are_loops_for_a_processors_two_formats_alone(
 
 
 def test_what_was_compiled_is_forgotten_when_any_of_the_files_changes_that_are_written_into_one_another() -> None:
-    from backend.decoder import loops, tiles, vectors, whole_tiles
+    from backend.decoder import attending, kinds, loops, tiles, vectors, whole_tiles
 
     stamp = tuple((one.stat().st_mtime, one.stat().st_size) for one in vectors.SOURCES)
-    assert {one.name for one in vectors.SOURCES} == {"loops.py", "tiles.py", "vectors.py", "whole_tiles.py"}
-    for one in (loops.norm_float32, loops._scored, tiles.product_bfloat16, whole_tiles.product_float32):
+    compiled = [attending, kinds, loops, tiles, vectors, whole_tiles]
+    assert [Path(str(module.__file__)) for module in compiled] == vectors.SOURCES
+    for one in (loops.norm_float32, attending._scored, tiles.product_bfloat16, whole_tiles.product_float32):
         assert one._cache._cache_file._source_stamp == stamp
 
 

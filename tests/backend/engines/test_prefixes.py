@@ -2,7 +2,7 @@
 
 import torch
 
-from backend.decoder import loops
+from backend.decoder import attending
 from backend.engines.local.looking import Beginning
 from backend.engines.local.prefixes import BLOCK, Prefixes
 
@@ -115,4 +115,4 @@ def test_a_beginning_counts_once_and_for_as_long_as_somebody_looks_at_it() -> No
 
 
 def test_a_beginning_ends_where_a_steps_sums_do() -> None:
-    assert BLOCK % loops.PART == 0, "else a row's last bits would tell which copy it looks at"
+    assert BLOCK % attending.PART == 0, "else a row's last bits would tell which copy it looks at"
