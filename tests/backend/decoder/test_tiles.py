@@ -67,6 +67,19 @@ def test_a_bias_is_added_to_every_row(dtype: torch.dtype) -> None:
     torch.testing.assert_close(joined.product(x.t().contiguous().t(), weights).double(), expected, **near(dtype))
 
 
+def test_half_precision_is_rounded_to_the_nearest_and_ties_to_even() -> None:
+    parts = torch.tensor([2**-8, 3 * 2**-8, 2**-8 + 2**-15, -(2**-9), 0.5, 0])  # of a step of 2**-7 above 1
+    weight = torch.ones(16, 2, dtype=torch.bfloat16)
+    weight[:, 1] = 0
+    weight[:6, 1] = parts.bfloat16()
+    expected = (1 + weight[:, 1].float()).bfloat16()
+    assert expected[:2].tolist() == [1, 1 + 2**-6]
+    found = joined.product(torch.ones(1, 2, dtype=torch.bfloat16), joined.tiled(Weights(weight, None)))
+    assert torch.equal(found[0], expected)
+    ones = joined.tiled(Weights(weight[:, :1].contiguous(), None))
+    assert torch.equal(joined.product(torch.ones(1, 1, dtype=torch.bfloat16), ones, weight[None, :, 1])[0], expected)
+
+
 def test_what_is_no_number_stays_in_its_row() -> None:
     x = drawn(17, 24)
     x[3, 5], x[16, 0] = torch.nan, torch.inf
@@ -129,6 +142,22 @@ def test_a_stack_takes_tiles_for_rows_that_are_written_and_for_what_is_wanted() 
         ]
         assert not torch.equal(states_of(own, tokens, True), tiled[0]), "they were not asked"
         assert not torch.equal(states_of(own, tokens, False), tiled[1]), "what is wanted is given few rows' products"
+
+
+def test_prompts_are_read_by_tiles_too_but_in_half_precision() -> None:
+    for dtype in DTYPES:
+        base = wired.bases()[0]
+        base.causal.to(dtype)
+        own = Stack(base.backbone, base.causal.get_output_embeddings())
+        own.pack(16)
+        packed = own._packed
+        own.tile()
+        assert own._tiled is not None and own._for_few is own._tiled
+        if dtype == torch.float32:
+            assert own._for_many is own._tiled
+            assert own._packed is None and own._packed_head is None, "nobody asks for it any more"
+        else:
+            assert own._packed is packed and own._for_many is (packed or own._weights)
 
 
 @torch.no_grad()
