@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from backend.decoder.attending import _summed
 from backend.decoder.kinds import (
     BFLOAT16,
     FLOAT32,
@@ -24,12 +23,10 @@ from backend.decoder.kinds import (
     _part,
     _put,
     _rounded,
-    _size,
     _to_bytes,
     _to_float32,
     _to_float64,
     _to_int64,
-    _until_here,
 )
 
 DRAWN = 256  # weights that are passed over together when a token is looked up
@@ -68,39 +65,6 @@ def _turn(heads, cos, sin, position, rows, stride, turned, width):
                 a, b = _get(heads, first + i), _get(heads, first + half + i)
                 _put(heads, first + i, a * _get(cos, angle + i) + b * _get(sin, angle + i))
                 _put(heads, first + half + i, b * _get(cos, angle + half + i) + a * _get(sin, angle + half + i))
-
-
-@_part
-def _add_adapters(kind, memory, sizes):
-    """Each row's own adapter's part. ``memory``: x, out, the A of all adapters, input by input, by row its adapter (-1: none), and by run of layers
-    where its B are, how many layers, how many outputs of each, and the first of its inner values and outputs."""
-    x, out, size = _at(kind, memory[0]), _at(kind, memory[1]), _size(kind)
-    owner, run = _to_int64(memory[3]), _to_int64(memory[4])
-    rows, inputs, outputs, inner, rank, runs = sizes
-    room = np.empty(inputs + inner + outputs, np.float32)
-    asked = room.ctypes.data
-    found, summed = asked + 4 * inputs, asked + 4 * (inputs + inner)
-    given, values, sums = _to_float32(asked), _to_float32(found), _to_float32(summed)
-    for row in range(rows):
-        whose = owner[row]
-        if whose < 0:
-            continue
-        for i in range(inputs):
-            given[i] = _get(x, row * inputs + i)
-        for i in range(inner):
-            values[i] = F(0)
-        _summed(kind, found, memory[2] + whose * inner * inputs * size, inputs, inner, asked)
-        for at in range(0, 5 * runs, 5):
-            layers, many = run[at + 1], run[at + 2]
-            for layer in range(layers):
-                for i in range(many):
-                    sums[i] = F(0)
-                b = run[at] + (whose * layers + layer) * rank * many * size
-                _summed(kind, summed, b, rank, many, found + 4 * (run[at + 3] + layer * rank))
-                to = row * outputs + run[at + 4] + layer * many
-                for i in range(many):
-                    _put(out, to + i, _get(out, to + i) + sums[i])
-    _until_here(room)
 
 
 @_entry
@@ -185,11 +149,6 @@ def turn_float32(heads, cos, sin, position, rows, stride, turned, width):
 
 
 @_entry
-def add_adapters_float32(memory, sizes):
-    _add_adapters(FLOAT32, memory, sizes)
-
-
-@_entry
 def norm_bfloat16(x, gain, out, rows, width, least):
     _norm(_at(BFLOAT16, x), _at(BFLOAT16, gain), _at(BFLOAT16, out), rows, width, least)
 
@@ -204,8 +163,3 @@ def turn_bfloat16(heads, cos, sin, position, rows, stride, turned, width):
     _turn(
         _at(BFLOAT16, heads), _at(BFLOAT16, cos), _at(BFLOAT16, sin), _to_int64(position), rows, stride, turned, width
     )
-
-
-@_entry
-def add_adapters_bfloat16(memory, sizes):
-    _add_adapters(BFLOAT16, memory, sizes)

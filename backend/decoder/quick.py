@@ -234,10 +234,10 @@ def loops_for(dtype: torch.dtype, device: str) -> Loops | None:
     loops = compiled() if device == "cpu" and name is not None else None
     if loops is None:
         return None
-    from backend.decoder import attending
+    from backend.decoder import adding, attending
 
-    kinds = ("norm", "gated", "turn", "add_adapters")
-    norm, gate, turn, add_adapters = (getattr(loops, f"{kind}_{name}") for kind in kinds)
+    norm, gate, turn = (getattr(loops, f"{kind}_{name}") for kind in ("norm", "gated", "turn"))
+    add_adapters = getattr(adding, f"add_adapters_{name}")
     attend, look_back = (getattr(attending, f"{kind}_{name}") for kind in ("attend", "look_back"))
     to_many = None if tiled() is None else getattr(tiled(), f"add_to_span_{name}")
     return Loops(norm, gate, turn, add_adapters, attend, look_back, to_many)

@@ -26,7 +26,7 @@ _FLOAT, _BYTE, _LONG, _INT, _NOTHING = ir.FloatType(), ir.IntType(8), ir.IntType
 _VECTOR, _WHOLE, _HALVES = (ir.VectorType(one, LANES) for one in (_FLOAT, _INT, ir.IntType(16)))
 
 
-COMPILED = "attending", "kinds", "loops", "tiles", "vectors", "whole_tiles"
+COMPILED = "adding", "attending", "kinds", "loops", "tiles", "vectors", "whole_tiles"
 SOURCES = [Path(__file__).with_name(f"{name}.py") for name in COMPILED]
 
 
@@ -124,6 +124,16 @@ class _Writer:
             ]
         return vectors[0]
 
+    def by_two(self, count, halves, add):
+        """``add`` so many numbers, those that are even to one half and those that are odd to the other."""
+        one, two = ir.Constant(_LONG, 1), ir.Constant(_LONG, 2)
+        with cgutils.for_range(self.builder, self.builder.sdiv(count, two)) as loop:
+            first = self.builder.mul(loop.index, two)
+            add(halves[0], first)
+            add(halves[1], self.builder.add(first, one))
+        with self.builder.if_then(self.builder.icmp_signed("==", self.builder.srem(count, two), one)):
+            add(halves[0], self.builder.sub(count, one))
+
     def store_products(self, total, out, largest):
         """Sixteen sums across their lanes, and what is the largest in its lane by now."""
         found, so_far = self.across([self.builder.load(own) for own in total]), self.floats(largest)
@@ -178,6 +188,33 @@ def tile(rows, blocks):
             return context.get_dummy_value()
 
         return types.void(kind, *[types.int64] * 6), code
+
+    return act
+
+
+def paired_tile(rows):
+    """sums (rows, 16) of given (inputs, rows) float32 and of weights of sixteen outputs, ``step`` bytes from input to input, in two parts
+    as those of ``add_weighted``."""
+
+    @intrinsic
+    def act(typing, kind, weights, step, given, inputs, sums):
+        def code(context, builder, signature, args):
+            _, weights, step, given, inputs, sums = args
+            to = _Writer(builder, kind)
+            halves = to.sums(rows), to.sums(rows)
+
+            def add(total, number):
+                side_by_side = to.numbers(builder.add(weights, builder.mul(step, number)))
+                own = to.after(given, number, 4 * rows)
+                for row in range(rows):
+                    to.add_product(total[row], to.everywhere(own, 4 * row), side_by_side)
+
+            to.by_two(inputs, halves, add)
+            for row, (even, odd) in enumerate(zip(*halves)):
+                to.store(builder.fadd(builder.load(even), builder.load(odd)), sums, 4 * LANES * row)
+            return context.get_dummy_value()
+
+        return types.void(kind, *[types.int64] * 5), code
 
     return act
 
@@ -295,13 +332,7 @@ def add_weighted(vectors):
                 for at, own in enumerate(total):
                     to.add_product(own, weight, to.numbers(row, at * LANES * to.size))
 
-            two = ir.Constant(_LONG, 2)
-            with cgutils.for_range(builder, builder.sdiv(count, two)) as loop:
-                first = builder.mul(loop.index, two)
-                add(even, first)
-                add(odd, builder.add(first, ir.Constant(_LONG, 1)))
-            with builder.if_then(builder.icmp_signed("==", builder.srem(count, two), ir.Constant(_LONG, 1))):
-                add(even, builder.sub(count, ir.Constant(_LONG, 1)))
+            to.by_two(count, (even, odd), add)
             for at in range(vectors):
                 both = builder.fadd(builder.load(even[at]), builder.load(odd[at]))
                 to.store(builder.fadd(to.floats(sums, 4 * LANES * at), both), sums, 4 * LANES * at)

@@ -238,6 +238,34 @@ def test_every_row_has_its_own_adapters_part_in_any_company(dtype: torch.dtype) 
     assert torch.equal(alone[0], found[3])
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rows_of_one_adapter_are_given_what_each_is_given_alone_however_many_there_are(dtype: torch.dtype) -> None:
+    a = drawn(3, 21, 48, dtype=dtype, seed=1)  # of two runs: one layer of 80 outputs, two of 16
+    b, c = drawn(3, 1, 16, 80, dtype=dtype, seed=2), drawn(3, 2, 16, 16, dtype=dtype, seed=3)
+    runs = [beside.Run(b, slice(0, 16), slice(0, 80)), beside.Run(c, slice(16, 48), slice(80, 112))]
+    lora = beside.Adapted(a, runs, beside.places_of(runs))
+    owners = [2, None, 0, 2, 2, 1, 0, *[2] * 8, 0, 2, None, 1]  # twelve of one, three of another, two
+    x, out = drawn(len(owners), 21, dtype=dtype, seed=4), drawn(len(owners), 112, dtype=dtype, seed=5)
+    found, seats = out.clone(), beside.seats_of(owners, 1, x.device)
+    assert seats is not None
+    beside.add(found, x, lora, seats, loops_of(dtype))
+    for row, owner in enumerate(owners):
+        if owner is None:
+            assert torch.equal(found[row], out[row])
+            continue
+        alone, own = out[row : row + 1].clone(), beside.seats_of([owner], 1, x.device)
+        assert own is not None
+        beside.add(alone, x[row : row + 1], lora, own, loops_of(dtype))
+        assert torch.equal(alone[0], found[row]), row
+        inner = x[row].double() @ a[owner].double()
+        parts = [inner[:16] @ b[owner, 0].double()]
+        parts += [inner[16 + 16 * at : 32 + 16 * at] @ c[owner, at].double() for at in range(2)]
+        expected = out[row].double() + torch.cat(parts)
+        torch.testing.assert_close(
+            found[row].double(), expected, rtol=1e-2 if dtype == torch.bfloat16 else 1e-5, atol=1e-4
+        )
+
+
 def test_half_precision_is_rounded_to_the_nearest_and_ties_to_even() -> None:
     a, b = torch.zeros(1, 4, 16), torch.zeros(1, 1, 16, 6)
     a[0, 0, 0] = 1
@@ -269,10 +297,10 @@ def test_there_are_loops_for_a_processors_two_formats_alone(
 
 
 def test_what_was_compiled_is_forgotten_when_any_of_the_files_changes_that_are_written_into_one_another() -> None:
-    from backend.decoder import attending, kinds, loops, tiles, vectors, whole_tiles
+    from backend.decoder import adding, attending, kinds, loops, tiles, vectors, whole_tiles
 
     stamp = tuple((one.stat().st_mtime, one.stat().st_size) for one in vectors.SOURCES)
-    compiled = [attending, kinds, loops, tiles, vectors, whole_tiles]
+    compiled = [adding, attending, kinds, loops, tiles, vectors, whole_tiles]
     assert [Path(str(module.__file__)) for module in compiled] == vectors.SOURCES
     for one in (loops.norm_float32, attending._scored, tiles.product_bfloat16, whole_tiles.product_float32):
         assert one._cache._cache_file._source_stamp == stamp

@@ -10,6 +10,7 @@ import torch
 from transformers import (
     LogitsProcessorList,
     MinPLogitsWarper,
+    PreTrainedTokenizerFast,
     RepetitionPenaltyLogitsProcessor,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
@@ -17,7 +18,7 @@ from transformers import (
 )
 
 from backend.engines.local.sampling import Sampling, choose, distribution, penalised, seen_of, settings_of, uniforms
-from backend.engines.local.text import TextStream, token_bytes, token_text
+from backend.engines.local.text import TextStream, decoder_of, token_bytes, token_text
 from backend.engines.local.writing import token_logps
 from tests.backend.engines.tiny import CHINESE
 
@@ -208,6 +209,26 @@ def test_text_that_only_began_like_a_stop_string_is_given_back(tokenizer):
     parts = [stream.add(token) for token in tokenizer.encode("the story was kind")]
     assert "".join(parts) + stream.finish() == "the story was kind"
     assert not stream.has_stopped
+
+
+def test_tokens_are_the_text_that_the_tokenizer_makes_of_them(tokenizer, monkeypatch: pytest.MonkeyPatch):
+    """Also of one that does something of its own; others' library is asked itself."""
+    tokens = [*tokenizer.encode("the story , " + CHINESE), tokenizer.eos_token_id, *tokenizer.encode(" was kind")]
+    told = tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    asked = []
+    plain = PreTrainedTokenizerFast.decode
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            PreTrainedTokenizerFast, "decode", lambda *args, **named: asked.append(1) or plain(*args, **named)
+        )
+        assert decoder_of(tokenizer)(tokens) == told and not asked
+
+    class Loud(PreTrainedTokenizerFast):
+        def _decode(self, *args, **named):
+            return super()._decode(*args, **named).upper()
+
+    loud = Loud(tokenizer_object=tokenizer.backend_tokenizer, eos_token=tokenizer.eos_token)
+    assert decoder_of(loud)(tokens) == told.upper() != told
 
 
 def test_a_token_that_is_part_of_a_character_is_told_by_its_bytes(tokenizer):
