@@ -11,7 +11,7 @@ from backend.decoder import beside, joined, quick, stack
 from backend.decoder.int8 import Rounded
 from backend.decoder.joined import Weights
 from backend.decoder.stack import Stack
-from tests.backend.training import wired
+from tests.backend.training import tiny, wired
 
 DTYPES = [torch.float32, torch.bfloat16]
 ROWS = [*range(1, 33), 43, 56, 57]  # every tile, several of them, and every smaller last one
@@ -146,9 +146,8 @@ def test_a_stack_takes_tiles_for_rows_that_are_written_and_for_what_is_wanted() 
 
 def test_prompts_are_read_by_tiles_too_but_in_half_precision() -> None:
     for dtype in DTYPES:
-        base = wired.bases()[0]
-        base.causal.to(dtype)
-        own = Stack(base.backbone, base.causal.get_output_embeddings())
+        causal = tiny.causal().to(dtype)  # one of its own: the others are shared
+        own = Stack(causal.model, causal.get_output_embeddings())
         own.pack(16)
         packed = own._packed
         own.tile()
