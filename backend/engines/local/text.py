@@ -79,7 +79,7 @@ def decoder_of(tokenizer: Any) -> Callable[[list[int]], str]:
     own, plain = type(tokenizer), PreTrainedTokenizerFast
     if isinstance(tokenizer, plain) and own.decode is plain.decode and own._decode is plain._decode:
         library = tokenizer.backend_tokenizer
-        return lambda tokens: library.decode(tokens, skip_special_tokens=True)  # type: ignore[no-any-return]
+        return lambda tokens: library.decode(tokens, skip_special_tokens=True)
     return partial(tokenizer.decode, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
 
