@@ -119,7 +119,7 @@ def _product(kind, stored, memory, sizes):
 @_part
 def _add_to_span(kind, memory, sizes):
     """What one adapter adds to some rows that follow one another. ``memory``: x, out, the A of all adapters, input by input, and by
-    run of layers what ``loops.add_adapters`` is told. A row's sums are the same wherever in a tile it stands."""
+    run of layers what ``adding`` is told. A row's sums are the same wherever in a tile it stands."""
     x, run, size = _at(kind, memory[0]), _to_int64(memory[3]), _size(kind)
     whose, first, rows, inputs, outputs, inner, rank, runs = sizes
     room = np.empty(LANES * (inputs + inner + LANES), np.float32)

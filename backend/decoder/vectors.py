@@ -1,4 +1,4 @@
-"""Instructions on sixteen float32 numbers at once, for the compiled loops (loops.py) and tiles (tiles.py).
+"""Instructions on sixteen float32 numbers at once, for what Numba compiles here (``COMPILED``).
 
 Numba writes no such instructions itself, and its loops over a row's numbers end in sums across a register for each key. These are put
 together from LLVM's vectors. An address is a whole number; ``kind`` is a number of the format that stands there, float32,
