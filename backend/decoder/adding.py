@@ -15,6 +15,7 @@ from backend.decoder.kinds import (
     FLOAT32,
     F,
     _at,
+    _begun,
     _entry,
     _get,
     _part,
@@ -22,6 +23,7 @@ from backend.decoder.kinds import (
     _size,
     _to_float32,
     _to_int64,
+    _turned,
     _until_here,
 )
 from backend.decoder.vectors import IS_THERE, LANES, paired_tile, store_sum
@@ -65,21 +67,22 @@ def _of_some(kind, side, weights, step, given, inputs, sums):
 
 @_part
 def _add_to_some(kind, memory, sizes, whose, rows, count, side, room):
-    """The same for ``count`` of ``rows``, in a tile of four or eight. ``room``: for as many rows' inputs and inner values, and their sums."""
-    x, run, size, own = _at(kind, memory[0]), _to_int64(memory[4]), _size(kind), _to_int64(rows)
+    """The same for ``count`` of ``rows``, in a tile of four or eight. ``room``: for as many rows' inputs and inner values, their sums, and
+    where sixteen rows begin, twice."""
+    run, size, own = _to_int64(memory[4]), _size(kind), _to_int64(rows)
     _, inputs, outputs, inner, rank, runs = sizes
-    values, sums = room + 4 * side * inputs, room + 4 * side * (inputs + inner)
-    given, turned, found = _to_float32(room), _to_float32(values), _to_float32(sums)
-    for row in range(side):
-        start = own[min(row, count - 1)] * inputs  # who is not there is the last one again
-        for i in range(inputs):
-            given[i * side + row] = _get(x, start + i)
+    begins, found = room, room + 8 * LANES
+    given = found + 8 * LANES
+    values, sums = given + 4 * side * inputs, given + 4 * side * (inputs + inner)
+    begin = _to_int64(begins)
+    for row in range(LANES):
+        begin[row] = memory[0] + own[min(row, count - 1)] * inputs * size  # who is not there is the last one again
+    _begun(found, LANES, sums, side, 4 * LANES)
+    _turned(kind, begins, inputs, given, side)
     for block in range(0, inner, LANES):
         a = memory[2] + (whose * inputs * inner + block) * size
-        _of_some(kind, side, a, inner * size, room, inputs, sums)
-        for row in range(side):
-            for i in range(LANES):
-                turned[(block + i) * side + row] = found[row * LANES + i]
+        _of_some(kind, side, a, inner * size, given, inputs, sums)
+        _turned(FLOAT32, found, LANES, values + 4 * block * side, side)
     for at in range(0, 5 * runs, 5):
         layers, many = run[at + 1], run[at + 2]
         for layer in range(layers):
@@ -103,7 +106,7 @@ def _add_adapters(kind, memory, sizes):
         adapters = max(adapters, owner[row] + 1)
     for at in range(0, 5 * runs, 5):
         fills_lanes = fills_lanes and run[at + 2] % LANES == 0
-    numbers = np.empty(MOST * (inputs + inner + LANES) + outputs, np.float32)
+    numbers = np.empty(4 * LANES + MOST * (inputs + inner + LANES) + outputs, np.float32)
     picked = np.empty(rows + 1, np.int64)
     room, own, first = numbers.ctypes.data, picked.ctypes.data, _to_int64(picked.ctypes.data)
     for whose in range(adapters):

@@ -6,7 +6,7 @@ import numpy as np
 from numba import types
 from numba.extending import intrinsic, overload
 
-from backend.decoder.vectors import kept
+from backend.decoder.vectors import LANES, kept, turn_sixteen
 
 F = np.float32
 LEAST = F(-3e38)
@@ -132,3 +132,26 @@ def _farthest(x, first, count):
     for i in range(count):
         most = max(most, np.float32(_get(x, first + i)).view(np.uint32) & np.uint32(0x7FFFFFFF))
     return np.uint32(most).view(np.float32)
+
+
+@_part
+def _begun(to, count, first, rows, apart):
+    """Where each of ``count`` rows begins, so many bytes ``apart``; those behind the last are it again."""
+    begin = _to_int64(to)
+    for row in range(count):
+        begin[row] = first + min(row, rows - 1) * apart
+
+
+@_part
+def _turned(kind, rows, inputs, to, side):
+    """The numbers of ``side`` rows, which begin at the addresses of sixteen at ``rows``, number by number as float32. Behind the last
+    number there is room for sixteen less ``side``."""
+    numbers, begin, done = _to_float32(to), _to_int64(rows), 0
+    if side >= LANES // 2:  # fewer are as quick one by one
+        done = inputs // LANES * LANES
+        for i in range(0, done, LANES):
+            turn_sixteen(kind, rows, i * _size(kind), to + 4 * i * side, side)
+    for row in range(side):
+        own = _at(kind, begin[row])
+        for i in range(done, inputs):
+            numbers[i * side + row] = _get(own, i)

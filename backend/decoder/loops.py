@@ -28,6 +28,7 @@ from backend.decoder.kinds import (
     _to_float64,
     _to_int64,
 )
+from backend.decoder.vectors import LANES
 
 DRAWN = 256  # weights that are passed over together when a token is looked up
 
@@ -93,6 +94,23 @@ def scaled(out, step, more, stride, rows, width):
                 found[first + i] = found[first + i] * own + added[row * stride + i]
 
 
+@_part
+def _largest(numbers, first, count, sides):
+    """Of so many numbers. ``sides`` has room for the largest of every sixteenth, which are compared side by side."""
+    for side in range(LANES):
+        sides[side] = LEAST
+    whole = count // LANES * LANES
+    for start in range(first, first + whole, LANES):
+        for side in range(LANES):
+            sides[side] = max(sides[side], numbers[start + side])
+    most = LEAST
+    for side in range(LANES):
+        most = max(most, sides[side])
+    for i in range(first + whole, first + count):
+        most = max(most, numbers[i])
+    return most
+
+
 @_entry
 def drawn(logits, temperature, uniform, out, rows, width):
     """Each row's token, by its random number, from the softmax of its logits over its temperature; of 0 the likeliest, and of equals the
@@ -100,10 +118,10 @@ def drawn(logits, temperature, uniform, out, rows, width):
     """
     given, temperatures = _to_float32(logits), _to_float32(temperature)
     numbers, tokens, weights = _to_float64(uniform), _to_int64(out), np.empty(width, np.float32)
+    sides = np.empty(LANES, np.float32)
     for row in range(rows):
-        first, most, warmth = row * width, LEAST, temperatures[row]
-        for i in range(width):
-            most = max(most, given[first + i])
+        first, warmth = row * width, temperatures[row]
+        most = _largest(given, first, width, sides)
         tokens[row] = width - 1
         if warmth == 0:
             for i in range(width):
@@ -114,9 +132,9 @@ def drawn(logits, temperature, uniform, out, rows, width):
         total = 0.0
         for i in range(width):
             x = (given[first + i] - most) / warmth
-            weight = F(0) if x < F(-87) else _exp(x)
-            weights[i] = weight
-            total += np.float64(weight)
+            weights[i] = F(0) if x < F(-87) else _exp(x)
+        for i in range(width):
+            total += np.float64(weights[i])
         target, before = numbers[row] * total, 0.0
         for start in range(0, width, DRAWN):
             end, own = min(width, start + DRAWN), 0.0

@@ -13,8 +13,8 @@ import numpy as np
 from backend.decoder.kinds import (
     BFLOAT16,
     FLOAT32,
-    F,
     _at,
+    _begun,
     _entry,
     _get,
     _part,
@@ -22,27 +22,15 @@ from backend.decoder.kinds import (
     _size,
     _to_float32,
     _to_int64,
+    _turned,
     _until_here,
 )
-from backend.decoder.vectors import LANES, store_sixteen, store_sum, tile
+from backend.decoder.vectors import LANES, store_sixteen, store_sum, tile, turn_sixteen
 
 GROUP = 8  # blocks whose number is rounded up to a multiple
 
-_sixteen, _fourteen = tile(16, 1), tile(14, 2)
+_sixteen, _fourteen, _twelve = tile(16, 1), tile(14, 2), tile(12, 2)
 _eight, _four, _two, _one = tile(8, 2), tile(4, 4), tile(2, 8), tile(1, 8)
-
-
-@_part
-def _turned(x, first, rows, inputs, to, side):
-    """Rows of x input by input, ``side`` of them, of which those that are not there are 0."""
-    numbers = _to_float32(to)
-    for row in range(rows):
-        start = (first + row) * inputs
-        for i in range(inputs):
-            numbers[i * side + row] = _get(x, start + i)
-    for row in range(rows, side):  # nobody looks at their sums, but numbers near zero are a hundred times as slow
-        for i in range(inputs):
-            numbers[i * side + row] = F(0)
 
 
 @_part
@@ -63,6 +51,24 @@ def _stored(kind, sums, blocks, block, first, rows, memory, outputs, stride):
 
 
 @_part
+def _side_of(rows):
+    """Of the smallest tile for so few rows."""
+    return 16 if rows > 14 else 14 if rows > 12 else 12 if rows > 8 else 8 if rows > 4 else 4 if rows > 2 else rows
+
+
+@_part
+def _sides_of(rows):
+    """Of the tiles that rows are cut into, and of the last one: up to sixteen are one tile, and more are cut so that the fewest are
+    computed for nobody."""
+    if rows <= LANES:
+        return _side_of(rows), _side_of(rows)
+    by_fourteen, by_twelve = _side_of((rows - 1) % 14 + 1), _side_of((rows - 1) % 12 + 1)
+    if (rows - 1) // 12 * 12 + by_twelve < (rows - 1) // 14 * 14 + by_fourteen:
+        return 12, by_twelve
+    return 14, by_fourteen
+
+
+@_part
 def _of_side(kind, side, weights, apart, given, inputs, sums):
     """A tile of so many rows. How many blocks side by side it takes."""
     if side == 16:
@@ -70,6 +76,9 @@ def _of_side(kind, side, weights, apart, given, inputs, sums):
         return 1
     if side == 14:
         _fourteen(kind, weights, apart, LANES * _size(kind), given, inputs, sums)
+        return 2
+    if side == 12:
+        _twelve(kind, weights, apart, LANES * _size(kind), given, inputs, sums)
         return 2
     if side == 8:
         _eight(kind, weights, apart, LANES * _size(kind), given, inputs, sums)
@@ -88,20 +97,20 @@ def _of_side(kind, side, weights, apart, given, inputs, sums):
 def _product(kind, stored, memory, sizes):
     """Of weights of the kind ``stored``. ``memory``: x, out, the blocks of weights, and ``more``, whose rows are ``stride`` numbers apart; 0 is nowhere.
 
-    Up to sixteen rows are one tile. More are tiles of fourteen, whose blocks stay near while all read them, and a smaller last one.
+    Blocks stay near while the tiles of all rows read them.
     """
-    x = _at(kind, memory[0])
     rows, inputs, outputs, apart, stride = sizes
     blocks = -(-outputs // (LANES * GROUP)) * GROUP
-    side = LANES if rows <= LANES else 14
-    tiles = -(-rows // side)
+    side, last = _sides_of(rows)
+    tiles = -(-rows // max(side, 1))
     rest = rows - (tiles - 1) * side
-    last = side if rest > 8 else 8 if rest > 4 else 4 if rest > 2 else rest
-    given, sums = np.empty(tiles * side * inputs, np.float32), np.empty(LANES * LANES * 2, np.float32)
-    every, found = given.ctypes.data, sums.ctypes.data
+    given, sums = np.empty(tiles * side * inputs + LANES, np.float32), np.empty(LANES * LANES * 2, np.float32)
+    begins = np.empty(tiles * side + LANES, np.int64)
+    every, found, begin = given.ctypes.data, sums.ctypes.data, begins.ctypes.data
+    _begun(begin, len(begins), memory[0], rows, inputs * _size(kind))
     for at in range(tiles):
-        own = rest if at == tiles - 1 else side
-        _turned(x, at * side, own, inputs, every + 4 * at * side * inputs, last if at == tiles - 1 else side)
+        to = every + 4 * at * side * inputs
+        _turned(kind, begin + 8 * at * side, inputs, to, last if at == tiles - 1 else side)
     for group in range(0, blocks, GROUP):
         for at in range(tiles):
             is_last = at == tiles - 1
@@ -114,27 +123,27 @@ def _product(kind, stored, memory, sizes):
                 block += at_once
     _until_here(given)
     _until_here(sums)
+    _until_here(begins)
 
 
 @_part
 def _add_to_span(kind, memory, sizes):
     """What one adapter adds to some rows that follow one another. ``memory``: x, out, the A of all adapters, input by input, and by
     run of layers what ``adding`` is told. A row's sums are the same wherever in a tile it stands."""
-    x, run, size = _at(kind, memory[0]), _to_int64(memory[3]), _size(kind)
+    run, size = _to_int64(memory[3]), _size(kind)
     whose, first, rows, inputs, outputs, inner, rank, runs = sizes
-    room = np.empty(LANES * (inputs + inner + LANES), np.float32)
-    given = room.ctypes.data
+    room, begins = np.empty(LANES * (inputs + inner + LANES), np.float32), np.empty(2 * LANES, np.int64)
+    given, begin = room.ctypes.data, begins.ctypes.data
     values, sums = given + 4 * LANES * inputs, given + 4 * LANES * (inputs + inner)
-    turned, found = _to_float32(values), _to_float32(sums)
+    _begun(begin + 8 * LANES, LANES, sums, LANES, 4 * LANES)
     for start in range(first, first + rows, LANES):
         own = min(LANES, first + rows - start)
-        _turned(x, start, own, inputs, given, LANES)
+        _begun(begin, LANES, memory[0] + start * inputs * size, own, inputs * size)
+        _turned(kind, begin, inputs, given, LANES)
         for block in range(0, inner, LANES):
             a = memory[2] + (whose * inputs * inner + block) * size
             _sixteen(kind, a, 0, inner * size, given, inputs, sums)
-            for row in range(LANES):
-                for i in range(LANES):
-                    turned[(block + i) * LANES + row] = found[row * LANES + i]
+            turn_sixteen(FLOAT32, begin + 8 * LANES, 0, values + 4 * block * LANES, LANES)
         for at in range(0, 5 * runs, 5):
             layers, many = run[at + 1], run[at + 2]
             for layer in range(layers):
@@ -146,6 +155,7 @@ def _add_to_span(kind, memory, sizes):
                     for row in range(own):
                         store_sum(kind, sums + 4 * row * LANES, to + row * outputs * size, to + row * outputs * size)
     _until_here(room)
+    _until_here(begins)
 
 
 @_entry

@@ -124,6 +124,17 @@ class _Writer:
             ]
         return vectors[0]
 
+    def turned(self, rows):
+        """Sixteen vectors of sixteen as a square whose rows become columns: halves change places, then quarters, eighths, sixteenths."""
+        for apart in (8, 4, 2, 1):
+            lanes = [(lane, bool(lane & apart)) for lane in range(LANES)]
+            low = ir.Constant(_WHOLE, [LANES + lane - apart if is_other else lane for lane, is_other in lanes])
+            high = ir.Constant(_WHOLE, [LANES + lane if is_other else lane + apart for lane, is_other in lanes])
+            for at in (at for at in range(LANES) if not at & apart):
+                pair = rows[at], rows[at + apart]
+                rows[at], rows[at + apart] = (self.builder.shuffle_vector(*pair, how) for how in (low, high))
+        return rows
+
     def by_two(self, count, halves, add):
         """``add`` so many numbers, those that are even to one half and those that are odd to the other."""
         one, two = ir.Constant(_LONG, 1), ir.Constant(_LONG, 2)
@@ -217,6 +228,22 @@ def paired_tile(rows):
         return types.void(kind, *[types.int64] * 5), code
 
     return act
+
+
+@intrinsic
+def turn_sixteen(typing, kind, rows, offset, to, side):
+    """Sixteen numbers of each of sixteen rows, ``offset`` bytes behind the addresses at ``rows``, number by number as float32, ``side``
+    places apart. What is written for a number are sixteen places: those behind ``side`` are the next number's, or spare."""
+
+    def code(context, builder, signature, args):
+        _, rows, offset, out, side = args
+        own = _Writer(builder, kind)
+        begins = [builder.load(own.place(_LONG, rows, 8 * at)) for at in range(LANES)]
+        for at, vector in enumerate(own.turned([own.numbers(builder.add(begin, offset)) for begin in begins])):
+            own.store(vector, own.after(out, side, 4 * at))
+        return context.get_dummy_value()
+
+    return types.void(kind, *[types.int64] * 4), code
 
 
 @intrinsic

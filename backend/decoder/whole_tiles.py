@@ -22,7 +22,7 @@ from backend.decoder.kinds import (
     _to_signed,
     _until_here,
 )
-from backend.decoder.tiles import GROUP, _of_side, _stored
+from backend.decoder.tiles import GROUP, _of_side, _sides_of, _stored
 from backend.decoder.vectors import FOUR, LANES, count_sixteen
 
 BYTE = np.int8(0)  # a kind of numbers, told apart by its type
@@ -68,10 +68,9 @@ def _product(kind, memory, sizes):
     x = _at(kind, memory[0])
     rows, inputs, outputs, apart, stride = sizes
     blocks, fours = -(-outputs // (LANES * GROUP)) * GROUP, -(-inputs // FOUR)
-    side = LANES if rows <= LANES else 14
-    tiles = -(-rows // side)
+    side, last = _sides_of(rows)
+    tiles = -(-rows // max(side, 1))
     rest = rows - (tiles - 1) * side
-    last = side if rest > 8 else 8 if rest > 4 else 4 if rest > 2 else rest
     given, sums = np.zeros(tiles * side * fours, np.int32), np.empty(LANES * LANES * 2, np.int32)
     whole, rows_own = (
         np.zeros(fours, np.int32),
