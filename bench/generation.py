@@ -80,6 +80,7 @@ WORK = [
         peers=(
             Peer("return_sequences", "generate(num_return_sequences)", {"6M": 2.0, "90M": 4.0}),
             Peer("continuous_batch", "generate_batch (continuous batching)", {"6M": 6.0, "90M": 6.0}),
+            Peer("fitted_batch", "generate_batch with a cache fitted to the work", {"6M": 6.0, "90M": 6.0}),
         ),
     ),
 ]

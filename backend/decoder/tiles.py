@@ -1,7 +1,7 @@
 """A product of few rows as compiled tiles: the weights are read once, and fetched ahead, while every row's sums stay in registers.
 
 Libraries multiply a dozen rows by weights that come from memory at half of what either the memory or the arithmetic allows. A tile
-is up to sixteen rows by sixteen or more outputs; Numba compiles it from instructions on vectors of sixteen float32 numbers, which a
+is up to fourteen rows by thirty-two or more outputs; Numba compiles it from instructions on vectors of sixteen float32 numbers, which a
 processor with AVX-512 has 32 registers for. Sums are float32, in the order of the inputs, whatever the tile, so a row's bits do
 not depend on its company. Weights lie in blocks of sixteen outputs, input by input. quick.py speaks to this in tensors.
 """
@@ -53,17 +53,14 @@ def _stored(kind, sums, blocks, block, first, rows, memory, outputs, stride):
 @_part
 def _side_of(rows):
     """Of the smallest tile for so few rows."""
-    return 16 if rows > 14 else 14 if rows > 12 else 12 if rows > 8 else 8 if rows > 4 else 4 if rows > 2 else rows
+    return 14 if rows > 12 else 12 if rows > 8 else 8 if rows > 4 else 4 if rows > 2 else rows
 
 
 @_part
 def _sides_of(rows):
-    """Of the tiles that rows are cut into, and of the last one: up to sixteen are one tile, and more are cut so that the fewest are
-    computed for nobody."""
-    if rows <= LANES:
-        return _side_of(rows), _side_of(rows)
+    """Of the tiles that rows are cut into, and of the last one. More than fourteen are cut so that the fewest are computed for nobody."""
     by_fourteen, by_twelve = _side_of((rows - 1) % 14 + 1), _side_of((rows - 1) % 12 + 1)
-    if (rows - 1) // 12 * 12 + by_twelve < (rows - 1) // 14 * 14 + by_fourteen:
+    if rows > 14 and (rows - 1) // 12 * 12 + by_twelve < (rows - 1) // 14 * 14 + by_fourteen:
         return 12, by_twelve
     return 14, by_fourteen
 
@@ -71,9 +68,6 @@ def _sides_of(rows):
 @_part
 def _of_side(kind, side, weights, apart, given, inputs, sums):
     """A tile of so many rows. How many blocks side by side it takes."""
-    if side == 16:
-        _sixteen(kind, weights, apart, LANES * _size(kind), given, inputs, sums)
-        return 1
     if side == 14:
         _fourteen(kind, weights, apart, LANES * _size(kind), given, inputs, sums)
         return 2
@@ -102,7 +96,7 @@ def _product(kind, stored, memory, sizes):
     rows, inputs, outputs, apart, stride = sizes
     blocks = -(-outputs // (LANES * GROUP)) * GROUP
     side, last = _sides_of(rows)
-    tiles = -(-rows // max(side, 1))
+    tiles = -(-rows // side)
     rest = rows - (tiles - 1) * side
     given, sums = np.empty(tiles * side * inputs + LANES, np.float32), np.empty(LANES * LANES * 2, np.float32)
     begins = np.empty(tiles * side + LANES, np.int64)

@@ -69,7 +69,7 @@ def _product(kind, memory, sizes):
     rows, inputs, outputs, apart, stride = sizes
     blocks, fours = -(-outputs // (LANES * GROUP)) * GROUP, -(-inputs // FOUR)
     side, last = _sides_of(rows)
-    tiles = -(-rows // max(side, 1))
+    tiles = -(-rows // side)
     rest = rows - (tiles - 1) * side
     given, sums = np.zeros(tiles * side * fours, np.int32), np.empty(LANES * LANES * 2, np.int32)
     whole, rows_own = (

@@ -20,7 +20,11 @@ from peft import PeftModel  # noqa: E402
 from transformers import AutoModelForCausalLM, GenerationConfig  # noqa: E402
 from transformers.generation.configuration_utils import ContinuousBatchingConfig  # noqa: E402
 
-PAGE, PAGES = 64, 96  # tokens of a page of generate_batch's cache, and how many: left to itself it takes most of memory
+PAGED = {
+    "page_size": 64,
+    "num_blocks": 96,
+    "max_batch_tokens": 512,
+}  # generate_batch's cache for what is asked here, and not much more
 SHORT = 4  # tokens of the warm-up where nothing is compared
 
 
@@ -68,7 +72,15 @@ def return_sequences(model, prompts, several, config, order):
 
 
 def continuous_batch(model, prompts, several, config, order):
-    paging = ContinuousBatchingConfig(page_size=PAGE, num_blocks=PAGES, max_batch_tokens=512)
+    """Left to itself: its cache is a large part of memory, and most of the time goes into it."""
+    return paged(model, prompts, several, config, ContinuousBatchingConfig())
+
+
+def fitted_batch(model, prompts, several, config, order):
+    return paged(model, prompts, several, config, ContinuousBatchingConfig(**PAGED))
+
+
+def paged(model, prompts, several, config, paging):
     rows = [prompt for prompt in prompts for _ in range(several)]
     found = model.generate_batch(rows, generation_config=config, continuous_batching_config=paging, progress_bar=False)
     return [list(one.generated_tokens) for one in found.values()]
@@ -80,6 +92,7 @@ WAYS = {
     "mixed_batch": mixed_batch,
     "return_sequences": return_sequences,
     "continuous_batch": continuous_batch,
+    "fitted_batch": fitted_batch,
 }
 
 

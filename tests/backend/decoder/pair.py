@@ -1,4 +1,4 @@
-"""Two linear layers with adapters, to try products with."""
+"""Two linear layers with adapters, and what an adapter of three layers adds, to try products with."""
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -38,3 +38,11 @@ def by_itself(model: nn.Module, x: Tensor, adapter: str) -> Tensor:
         model.set_adapter(adapter)  # type: ignore[operator]
         found = model(x)
     return found
+
+
+def with_adapter(out: Tensor, x: Tensor, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+    """A row's outputs (O,) and what an adapter of rank 16 makes of its inputs (I,), in double precision. a (I, 48); b (1, 16, O') is a
+    run of one layer, c (2, 16, O'') of two."""
+    inner = x.double() @ a.double()
+    parts = [inner[:16] @ b[0].double(), inner[16:32] @ c[0].double(), inner[32:] @ c[1].double()]
+    return out.double() + torch.cat(parts)

@@ -14,6 +14,7 @@ from torch.nn.functional import silu
 
 from backend.decoder import beside, plain, quick
 from backend.decoder.quick import Loops, loops_for
+from tests.backend.decoder.pair import with_adapter
 
 DTYPES = [torch.float32, torch.bfloat16]
 WIDTHS = [6, 48, 64, 128]
@@ -225,10 +226,7 @@ def test_every_row_has_its_own_adapters_part_in_any_company(dtype: torch.dtype) 
     for row, owner in enumerate(owners):
         expected = out[row].double()
         if owner is not None:
-            inner = x[row].double() @ a[owner].double()
-            parts = [inner[:16] @ b[owner, 0].double()]
-            parts += [inner[16 + 16 * at : 32 + 16 * at] @ c[owner, at].double() for at in range(2)]
-            expected = expected + torch.cat(parts)
+            expected = with_adapter(out[row], x[row], a[owner], b[owner], c[owner])
         torch.testing.assert_close(
             found[row].double(), expected, rtol=1e-2 if dtype == torch.bfloat16 else 1e-5, atol=1e-5
         )
@@ -257,10 +255,7 @@ def test_rows_of_one_adapter_are_given_what_each_is_given_alone_however_many_the
         assert own is not None
         beside.add(alone, x[row : row + 1], lora, own, loops_of(dtype))
         assert torch.equal(alone[0], found[row]), row
-        inner = x[row].double() @ a[owner].double()
-        parts = [inner[:16] @ b[owner, 0].double()]
-        parts += [inner[16 + 16 * at : 32 + 16 * at] @ c[owner, at].double() for at in range(2)]
-        expected = out[row].double() + torch.cat(parts)
+        expected = with_adapter(out[row], x[row], a[owner], b[owner], c[owner])
         torch.testing.assert_close(
             found[row].double(), expected, rtol=1e-2 if dtype == torch.bfloat16 else 1e-5, atol=1e-4
         )
@@ -329,6 +324,15 @@ def test_what_cannot_be_is_never_drawn_and_the_likeliest_of_equals_is_the_first(
     found = quick.drawn(logits, warmth, number).tolist()
     assert found[:5] == [300, 399, 350, 300, 500]
     assert 0 <= found[5] < 700
+
+
+@pytest.mark.parametrize("width", [1, 15, 16, 35, 64])
+def test_the_likeliest_is_found_wherever_it_stands(width: int) -> None:
+    logits = torch.full((width, width), -7.0) + 4 * torch.eye(width)
+    numbers = torch.full((width,), 0.5, dtype=torch.float64)
+    assert quick.drawn(logits, torch.zeros(width), numbers).tolist() == [*range(width)]
+    logits.fill_diagonal_(100.0)  # beside which all others weigh nothing; were it not seen, weights would have no end
+    assert quick.drawn(logits, torch.full((width,), 0.5), numbers).tolist() == [*range(width)]
 
 
 def test_the_largest_number_draws_the_last_token_that_can_be() -> None:

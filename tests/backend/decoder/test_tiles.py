@@ -11,6 +11,7 @@ from backend.decoder import beside, joined, quick, stack
 from backend.decoder.int8 import Rounded
 from backend.decoder.joined import Weights
 from backend.decoder.stack import Stack
+from tests.backend.decoder.pair import with_adapter
 from tests.backend.training import tiny, wired
 
 DTYPES = [torch.float32, torch.bfloat16]
@@ -101,10 +102,7 @@ def test_many_rows_of_an_adapter_are_given_what_each_is_given_alone(dtype: torch
     for row, owner in enumerate(owners):
         expected = out[row].double()
         if owner is not None:
-            inner = x[row].double() @ a[owner].double()
-            parts = [inner[:16] @ b[owner, 0].double()]
-            parts += [inner[16 + 16 * at : 32 + 16 * at] @ c[owner, at].double() for at in range(2)]
-            expected = expected + torch.cat(parts)
+            expected = with_adapter(out[row], x[row], a[owner], b[owner], c[owner])
         torch.testing.assert_close(
             found[row].double(), expected, rtol=2e-2 if dtype == torch.bfloat16 else 1e-5, atol=2e-4
         )
