@@ -61,8 +61,14 @@ def _request(turn: tuple[Resolved, list[int]], new: int) -> tuple[Resolved, list
 
 
 def arrivals(count: int, per_second: float, rng: Random) -> list[float]:
-    """Times in seconds at which requests come in at random. Many clients' Poisson arrivals together are one stream of them."""
-    return list(itertools.accumulate(rng.expovariate(per_second) for _ in range(count)))
+    """Times in seconds at which requests come in at random. Many clients' Poisson arrivals together are one stream of them.
+
+    Given how many come in a part of the time, a Poisson process's arrivals are independent and uniform in it. Until the batch has filled and
+    from then on as many come here as the rate says, so that no run asks for more or less than another.
+    """
+    settled = int(SETTLED * count)
+    before = [rng.uniform(0, settled / per_second) for _ in range(settled)]
+    return sorted(before + [rng.uniform(settled / per_second, count / per_second) for _ in range(count - settled)])
 
 
 def asked(scheduler: Scheduler, requests: Sequence[Request], due: Sequence[float]) -> list[Asked]:

@@ -175,6 +175,12 @@ def test_arrivals_come_at_random_and_at_the_asked_rate():
     assert sum(gap < 0.05 for gap in gaps) / len(gaps) == pytest.approx(1 - math.exp(-1), abs=0.02)
 
 
+def test_no_run_asks_for_more_than_another():
+    for seed in range(5):
+        times = clients.arrivals(256, 5.0, Random(seed))
+        assert len(times) == 256 and times[63] <= 12.8 <= times[64] and times[-1] <= 51.2
+
+
 def piece(so_far: int, reason: str | None = None) -> Piece:
     return Piece(0, "", [], reason, so_far, 0.0, 0.25)
 
