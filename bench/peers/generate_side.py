@@ -72,7 +72,7 @@ def return_sequences(model, prompts, several, config, order):
 
 
 def continuous_batch(model, prompts, several, config, order):
-    """Left to itself: its cache is a large part of memory, and most of the time goes into it."""
+    """Left to itself: its cache is a large part of memory, and half of the time or more goes into it."""
     return paged(model, prompts, several, config, ContinuousBatchingConfig())
 
 
