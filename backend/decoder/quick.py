@@ -216,6 +216,13 @@ def scaled(out: Tensor, step: Tensor, more: Tensor | None) -> Tensor:
     return out
 
 
+def passed(are_bytes: bool) -> Any:
+    """What takes texts through layers whose weights are ``Blocks`` of float32, or ``ByteBlocks`` (layers.py)."""
+    from backend.decoder import layers
+
+    return layers.passed_by_bytes if are_bytes else layers.passed_by_blocks
+
+
 @lru_cache(maxsize=1)
 def compiled() -> Any:
     """The module of loops; None where Numba is not there, or has no place to keep what it compiles."""
@@ -244,6 +251,8 @@ def loops_for(dtype: torch.dtype, device: str) -> Loops | None:
 
 
 if __name__ == "__main__":  # `make setup` has them compiled, so that nobody waits for it later
+    nothing_there = torch.zeros(64, dtype=torch.long)
+    nowhere = nothing_there.data_ptr()
     for dtype in (torch.float32, torch.bfloat16):
         ready = loops_for(dtype, "cpu")
         if ready is not None:
@@ -251,6 +260,8 @@ if __name__ == "__main__":  # `make setup` has them compiled, so that nobody wai
             if tiled() is not None:
                 for number in (0.0, 0.1):  # one that bfloat16 holds, one that it does not
                     product(torch.zeros(1, 1, dtype=dtype), blocked(torch.full((1, 1), number, dtype=dtype)))
+                passed(are_bytes=False)((nowhere,) * 9, (0,) * 8)
             if byte_tiled() is not None:
                 nothing = byte_blocked(torch.zeros(1, 1, dtype=torch.int8), torch.zeros(1))
                 byte_product(torch.zeros(1, 1, dtype=dtype), nothing)
+                passed(are_bytes=True)((nowhere,) * 9, (0,) * 8)

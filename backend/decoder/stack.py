@@ -17,10 +17,11 @@ import torch
 from torch import Tensor, nn
 from transformers.activations import SiLUActivation
 
-from backend.decoder import beside, joined, plain, quick
+from backend.decoder import beside, joined, passing, plain, quick
 from backend.decoder.beside import Adapted, Shares
 from backend.decoder.int8 import Rounded
 from backend.decoder.joined import Weights
+from backend.decoder.passing import Passing, Text
 from backend.decoder.plain import Norm
 from backend.decoder.quick import Loops
 
@@ -69,6 +70,7 @@ class Adapters(NamedTuple):
     """Adapters in use, by their rank. Made anew when their weights change."""
 
     kinds: list[Kind]
+    told: Tensor | None  # as ``passing.told`` says
 
     def shares(self, of: Callable[[tuple[str, ...]], Shares]) -> list[Shares]:
         """By kind, from its names."""
@@ -98,6 +100,7 @@ class Stack:
         self._packed_head: Weights | None = None
         self._tiled: list[list[Weights]] | None = None  # for products of few rows
         self._tiled_head: Weights | None = None
+        self._passing: Passing | None = None  # where texts are read by tiles
         attention = backbone.layers[0].self_attn
         self.head_size = int(attention.head_dim)
         self.keys = joined.plain(attention.k_proj).out_features // self.head_size  # type: ignore[operator]
@@ -159,7 +162,7 @@ class Stack:
     def tile(self) -> None:
         """Hold another copy for products by tiles, where this processor has them and there is memory to spare. On the thread that
         computes. Those of many rows are by tiles too, but in bfloat16, where libraries have an instruction of their own."""
-        self._tiled = self._tiled_head = None
+        self._tiled = self._tiled_head = self._passing = None
         size = sum(weights.weight.nbytes for every in [*self._weights, [self._head]] for weights in every)
         if not joined.can_tile(self.dtype, self.device.type) or SPARE * size > psutil.virtual_memory().available:
             return
@@ -170,6 +173,13 @@ class Stack:
             self._tiled = [[copied(weights) for weights in every] for every in self._weights]
         if self.dtype == torch.float32 and not is_rounded:  # nobody asks for it any more
             self._packed = self._packed_head = None
+        if self.dtype == torch.float32 and self._tiled is not None and self._are_known():
+            norms = [(one.before_attention, one.before_mlp) for one in self._layers]
+            self._passing = passing.passing_of(self._tiled, norms, (int(self.queries), int(self.keys), self.head_size))
+
+    def _are_known(self) -> bool:
+        """Whether loops have all that stands between the layers' products."""
+        return self.loops is not None and all(one.is_silu and one.of_queries is None for one in self._layers)
 
     @property
     def _for_many(self) -> list[list[Weights]]:
@@ -184,7 +194,8 @@ class Stack:
         """These adapters' weights as they are now."""
         ranks = {name: beside.rank_of(self.linear_layers, name) for name in names}
         used = sorted({*ranks.values()} - {0})
-        return Adapters([self._kind([name for name in names if ranks[name] == rank], rank) for rank in used])
+        kinds = [self._kind([name for name in names if ranks[name] == rank], rank) for rank in used]
+        return Adapters(kinds, passing.told([kind.parts for kind in kinds]))
 
     def holds(self, adapter: str) -> bool:
         """Whether it is in memory and has a part of what is read here."""
@@ -234,6 +245,7 @@ class Stack:
         wanted_shares: Sequence[Shares] | None = None,
         between: Callable[[], None] | None = None,
         are_few: bool = False,
+        texts: Sequence[Text] | None = None,
     ) -> Tensor:
         """The states after these tokens: one of each row, or all of some texts. tokens and positions (R,) -> (R, D)
 
@@ -242,6 +254,8 @@ class Stack:
         Where ``shares`` is given and a place is named, ``wanted_shares`` says the same of these places.
         ``between`` is called before every layer but the first; it may read other texts. ``are_few``: the rows are written, a token
         each, and not read; products of few rows may have bits of their own, and what is wanted is always in those.
+        ``texts``: ``attend`` keeps and sees what ``Loops.see`` does of these, and ``shares`` are spans; then all layers but the last are
+        one call where that can be.
         """
         x: Tensor = self.backbone.embed_tokens(tokens)
         turns = self._turns_for(positions, x)
@@ -252,7 +266,11 @@ class Stack:
             own = [kind.parts[at][which] for kind in adapters.kinds]
             return _product(x, every[at][which], own, whose, more, self.loops)
 
-        for at, layer in enumerate(self._layers):
+        done = 0
+        if texts is not None and self._passing is not None and adapters.told is not None:
+            done = len(self._layers) - 1
+            self._passing.pass_through(x, positions, turns, adapters.told, whose, texts, done)
+        for at, layer in enumerate(self._layers[done:], done):
             if between is not None and at > 0:
                 between()
             heads = product(at, 0, self._normed(layer.before_attention, x)).view(len(x), -1, self.head_size)

@@ -26,7 +26,7 @@ _FLOAT, _BYTE, _LONG, _INT, _NOTHING = ir.FloatType(), ir.IntType(8), ir.IntType
 _VECTOR, _WHOLE, _HALVES = (ir.VectorType(one, LANES) for one in (_FLOAT, _INT, ir.IntType(16)))
 
 
-COMPILED = "adding", "attending", "kinds", "loops", "tiles", "vectors", "whole_tiles"
+COMPILED = "adding", "attending", "kinds", "layers", "loops", "tiles", "vectors", "whole_tiles"
 SOURCES = [Path(__file__).with_name(f"{name}.py") for name in COMPILED]
 
 

@@ -20,7 +20,7 @@ class Prepared:
     def clear(self) -> None:
         self._stack: Stack | None = None
         self._names: list[str] = []
-        self._adapters = Adapters([])
+        self._adapters = Adapters([], None)
 
     def of(self, stack: Stack, wanted: Collection[str]) -> Adapters:
         """These adapters and perhaps others that were wanted before."""

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from backend.decoder import beside
+from backend.decoder.passing import Text
 from backend.decoder.stack import Stack
 
 from . import attention
@@ -138,6 +139,7 @@ class Reader:
                     seen[at] = attention.last(query[at], keys, values, end)
             return seen.flatten(1)
 
+        passing = [Text(own, start, room) for (_, _, room, start, _), own in zip(texts, spans, strict=True)]
         adapters = self._prepared.of(self._stack, list(dict.fromkeys(name for name in owner if name is not None)))
         of_wanted = [owner[place] for place in wanted]
         return self._stack.read(
@@ -148,6 +150,7 @@ class Reader:
             attend,
             torch.tensor(wanted, dtype=torch.long, device=device),
             adapters.shares(lambda names: beside.seats_of(indices(of_wanted, names), self._fewest.written, device)),
+            texts=passing if loops is not None else None,
         )
 
 

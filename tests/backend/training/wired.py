@@ -36,7 +36,7 @@ def models() -> Iterator[PreTrainedModel]:
 @cache
 def bases() -> list[SharedBase]:
     """With adapters "policy" and "second" as if trained, and norms that are not all ones."""
-    return [_base(causal) for causal in models()]
+    return [base_of(causal) for causal in models()]
 
 
 def untouched() -> Iterator[SharedBase]:
@@ -51,7 +51,8 @@ def untouched() -> Iterator[SharedBase]:
             base.causal.config._attn_implementation = "sdpa"
 
 
-def _base(causal: PreTrainedModel) -> SharedBase:
+def base_of(causal: PreTrainedModel) -> SharedBase:
+    """As those of ``bases``."""
     for place, (name, weight) in enumerate(causal.named_parameters()):
         if "norm" in name:
             weight.data.add_(0.3 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(place)))
