@@ -38,7 +38,7 @@ STEP_ROWS = (4, 16)
 STEP_REACH = {"6M": 0.0, "90M": 0.5}  # of the memory bandwidth; small weights stay near the processor, so none is asked
 CLIENTS, RATE = (
     32,
-    5.1,
+    5.2,
 )  # requests arrive so many times as fast as they are answered one at a time: a little above the reach
 ROUNDS = {True: 2, False: 8}  # requests of each client, by whether a first look is enough
 ALONE = 24  # requests one at a time
