@@ -28,9 +28,14 @@ from backend.decoder.kinds import (
 from backend.decoder.vectors import LANES, store_sixteen, store_sum, tile, turn_sixteen
 
 GROUP = 8  # blocks whose number is rounded up to a multiple
+IN_TURN = 32  # inputs at which two tiles of rows take turns; measured
 
 _sixteen, _fourteen, _twelve = tile(16, 1), tile(14, 2), tile(12, 2)
 _eight, _four, _two, _one = tile(8, 2), tile(4, 4), tile(2, 8), tile(1, 8)
+_first_14, _first_12 = tile(14, 2, goes_on=True), tile(12, 2, goes_on=True)
+_then_14, _then_12, _then_8, _then_4, _then_2 = (
+    tile(side, 2, goes_on=True, fetches=False) for side in (14, 12, 8, 4, 2)
+)
 
 
 @_part
@@ -88,6 +93,47 @@ def _of_side(kind, side, weights, apart, given, inputs, sums):
 
 
 @_part
+def _first_goes_on(kind, side, weights, apart, given, inputs, sums):
+    """Two blocks' sums for the first of two tiles of rows, by so many inputs more."""
+    if side == 14:
+        _first_14(kind, weights, apart, LANES * _size(kind), given, inputs, sums)
+    else:
+        _first_12(kind, weights, apart, LANES * _size(kind), given, inputs, sums)
+
+
+@_part
+def _then_goes_on(kind, side, weights, apart, given, inputs, sums):
+    """The same for the second one, which finds the weights near."""
+    if side == 14:
+        _then_14(kind, weights, apart, LANES * _size(kind), given, inputs, sums)
+    elif side == 12:
+        _then_12(kind, weights, apart, LANES * _size(kind), given, inputs, sums)
+    elif side == 8:
+        _then_8(kind, weights, apart, LANES * _size(kind), given, inputs, sums)
+    elif side == 4:
+        _then_4(kind, weights, apart, LANES * _size(kind), given, inputs, sums)
+    else:
+        _then_2(kind, weights, apart, LANES * _size(kind), given, inputs, sums)
+
+
+@_part
+def _in_turn(kind, stored, memory, sizes, blocks, sides, given, room):
+    """Two tiles of rows take turns at a few inputs of two blocks: while the second multiplies what is near, what comes next is on its way."""
+    rows, inputs, outputs, apart, stride = sizes
+    (side, last), step, sums = sides, LANES * _size(stored), _to_float32(room)
+    second, found = given + 4 * side * inputs, room + 8 * LANES * side
+    for block in range(0, blocks, 2):
+        for at in range(2 * LANES * (side + last)):
+            sums[at] = 0
+        for start in range(0, inputs, IN_TURN):
+            count, weights = min(IN_TURN, inputs - start), memory[2] + block * apart + start * step
+            _first_goes_on(stored, side, weights, apart, given + 4 * start * side, count, room)
+            _then_goes_on(stored, last, weights, apart, second + 4 * start * last, count, found)
+        _stored(kind, room, 2, block, 0, side, memory, outputs, stride)
+        _stored(kind, found, 2, block, side, rows - side, memory, outputs, stride)
+
+
+@_part
 def _product(kind, stored, memory, sizes):
     """Of weights of the kind ``stored``. ``memory``: x, out, the blocks of weights, and ``more``, whose rows are ``stride`` numbers apart; 0 is nowhere.
 
@@ -97,14 +143,20 @@ def _product(kind, stored, memory, sizes):
     blocks = -(-outputs // (LANES * GROUP)) * GROUP
     side, last = _sides_of(rows)
     tiles = -(-rows // side)
+    take_turns = tiles == 2 and _size(stored) == 4  # those in half the bytes come soon enough
+    if take_turns:
+        last = max(last, 2)
     rest = rows - (tiles - 1) * side
-    given, sums = np.empty(tiles * side * inputs + LANES, np.float32), np.empty(LANES * LANES * 2, np.float32)
+    given, sums = np.empty(tiles * side * inputs + LANES, np.float32), np.empty(4 * LANES * LANES, np.float32)
     begins = np.empty(tiles * side + LANES, np.int64)
     every, found, begin = given.ctypes.data, sums.ctypes.data, begins.ctypes.data
     _begun(begin, len(begins), memory[0], rows, inputs * _size(kind))
     for at in range(tiles):
         to = every + 4 * at * side * inputs
         _turned(kind, begin + 8 * at * side, inputs, to, last if at == tiles - 1 else side)
+    if take_turns:
+        _in_turn(kind, stored, memory, sizes, blocks, (side, last), every, found)
+        blocks = 0
     for group in range(0, blocks, GROUP):
         for at in range(tiles):
             is_last = at == tiles - 1

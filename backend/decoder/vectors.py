@@ -7,6 +7,7 @@ bfloat16 as 16 bits, or int8, four in the place of one. What a row is given does
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import llvmlite.binding
@@ -171,9 +172,11 @@ class _ByteWriter(_Writer):
         self.builder.store(self.builder.call(self._multiply, [self.builder.load(to), b, a]), to)
 
 
-def tile(rows, blocks):
+def tile(rows, blocks, *, goes_on=False, fetches=True):
     """sums (rows, blocks, 16) of given (inputs, rows) float32 and of weights in blocks of sixteen outputs, which lie ``apart``; within
-    them ``step`` bytes are from input to input. Of int8 four inputs stand for one, weights have no sign, and sums are int32."""
+    them ``step`` bytes are from input to input. Of int8 four inputs stand for one, weights have no sign, and sums are int32.
+
+    ``goes_on``: they are added to what is in ``sums``. ``fetches``: the weights that come next are had on their way."""
 
     @intrinsic
     def act(typing, kind, weights, apart, step, given, inputs, sums):
@@ -181,21 +184,24 @@ def tile(rows, blocks):
             _, weights, apart, step, given, inputs, sums = args
             to = (_ByteWriter if kind == types.int8 else _Writer)(builder, kind)
             total = [to.sums(blocks) for _ in range(rows)]
+            places = [(own, 4 * LANES * at) for at, own in enumerate(itertools.chain(*total))]
+            for own, place in places if goes_on else []:
+                builder.store(builder.load(to.place(to.vector, sums, place), align=4), own)
             begins = [to.after(weights, apart, block) for block in range(blocks)]
             with cgutils.for_range(builder, inputs) as loop:
                 side_by_side = []
                 for begin in begins:
                     at = builder.add(begin, builder.mul(step, loop.index))
-                    to.fetch(at, max(AHEAD // blocks, 1024))
+                    if fetches:
+                        to.fetch(at, max(AHEAD // blocks, 1024))
                     side_by_side.append(to.numbers(at))
                 own = to.after(given, loop.index, 4 * rows)
                 for row in range(rows):
                     number = to.everywhere(own, 4 * row)
                     for block in range(blocks):
                         to.add_product(total[row][block], number, side_by_side[block])
-            for row in range(rows):
-                for block in range(blocks):
-                    to.store(builder.load(total[row][block]), sums, 4 * LANES * (row * blocks + block))
+            for own, place in places:
+                to.store(builder.load(own), sums, place)
             return context.get_dummy_value()
 
         return types.void(kind, *[types.int64] * 6), code

@@ -292,10 +292,10 @@ def test_there_are_loops_for_a_processors_two_formats_alone(
 
 
 def test_what_was_compiled_is_forgotten_when_any_of_the_files_changes_that_are_written_into_one_another() -> None:
-    from backend.decoder import adding, attending, kinds, loops, tiles, vectors, whole_tiles
+    from backend.decoder import adding, attending, kinds, layers, loops, tiles, vectors, whole_tiles
 
     stamp = tuple((one.stat().st_mtime, one.stat().st_size) for one in vectors.SOURCES)
-    compiled = [adding, attending, kinds, loops, tiles, vectors, whole_tiles]
+    compiled = [adding, attending, kinds, layers, loops, tiles, vectors, whole_tiles]
     assert [Path(str(module.__file__)) for module in compiled] == vectors.SOURCES
     for one in (loops.norm_float32, attending._scored, tiles.product_bfloat16, whole_tiles.product_float32):
         assert one._cache._cache_file._source_stamp == stamp
