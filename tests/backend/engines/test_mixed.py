@@ -228,7 +228,7 @@ def test_rows_move_to_empty_slots_when_many_have_left() -> None:
 
 
 def test_adapters_of_unlike_rank_share_steps_and_change_no_bit_of_each_other() -> None:
-    base = wired._base(next(wired.models()))
+    base = wired.base_of(next(wired.models()))
     base.add("wide", Shape(20, 8), seed=5)
     for weight in base.weights("wide"):
         weight.data.add_(0.1)
