@@ -18,11 +18,8 @@ from backend.decoder.whole_tiles import product_float32 as product_by_bytes
 PRODUCTS = 4  # of a layer
 PRODUCT = 6  # numbers that say where a product's weights are
 LAYER = 2 + PRODUCTS * PRODUCT  # numbers of a layer
-ADAPTED, SPAN, TEXT = (
-    5,
-    4,
-    5,
-)  # numbers that say what adapters add to a product, which rows are one's, and which a text's
+ADAPTED = 5  # numbers that say what adapters of one kind add to a product
+SPAN, TEXT = 4, 5  # numbers that say which rows are an adapter's, and which a text's
 
 
 @_part

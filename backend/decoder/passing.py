@@ -27,9 +27,13 @@ class Passing(NamedTuple):
     """A decoder's layers, as the loop is told of them."""
 
     act: Callable[[tuple[int, ...], tuple[int, ...]], None]
-    layers: Tensor  # (layers, 26)
+    layers: Tensor  # (layers, numbers that say where one's gains and products are)
     least: Tensor  # (layers, 2) what is added under each root
     heads: tuple[int, int, int]  # of queries, of keys, numbers of one
+    weights: Sequence[
+        Sequence[Weights]
+    ]  # these and the gains stay, so that nobody else is given the memory that was told of
+    gains: list[Tensor]
 
     def pass_through(
         self,
@@ -76,7 +80,8 @@ def passing_of(
         for four, both in zip(every, norms, strict=True)
     ]
     least = torch.tensor([[norm.least for norm in both] for both in norms], dtype=torch.float64)
-    found = Passing(quick.passed(are_bytes), torch.tensor(told), least, heads)
+    gains = [norm.gain.detach() for both in norms for norm in both]
+    found = Passing(quick.passed(are_bytes), torch.tensor(told), least, heads, every, gains)
     nothing = torch.empty(0)
     found.pass_through(nothing, nothing, (nothing, nothing), nothing, [], [], 0)
     return found

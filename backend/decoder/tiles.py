@@ -156,8 +156,7 @@ def _product(kind, stored, memory, sizes):
         _turned(kind, begin + 8 * at * side, inputs, to, last if at == tiles - 1 else side)
     if take_turns:
         _in_turn(kind, stored, memory, sizes, blocks, (side, last), every, found)
-        blocks = 0
-    for group in range(0, blocks, GROUP):
+    for group in range(0, 0 if take_turns else blocks, GROUP):
         for at in range(tiles):
             is_last = at == tiles - 1
             block = group

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from backend.training.shared_base import Shape, SharedBase
 from tests.backend.training import wired
 
 ADAPTERS = [None, "policy", "second"]
+WAYS = SimpleNamespace(is_tiled=False)  # of the test that runs
 
 
 @pytest.fixture(autouse=True)
@@ -30,16 +32,19 @@ def _one_thread_and_no_gradients() -> object:
     torch.set_num_threads(before)
 
 
-@pytest.fixture(autouse=True, params=["loops", "products"])
-def _both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Attention as a processor's loops, and as products, which are what other devices have."""
+@pytest.fixture(autouse=True, params=["loops", "products", "tiles"])
+def _every_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attention as a processor's loops, and as products, which are what other devices have; and all products in tiles, prompts in one call."""
     if request.param == "products":
         monkeypatch.setattr(quick, "loops_for", lambda *_: None)
+    monkeypatch.setattr(WAYS, "is_tiled", request.param == "tiles")
 
 
 def stack_of(base: SharedBase) -> Stack:
     stack = Stack(base.backbone, base.causal.get_output_embeddings())
     stack.pack(16)
+    if WAYS.is_tiled:
+        stack.tile()
     return stack
 
 
